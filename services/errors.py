@@ -1,0 +1,73 @@
+"""The catalogue of errors that a request can meet.
+
+Transport-free: a `DuetError` names the problem, `services.protocol.problems` turns it into an HTTP answer.
+One class a problem type, so that the status, the title and the documentation stand in one place.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DuetError(Exception):
+    """A request cannot be answered; the message is for the caller, never a stack trace.
+
+    Args:
+        detail: one sentence that says what came and what is allowed.
+        field: the offending request field (dotted path), where there is one.
+        retry_after: seconds after which a retry is worth while, where there is such a time.
+    """
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, *, field: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+        self.retry_after = retry_after
+
+
+class MalformedRequest(DuetError):
+    status, slug, title = 400, "malformed-request", "The request cannot be parsed"
+
+
+class UnknownRoute(DuetError):
+    status, slug, title = 404, "unknown-route", "No such route"
+
+
+class UnknownModel(DuetError):
+    status, slug, title = 404, "unknown-model", "No such model"
+
+
+class MethodNotAllowed(DuetError):
+    status, slug, title = 405, "method-not-allowed", "Method not allowed on this route"
+
+
+class TooLarge(DuetError):
+    status, slug, title = 413, "too-large", "The request is too large"
+
+
+class UnsupportedMedia(DuetError):
+    status, slug, title = 415, "unsupported-media-type", "Unsupported media type"
+
+
+class InvalidInput(DuetError):
+    status, slug, title = 422, "invalid-input", "The input is not valid"
+
+
+class QueueFull(DuetError):
+    status, slug, title = 429, "queue-full", "Too many requests are waiting"
+
+
+class NotReady(DuetError):
+    status, slug, title = 503, "not-ready", "The service is not ready"
+
+
+class DeadlineExceeded(DuetError):
+    status, slug, title = 504, "deadline-exceeded", "The deadline passed before an answer was ready"
+
+
+class InferenceFailed(DuetError):
+    status, slug, title = 500, "inference-failed", "The model failed on this input"

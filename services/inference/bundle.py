@@ -1,0 +1,233 @@
+"""Bundles: the unit that is trained, verified, stored, served and cached on.
+
+A bundle is a directory with `manifest.json` beside the files it lists: ONNX graphs, a model card, pictures.
+The manifest's digest covers every other field, and through the SHA-256 of each file every byte of the bundle.
+
+Graph signatures by task (N is the dynamic batch axis; C, H, W are `manifest.image`):
+
+| task | graph | inputs | outputs |
+| --- | --- | --- | --- |
+| classification | classify | images uint8 [N,C,H,W] | logits f32 [N,K], probabilities f32 [N,K] |
+| generation | decode | latents f32 [N,D] (, labels int64 [N]) | images uint8 [N,C,H,W], pixels f32 in 0..1 [N,C,H,W] |
+| generation | encode (VAE) | images uint8 [N,C,H,W] | mean f32 [N,D], log_variance f32 [N,D] |
+| anomaly | score | images uint8 [N,C,H,W] | score f32 [N], p_value f32 [N], residual f32 [N,H,W] |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+
+Task = Literal["classification", "generation", "anomaly"]
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+
+
+class BundleError(Exception):
+    """A bundle cannot be trusted; the message names the file and the remedy."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Tensor(_Record):
+    """One input or output of a graph; a string in `shape` is a dynamic axis."""
+
+    name: str
+    dtype: Literal["uint8", "int64", "float32"]
+    shape: tuple[int | str, ...]
+
+
+class Parity(_Record):
+    """Largest absolute difference between PyTorch and ONNX Runtime over all outputs and batch sizes."""
+
+    batch_sizes: tuple[int, ...]
+    max_abs_diff: float
+    bound: float
+    top1_agreement: float | None = Field(default=None, description="share of equal arg-max, classifiers only")
+
+
+class Graph(_Record):
+    file: str
+    opset: int
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    parity: Parity
+
+
+class Gate(_Record):
+    """A bound that a metric had to meet for the bundle to be stored."""
+
+    metric: str
+    value: float
+    bound: float
+    direction: Literal["at least", "at most"]
+
+    @property
+    def passed(self) -> bool:
+        return self.value >= self.bound if self.direction == "at least" else self.value <= self.bound
+
+
+class Data(_Record):
+    """What a model was fitted on: `splits` maps train, validation, calibration, test to image counts."""
+
+    name: str
+    digest: str
+    splits: dict[str, int]
+
+
+class Image(_Record):
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.channels, self.height, self.width)
+
+
+class File(_Record):
+    sha256: str
+    bytes: int
+
+
+class Manifest(_Record):
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    task: Task
+    network: str
+    recipe: str
+    seed: int
+    dataset: Data
+    image: Image
+    class_names: tuple[str, ...] = Field(description="empty where the data have no labels")
+    latent_size: int | None = None
+    constants: dict[str, float] = Field(default_factory=dict, description="numbers that serving needs beside the graphs")
+    graphs: dict[str, Graph]
+    metrics: dict[str, float]
+    gates: tuple[Gate, ...] = ()
+    versions: dict[str, str] = Field(description="library versions at export")
+    files: dict[str, File] = Field(default_factory=dict, description="every file beside the manifest")
+    digest: str = ""
+
+    def computed_digest(self) -> str:
+        """SHA-256 (hex) of the canonical JSON of every field but the digest itself."""
+        fields = self.model_dump(mode="json", exclude={"digest"})
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    path: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def digest(self) -> str:
+        return self.manifest.digest
+
+    @property
+    def version(self) -> str:
+        """The store's version: the first 12 hex digits of the digest."""
+        return self.manifest.digest[:12]
+
+    def graph_path(self, graph: str) -> Path:
+        return self.path / self.manifest.graphs[graph].file
+
+
+def file_record(path: Path) -> File:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return File(sha256=digest, bytes=path.stat().st_size)
+
+
+def seal(directory: Path, manifest: Manifest) -> Bundle:
+    """Hash every file below `directory`, fix the digest and write `manifest.json`.
+
+    Raises:
+        BundleError: a graph's file is missing, a name is not usable as a tag, or a gate failed.
+    """
+    if not NAME.fullmatch(manifest.name):
+        raise BundleError(f"name {manifest.name!r}: use 1 to 63 of a-z, 0-9, '.', '_', '-', letter or digit at both ends")
+    for gate in manifest.gates:
+        if not gate.passed:
+            raise BundleError(f"gate {gate.metric}: {gate.value:.6g} is not {gate.direction} {gate.bound:.6g}")
+    files = {
+        path.relative_to(directory).as_posix(): file_record(path)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    for graph in manifest.graphs.values():
+        if graph.file not in files:
+            raise BundleError(f"{directory / graph.file}: the manifest names this graph, but there is no such file")
+    unsigned = manifest.model_copy(update={"files": files, "digest": ""})
+    signed = unsigned.model_copy(update={"digest": unsigned.computed_digest()})
+    (directory / MANIFEST).write_text(signed.model_dump_json(indent=2) + "\n")
+    return Bundle(directory, signed)
+
+
+def load(directory: Path) -> Bundle:
+    """Read a bundle and verify its schema, its digest and the SHA-256 of every file.
+
+    Raises:
+        BundleError: naming the file that is missing, damaged, unlisted or of a newer schema.
+    """
+    path = directory / MANIFEST
+    try:
+        raw = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise BundleError(f"{path}: not found, so this is no bundle; train and export one, or import it again") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: not readable as JSON ({error}); export or import the bundle again") from None
+    if not isinstance(raw, Mapping):
+        raise BundleError(f"{path}: holds a JSON {type(raw).__name__}, not an object; export or import the bundle again")
+    version = raw.get("schema_version")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{path}: schema version {version!r}, but this Duet reads versions up to {SCHEMA_VERSION}; upgrade Duet"
+        )
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{path}: field {field}: {first['msg']}") from None
+    if manifest.digest != manifest.computed_digest():
+        raise BundleError(
+            f"{path}: the digest {manifest.digest[:12]}… does not match the content "
+            f"({manifest.computed_digest()[:12]}…): the manifest was changed after export"
+        )
+    for name, expected in manifest.files.items():
+        _verify_file(directory / name, expected)
+    for name, graph in manifest.graphs.items():
+        if graph.file not in manifest.files:
+            raise BundleError(f"{path}: graph {name} names {graph.file}, which `files` does not list")
+    return Bundle(directory, manifest)
+
+
+def _verify_file(path: Path, expected: File) -> None:
+    remedy = "the file is damaged: import or export the bundle again"
+    try:
+        actual = file_record(path)
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror or error}; {remedy}") from None
+    if actual != expected:
+        raise BundleError(
+            f"{path}: SHA-256 {actual.sha256[:12]}… ({actual.bytes} bytes) instead of "
+            f"{expected.sha256[:12]}… ({expected.bytes} bytes); {remedy}"
+        )
