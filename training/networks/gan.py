@@ -1,0 +1,137 @@
+"""A conditional convolutional GAN: generator with conditional batch normalisation, projection discriminator.
+
+Sources: A. Radford et al., "Unsupervised representation learning with deep convolutional GANs", ICLR 2016 (DCGAN);
+T. Miyato et al., "Spectral normalization for GANs", ICLR 2018; T. Miyato, M. Koyama, "cGANs with projection
+discriminator", ICLR 2018 (equation 3). Sub-pixel convolutions (W. Shi et al., CVPR 2016) stand in for transposed ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+
+@dataclass(frozen=True)
+class GANConfig:
+    latent_size: int = 64
+    embedding: int = 64
+    generator_channels: int = 64
+    discriminator_channels: int = 32
+
+    def build_generator(self, image_shape: tuple[int, int, int], classes: int) -> Generator:
+        return Generator(self, image_shape, classes)
+
+    def build_discriminator(self, image_shape: tuple[int, int, int], classes: int) -> Discriminator:
+        return Discriminator(self, image_shape, classes)
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch normalisation whose gain 1 + gamma(e) and bias beta(e) come from a condition e."""
+
+    def __init__(self, channels: int, condition: int) -> None:
+        super().__init__()
+        self.normalise = nn.BatchNorm2d(channels, affine=False)
+        self.affine = nn.Linear(condition, 2 * channels)
+        nn.init.zeros_(self.affine.weight)
+        nn.init.zeros_(self.affine.bias)
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        gamma, beta = self.affine(e)[:, :, None, None].chunk(2, dim=1)
+        result: Tensor = self.normalise(h) * (1 + gamma) + beta
+        return result
+
+
+class GeneratorStage(nn.Module):
+    """A residual convolution, then (the last stage apart) half the channels at twice the size."""
+
+    def __init__(self, channels: int, condition: int) -> None:
+        super().__init__()
+        self.normalise = ConditionalBatchNorm(channels, condition)
+        self.convolve = nn.Conv2d(channels, channels, 3, padding=1)
+        self.enlarge = nn.Sequential(nn.Conv2d(channels, 2 * channels, 1), nn.PixelShuffle(2))
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        h = h + self.convolve(F.leaky_relu(self.normalise(h, e), 0.2))
+        result: Tensor = self.enlarge(h)
+        return result
+
+
+class Generator(nn.Module):
+    """Latents and labels to pixels.
+
+    Args:
+        config: the sizes of the layers; `generator_channels` (divisible by 4) at a quarter of the size.
+        image_shape: (C, H, W), H = W divisible by 4.
+        classes: K; 1 for data without labels.
+
+    Raises:
+        ValueError: the side is not divisible by 4, or the image is not square.
+    """
+
+    def __init__(self, config: GANConfig, image_shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        if height != width or height % 4:
+            raise ValueError(
+                f"image shape {image_shape}: the GAN needs square images whose side is divisible by 4; resize the data"
+            )
+        self.latent_size = config.latent_size
+        base = config.generator_channels
+        condition = config.latent_size + config.embedding
+        self.embed = nn.Embedding(classes, config.embedding)
+        self.project = nn.Sequential(
+            nn.Linear(condition, base * (height // 4) * (width // 4)),
+            nn.Unflatten(1, (base, height // 4, width // 4)),
+        )
+        self.stages = nn.ModuleList([GeneratorStage(base, condition), GeneratorStage(base // 2, condition)])
+        self.normalise = ConditionalBatchNorm(base // 4, condition)
+        self.paint = nn.Conv2d(base // 4, channels, 3, padding=1)
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Latents [N, D] and int64 labels [N] -> pixels in 0..1 [N, C, H, W]."""
+        e = torch.cat([z, self.embed(labels)], dim=1)
+        h = self.project(e)
+        for stage in self.stages:
+            h = stage(h, e)
+        return torch.sigmoid(self.paint(F.leaky_relu(self.normalise(h, e), 0.2)))
+
+
+class Discriminator(nn.Module):
+    """Pixels and labels to one score, o(h) + <h, V_y>, every layer with spectral norm 1.
+
+    Args:
+        config: the sizes of the layers.
+        image_shape: (C, H, W), H and W divisible by 4.
+        classes: K; 1 for data without labels.
+    """
+
+    def __init__(self, config: GANConfig, image_shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        base, features = config.discriminator_channels, 4 * config.discriminator_channels
+        reduced = -(-height // 8) * -(-width // 8)
+        self.layers = nn.Sequential(
+            spectral_norm(nn.Conv2d(channels, base, 6, stride=2, padding=2)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(base, base, 3, padding=1)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(base, 2 * base, 4, stride=2, padding=1)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(2 * base, 2 * base, 3, stride=2, padding=1)),
+            nn.LeakyReLU(0.2),
+            nn.Flatten(),
+            spectral_norm(nn.Linear(2 * base * reduced, features)),
+            nn.LeakyReLU(0.2),
+        )
+        self.score = spectral_norm(nn.Linear(features, 1))
+        self.embed = spectral_norm(nn.Embedding(classes, features))
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Pixels in 0..1 [N, C, H, W] and int64 labels [N] -> scores [N], high for real."""
+        h = self.layers(2 * x - 1)
+        scores: Tensor = self.score(h).squeeze(1) + (h * self.embed(labels)).sum(dim=1)
+        return scores
