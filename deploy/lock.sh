@@ -4,9 +4,10 @@
 # PYTHON names the interpreter. TORCH_INDEX, if set, is an index whose torch wheels are smaller to fetch.
 set -eu
 cd "$(dirname "$0")/.."
-python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+"${PYTHON:-python3}" -m venv "$work/venv"
+python=$work/venv/bin/python
 
 resolve() { # TARGET FILE: what pip would install into an empty environment, as sorted `name==version` lines
     "$python" -m pip install --quiet --dry-run --ignore-installed --constraint "$work/pins" \
