@@ -113,7 +113,9 @@ class Manifest(_Record):
     image: Image
     class_names: tuple[str, ...] = Field(description="empty where the data have no labels")
     latent_size: int | None = None
-    constants: dict[str, float] = Field(default_factory=dict, description="numbers that serving needs beside the graphs")
+    constants: dict[str, float] = Field(
+        default_factory=dict, description="numbers that serving needs beside the graphs"
+    )
     graphs: dict[str, Graph]
     metrics: dict[str, float]
     gates: tuple[Gate, ...] = ()
@@ -163,7 +165,9 @@ def seal(directory: Path, manifest: Manifest) -> Bundle:
         BundleError: a graph's file is missing, a name is not usable as a tag, or a gate failed.
     """
     if not NAME.fullmatch(manifest.name):
-        raise BundleError(f"name {manifest.name!r}: use 1 to 63 of a-z, 0-9, '.', '_', '-', letter or digit at both ends")
+        raise BundleError(
+            f"name {manifest.name!r}: use 1 to 63 of a-z, 0-9, '.', '_', '-', letter or digit at both ends"
+        )
     for gate in manifest.gates:
         if not gate.passed:
             raise BundleError(f"gate {gate.metric}: {gate.value:.6g} is not {gate.direction} {gate.bound:.6g}")
@@ -191,11 +195,15 @@ def load(directory: Path) -> Bundle:
     try:
         raw = json.loads(path.read_text())
     except FileNotFoundError:
-        raise BundleError(f"{path}: not found, so this is no bundle; train and export one, or import it again") from None
+        raise BundleError(
+            f"{path}: not found, so this is no bundle; train and export one, or import it again"
+        ) from None
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: not readable as JSON ({error}); export or import the bundle again") from None
     if not isinstance(raw, Mapping):
-        raise BundleError(f"{path}: holds a JSON {type(raw).__name__}, not an object; export or import the bundle again")
+        raise BundleError(
+            f"{path}: holds a JSON {type(raw).__name__}, not an object; export or import the bundle again"
+        )
     version = raw.get("schema_version")
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise BundleError(

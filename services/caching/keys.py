@@ -1,0 +1,48 @@
+"""Cache keys: content-addressed, one an item.
+
+A key hashes everything that the answer depends on, in an encoding that no two inputs share, to 160 bits (BLAKE2b,
+RFC 7693). The bundle's digest takes part, so a retrained model never meets old answers; it also stands in clear in the
+key, so that one model's answers can be found and dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from hashlib import blake2b
+
+import numpy as np
+
+SCHEMA = 1
+PREFIX = "duet"
+
+
+def namespace(digest: str) -> str:
+    """The prefix of every key of one bundle."""
+    return f"{PREFIX}:{SCHEMA}:{digest[:16]}:"
+
+
+def item_keys(digest: str, operation: str, inputs: Mapping[str, np.ndarray], count: int) -> list[str]:
+    """One key for each of the `count` items (rows) of `inputs`.
+
+    Args:
+        digest: the bundle's full digest, hex.
+        operation: what is computed.
+        inputs: arrays whose first axis is the batch; parameters that change the answer are inputs too.
+        count: the batch size.
+    """
+    names = sorted(inputs)
+    arrays = [np.ascontiguousarray(inputs[name]) for name in names]
+    header = json.dumps(
+        [SCHEMA, digest, operation, [[name, a.dtype.str, a.shape[1:]] for name, a in zip(names, arrays, strict=True)]]
+    ).encode()
+    base = blake2b(len(header).to_bytes(8, "little") + header, digest_size=20)
+    space = namespace(digest)
+    keys = []
+    for row in range(count):
+        item = base.copy()
+        for array in arrays:
+            # The header fixes dtype and shape, so every array's bytes have a known length: no separator is needed.
+            item.update(array[row].tobytes())
+        keys.append(space + item.hexdigest())
+    return keys

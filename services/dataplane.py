@@ -1,0 +1,195 @@
+"""The transport-free core that every protocol shares: look up -> cache per item -> batch the misses -> infer -> keep.
+
+Validation belongs to the protocols, which know the caller's field names; what reaches `infer` fits the model.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from services.caching.cache import Cache
+from services.caching.keys import item_keys
+from services.errors import NotReady, UnknownModel
+from services.inference import registry
+from services.inference.bundle import BundleError, Task, load
+from services.inference.model import Model, load_model
+from services.inference.registry import Entry
+from services.scheduling.batcher import Batcher
+from services.settings import Settings
+from services.telemetry import metrics
+from services.telemetry.call import Call
+
+log = logging.getLogger("duet")
+
+M = TypeVar("M")
+WARM_BATCHES = (1, 2, 8)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model with its queues."""
+
+    entry: Entry
+    model: Model
+    batchers: dict[str, Batcher]
+
+
+class DataPlane:
+    """The models of some tasks, verified, warm and queued for.
+
+    Creating one reads which bundles the store holds, so that a build can record them, but loads nothing.
+
+    Args:
+        tasks: the tasks to serve.
+    """
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.tasks = tuple(tasks)
+        self.settings = Settings()
+        self.problems: list[str] = ["starting"]
+        self.entries: list[Entry] = []
+        self._unresolved = ""
+        try:
+            self.entries = registry.resolve(self.settings.models, self.tasks)
+        except BundleError as error:
+            self._unresolved = str(error)
+        self._served: dict[str, Served] = {}
+        self._cache = Cache((), value_bytes=0)
+        self._executor: ThreadPoolExecutor | None = None
+
+    @property
+    def ready(self) -> bool:
+        return not self.problems
+
+    async def start(self) -> None:
+        """Verify, load and warm every model; what goes wrong is logged and kept in `problems`, never raised.
+
+        A process that stays up and says why it is not ready helps more than one that crashes in a loop.
+        """
+        problems = [self._unresolved] if self._unresolved else []
+        for task in self.tasks:
+            if not self._unresolved and not any(entry.task == task for entry in self.entries):
+                problems.append(f"no {task} model in the store: run `duet train` or `duet models import`")
+        self._cache = Cache.from_settings(self.settings)
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="duet-compute")
+        for entry in self.entries:
+            try:
+                self._served[entry.tag] = await self._load(entry, self._executor)
+            except BundleError as error:
+                problems.append(str(error))
+        for problem in problems:
+            log.error("not ready: %s", problem)
+        self.problems = problems
+        metrics.READY.set(self.ready)
+
+    async def _load(self, entry: Entry, executor: ThreadPoolExecutor) -> Served:
+        bundle = load(entry.path)
+        try:
+            model = load_model(bundle, threads=self.settings.threads)
+            for operation in model.operations:
+                example = model.example(operation)
+                for size in WARM_BATCHES:
+                    model.run(operation, {name: np.repeat(array, size, axis=0) for name, array in example.items()})
+        except KeyError as error:
+            raise BundleError(f"{bundle.path}: a {bundle.manifest.task} bundle needs {error}") from None
+        batchers = {}
+        for operation in model.operations:
+
+            def run(inputs: Mapping[str, np.ndarray], operation: str = operation) -> dict[str, np.ndarray]:
+                return model.run(operation, inputs)
+
+            batchers[operation] = Batcher(
+                run,
+                (entry.name, operation),
+                executor,
+                batch_items=self.settings.batch_items,
+                queue_items=self.settings.queue_items,
+            )
+            await batchers[operation].start()
+        metrics.MODEL_INFO.labels(entry.name, entry.version, bundle.digest, entry.task).set(1)
+        log.info("serving %s (%s), digest %s", entry.tag, entry.task, bundle.digest)
+        return Served(entry, model, batchers)
+
+    async def stop(self) -> None:
+        self.problems = ["stopping"]
+        for served in self._served.values():
+            for batcher in served.batchers.values():
+                await batcher.stop()
+        if self._executor is not None:
+            self._executor.shutdown()
+        await self._cache.close()
+
+    def select(self, kind: type[M], operation: str, name: str | None) -> M:
+        """The model `NAME` or `NAME:VERSION`; without a name the first (by name) that offers `operation`.
+
+        Raises:
+            NotReady: models are not loaded, or did not verify.
+            UnknownModel: no such model; the message lists those there are.
+        """
+        if self.problems:
+            raise NotReady("; ".join(self.problems), retry_after=1.0)
+        fitting = {
+            tag: served.model
+            for tag, served in self._served.items()
+            if isinstance(served.model, kind) and operation in served.batchers
+        }
+        for tag, model in fitting.items():
+            if name is None or name in (tag, tag.partition(":")[0]):
+                return model
+        wanted = f"model {name[:80]!r}" if name else "a model"
+        raise UnknownModel(
+            f"{wanted} for {operation!r} is not served here; there is {', '.join(fitting) or 'none'}", field="model"
+        )
+
+    async def infer(
+        self, model: Model, operation: str, inputs: dict[str, np.ndarray], call: Call, *, cacheable: bool = True
+    ) -> dict[str, np.ndarray]:
+        """Outputs for every item of a batch, from the cache where it knows them.
+
+        Args:
+            model: one that `select` returned.
+            operation: one of its operations.
+            inputs: arrays whose first axis is the batch, validated.
+            call: the request, for its deadline, cache wishes and timings.
+            cacheable: False for answers that nobody will ask for again (unseeded samples).
+
+        Raises:
+            QueueFull, DeadlineExceeded, InferenceFailed: see `Batcher.submit`.
+        """
+        batcher = self._batcher(model, operation)
+        if not (cacheable and (call.read_cache or call.write_cache)):
+            return await self._compute(batcher, inputs, call)
+        count = len(next(iter(inputs.values())))
+        with call.stage("cache"):
+            keys = item_keys(model.bundle.digest, operation, inputs, count)
+            found = await self._cache.get(keys) if call.read_cache else {}
+        if call.read_cache:
+            call.lookups += count
+            call.hits += sum(key in found for key in keys)
+        first_row = {key: row for row, key in reversed(list(enumerate(keys))) if key not in found}
+        if first_row:
+            # Equal items of one request are computed once.
+            rows = np.fromiter(first_row.values(), np.intp)
+            computed = await self._compute(batcher, {name: array[rows] for name, array in inputs.items()}, call)
+            fresh = {key: {name: array[i] for name, array in computed.items()} for i, key in enumerate(first_row)}
+            if call.write_cache:
+                with call.stage("cache"):
+                    await self._cache.put(fresh)
+            found |= fresh
+        items = [found[key] for key in keys]
+        return {name: np.stack([item[name] for item in items]) for name in items[0]}
+
+    def _batcher(self, model: Model, operation: str) -> Batcher:
+        return next(served for served in self._served.values() if served.model is model).batchers[operation]
+
+    async def _compute(self, batcher: Batcher, inputs: dict[str, np.ndarray], call: Call) -> dict[str, np.ndarray]:
+        job = await batcher.submit(inputs, deadline=call.deadline)
+        call.add("queue", job.queue_seconds)
+        call.add("compute", job.compute_seconds)
+        return job.outputs

@@ -1,0 +1,47 @@
+"""One ONNX graph in ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from services.inference.bundle import BundleError
+
+if TYPE_CHECKING:  # imported late: BentoML's arbiter loads this module too and needs no runtime (29 MB)
+    import onnxruntime
+
+Arrays = dict[str, np.ndarray]
+
+
+class Session:
+    """A loaded graph; `run` may be called from several threads.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load the file.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        import onnxruntime  # noqa: PLC0415
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Idle threads of a spinning pool would burn the CPU that the HTTP side needs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session: onnxruntime.InferenceSession = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime raises many types, none of them public
+            raise BundleError(f"{path}: ONNX Runtime cannot load it: {error}") from error
+        self.inputs: tuple[str, ...] = tuple(node.name for node in self._session.get_inputs())
+        self.outputs: tuple[str, ...] = tuple(node.name for node in self._session.get_outputs())
+
+    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> Arrays:
+        """Compute `outputs` (all by default) for one batch."""
+        names = tuple(outputs or self.outputs)
+        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))

@@ -1,0 +1,72 @@
+"""What the native routes share: reading images for a model, naming it, and showing what it made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from starlette.responses import Response
+
+from services.errors import InvalidInput, TooLarge
+from services.inference.model import Model
+from services.protocol.images import grid, text_png, to_array
+from services.protocol.schemas import ModelRef
+from services.settings import Settings
+
+
+def model_ref(model: Model) -> ModelRef:
+    return ModelRef(name=model.bundle.name, version=model.bundle.version, digest=model.bundle.digest)
+
+
+def check_count(count: int, field: str, settings: Settings) -> None:
+    """Refuse more items than a request may have.
+
+    Raises:
+        TooLarge: naming the field and the limit.
+    """
+    if count > settings.request_items:
+        raise TooLarge(f"{field} is {count}; at most {settings.request_items} are allowed in one request", field=field)
+
+
+def read_images(values: Sequence[object], model: Model, settings: Settings) -> np.ndarray:
+    """A request's images as one batch uint8 [N,C,H,W] of the model's shape, wholly validated.
+
+    Raises:
+        InvalidInput, TooLarge: naming the image, `images[3]`.
+    """
+    check_count(len(values), "images", settings)
+    shape = model.bundle.manifest.image.shape
+    decoded = [
+        to_array(value, shape, f"images[{i}]", max_pixels=settings.image_pixels) for i, value in enumerate(values)
+    ]
+    return np.stack(decoded)
+
+
+def class_index(label: str | int, class_names: Sequence[str]) -> int:
+    """The index of a class given by name, or by index.
+
+    Raises:
+        InvalidInput: no such class; the message lists them.
+    """
+    if str(label) in class_names:
+        return class_names.index(str(label))
+    if isinstance(label, int) and 0 <= label < len(class_names):
+        return label
+    raise InvalidInput(f"class {str(label)[:40]!r} is not one of {', '.join(class_names)}", field="class")
+
+
+def image_list(images: np.ndarray, form: str) -> list[Any]:
+    """Images uint8 [N,C,H,W] for a JSON answer: base64 PNG each, or nested lists [H,W] ([H,W,3] in colour)."""
+    if form == "png":
+        return [text_png(image) for image in images]
+    pixels = images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)
+    return list(pixels.tolist())
+
+
+def picture(model: Model, images: np.ndarray, *, columns: int | None = None, seed: int | None = None) -> Response:
+    """Images as one PNG; what a JSON answer would say beside them stands in headers."""
+    headers = {"X-Model": f"{model.bundle.name}:{model.bundle.version}", "X-Model-Digest": model.bundle.digest}
+    if seed is not None:
+        headers["X-Seed"] = str(seed)
+    return Response(grid(images, columns=columns), media_type="image/png", headers=headers)

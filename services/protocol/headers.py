@@ -1,0 +1,36 @@
+"""Request headers that every protocol understands: the deadline and the cache wishes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+
+from services.errors import InvalidInput
+from services.settings import Settings
+from services.telemetry.call import Call
+
+TIMEOUT = "X-Request-Timeout-Ms"
+
+
+def call_from_headers(headers: Mapping[str, str], settings: Settings) -> Call:
+    """The call that `X-Request-Timeout-Ms` and `Cache-Control` describe.
+
+    Raises:
+        InvalidInput: the timeout is not a positive number.
+    """
+    timeout_ms = float(settings.request_timeout_ms)
+    if (wish := headers.get(TIMEOUT)) is not None:
+        try:
+            asked = float(wish)
+        except ValueError:
+            asked = math.nan
+        if not asked > 0:
+            raise InvalidInput(f"{TIMEOUT} is {wish[:40]!r}; send milliseconds above 0", field=TIMEOUT)
+        timeout_ms = min(timeout_ms, asked)
+    directives = {part.strip().lower() for part in headers.get("Cache-Control", "").split(",")}
+    return Call(
+        deadline=time.monotonic() + timeout_ms / 1000,
+        read_cache=directives.isdisjoint({"no-cache", "no-store"}),
+        write_cache="no-store" not in directives,
+    )

@@ -1,0 +1,135 @@
+"""Images in and out: what callers send becomes uint8 [C,H,W], what models make becomes PNG."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from services.errors import InvalidInput, TooLarge
+
+FORMATS = ("PNG", "JPEG")
+
+
+def to_array(value: object, shape: tuple[int, int, int], field: str, *, max_pixels: int) -> np.ndarray:
+    """One image as a caller may give it, as uint8 [C,H,W].
+
+    Args:
+        value: bytes of a PNG or JPEG file, its base64 text (a `data:` URL too), or nested lists of integers
+            0 to 255 of shape [H,W] (one channel), [H,W,C] or [C,H,W].
+        shape: (C, H, W) of the model. Files of another size are resized (bilinear) and turned to grey or RGB;
+            nested lists must fit.
+        field: the request field, for messages.
+        max_pixels: larger files are refused before they are decoded.
+
+    Raises:
+        InvalidInput: not an image, or a wrong shape or value.
+        TooLarge: a file with more than `max_pixels`.
+    """
+    if isinstance(value, bytes):
+        return _decode(value, shape, field, max_pixels)
+    if isinstance(value, str):
+        text = value.partition(",")[2] if value.startswith("data:") else value
+        try:
+            raw = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            raise InvalidInput(
+                f"{field} is text of {len(value)} characters, but not base64 of a PNG or JPEG file", field=field
+            ) from None
+        return _decode(raw, shape, field, max_pixels)
+    if isinstance(value, list):
+        return _nested(value, shape, field)
+    raise InvalidInput(f"{field} is {_kind(value)}; send base64 of a PNG or JPEG file, or nested lists", field=field)
+
+
+def _decode(raw: bytes, shape: tuple[int, int, int], field: str, max_pixels: int) -> np.ndarray:
+    channels, height, width = shape
+    if not raw:
+        raise InvalidInput(f"{field} is empty; send a PNG or JPEG file", field=field)
+    try:
+        with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+            # The header is all that is read yet, so a bomb costs nothing.
+            if image.width * image.height > max_pixels:
+                raise TooLarge(
+                    f"{field} has {image.width} x {image.height} pixels; at most {max_pixels} are allowed", field=field
+                )
+            image.load()
+            fitted: Image.Image = image
+            if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip instead of scale
+                fitted = Image.fromarray((np.asarray(image, np.uint32) >> 8).astype(np.uint8))
+            fitted = fitted.convert("L" if channels == 1 else "RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        # Pillow's "cannot identify image file <_io.BytesIO ...>" tells a caller nothing.
+        reason = "it is no PNG or JPEG file" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise InvalidInput(f"{field} ({len(raw)} bytes) cannot be decoded: {reason}", field=field) from None
+    if fitted.size != (width, height):
+        fitted = fitted.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(fitted, np.uint8)
+    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _nested(value: list[object], shape: tuple[int, int, int], field: str) -> np.ndarray:
+    channels, height, width = shape
+    allowed = f"[{height},{width}]" if channels == 1 else f"[{height},{width},{channels}]"
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError):
+        raise InvalidInput(
+            f"{field} is ragged: its rows differ in length; send {allowed} integers", field=field
+        ) from None
+    if array.dtype.kind not in "iuf":
+        raise InvalidInput(f"{field} holds values that are not numbers; send {allowed} integers 0 to 255", field=field)
+    if array.shape == (height, width, channels) and array.shape != shape:
+        array = array.transpose(2, 0, 1)
+    elif array.shape == (height, width) and channels == 1:
+        array = array[None]
+    if array.shape != shape:
+        raise InvalidInput(f"{field} has shape {list(array.shape)}; this model takes {allowed}", field=field)
+    wrong = ~((array >= 0) & (array <= 255) & (array == np.floor(array)))  # NaN compares false
+    if wrong.any():
+        raise InvalidInput(f"{field} holds {array[wrong][0]}; pixels are integers 0 to 255", field=field)
+    return array.astype(np.uint8)
+
+
+def _kind(value: object) -> str:
+    return "null" if value is None else f"a JSON {type(value).__name__}"
+
+
+def png(image: np.ndarray) -> bytes:
+    """One image, uint8 [C,H,W] with C 1 or 3, as a PNG file."""
+    pixels = image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(out, "PNG")
+    return out.getvalue()
+
+
+def text_png(image: np.ndarray) -> str:
+    return base64.b64encode(png(image)).decode()
+
+
+def grid(images: np.ndarray, *, columns: int | None = None) -> bytes:
+    """Images uint8 [N,C,H,W] as one PNG, row by row, as square as may be, with a pixel between them."""
+    count, channels, height, width = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    sheet = np.full((channels, rows * (height + 1) - 1, columns * (width + 1) - 1), 64, np.uint8)
+    for i, image in enumerate(images):
+        top, left = i // columns * (height + 1), i % columns * (width + 1)
+        sheet[:, top : top + height, left : left + width] = image
+    return png(sheet)
+
+
+HEAT: Sequence[tuple[int, int, int]] = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
+
+
+def heat_map(residual: np.ndarray, scale: float) -> bytes:
+    """A residual [H,W] (nats a pixel) as a colour PNG: dark 0, bright `scale` and above ("inferno" colours)."""
+    level = np.clip(residual / scale, 0, 1) * (len(HEAT) - 1)
+    stops = np.arange(len(HEAT))
+    colours = [np.interp(level, stops, [stop[channel] for stop in HEAT]) for channel in range(3)]
+    return png(np.stack(colours).round().astype(np.uint8))

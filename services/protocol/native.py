@@ -1,0 +1,161 @@
+"""The native protocol: BentoML API methods that take JSON or multipart files and answer in readable JSON or PNG.
+
+BentoML turns a failed parse into a body of its own, so `Input.from_http_request` hands the raw request through, and
+`route` parses it where errors become problems. The OpenAPI page and BentoML's clients still see the schemas.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, get_type_hints
+
+import bentoml
+from _bentoml_sdk.io_models import IODescriptor
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from services.dataplane import DataPlane
+from services.errors import DuetError, InvalidInput, MalformedRequest, TooLarge, UnsupportedMedia
+from services.protocol.headers import call_from_headers
+from services.protocol.problems import problem
+from services.telemetry import metrics
+from services.telemetry.call import Call
+
+log = logging.getLogger("duet.native")
+
+Q = TypeVar("Q", bound=BaseModel)
+Handler = Callable[[DataPlane, Q, Call], Awaitable[BaseModel | Response]]
+
+
+class Input(IODescriptor):  # type: ignore[misc]  # BentoML is untyped
+    """A request schema that leaves parsing to `route`."""
+
+    __root_input__ = True
+
+    @classmethod
+    async def from_http_request(cls, request: Request, serde: object) -> Request:
+        return request
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        schema: dict[str, Any] = super().model_json_schema(*args, **kwargs)
+        schema.pop("root_input", None)  # callers give the fields, not one object
+        return schema
+
+
+def route(path: str, handler: Handler[Q], answer: type[BaseModel]) -> Any:
+    """Make a handler `(plane, request, call) -> answer` a BentoML API method of a class that has a `plane`.
+
+    The handler's annotation of `request` is the request's schema, its docstring the route's description.
+    """
+    schema: type[Q] = get_type_hints(handler)["request"]
+    spec = type(schema.__name__, (Input, schema), {"__module__": schema.__module__, "__doc__": schema.__doc__})
+
+    async def endpoint(self: Any, request: Request, /) -> Response:
+        return await _respond(self.plane, path, schema, handler, request)
+
+    endpoint.__name__ = path.strip("/")
+    endpoint.__doc__ = handler.__doc__
+    return bentoml.api(endpoint, route=path, input_spec=spec, output_spec=answer)
+
+
+async def _respond(plane: DataPlane, path: str, schema: type[Q], handler: Handler[Q], request: Request) -> Response:
+    call = Call()
+    try:
+        call = call_from_headers(request.headers, plane.settings)
+        with call.stage("parse"):
+            parsed = await _parse(request, schema, plane.settings.request_items)
+        answer = await handler(plane, parsed, call)
+        with call.stage("encode"):
+            response = answer if isinstance(answer, Response) else _json(answer)
+    except DuetError as error:
+        metrics.REJECTIONS.labels(path, error.slug).inc()
+        return problem(error)
+    except ClientDisconnect:
+        return problem(MalformedRequest("the client left before its request was read"))
+    except Exception:
+        log.exception("%s failed", path)
+        metrics.REJECTIONS.labels(path, DuetError.slug).inc()
+        return problem(DuetError("an unexpected error occurred; the server's log has it"))
+    for stage, seconds in call.seconds.items():
+        metrics.STAGE_SECONDS.labels(path, stage).observe(seconds)
+    response.headers["X-Cache"] = call.cache_status
+    response.headers["Server-Timing"] = call.server_timing
+    return response
+
+
+def _json(answer: BaseModel) -> Response:
+    return Response(answer.model_dump_json(by_alias=True, exclude_none=True), media_type="application/json")
+
+
+async def _parse(request: Request, schema: type[Q], max_items: int) -> Q:
+    media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if media_type == "multipart/form-data":
+        fields = await _form(request, schema, max_items)
+    elif media_type == "application/json":
+        fields = _object(await request.body())
+    else:
+        raise UnsupportedMedia(
+            f"{media_type!r} is not taken here; send application/json or multipart/form-data", field="Content-Type"
+        )
+    try:
+        return schema.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or None
+        came = "" if first["type"] in ("missing", "value_error") else f"; came {_short(first['input'])}"
+        where = f"{field}: " if field else ""
+        raise InvalidInput(f"{where}{first['msg'].removeprefix('Value error, ')}{came}", field=field) from None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        fields = from_json(body)  # its depth is bounded: deep nesting is an error, not a crash
+    except ValueError as error:
+        raise MalformedRequest(f"the body is not JSON: {error}", field="body") from None
+    if not isinstance(fields, dict):
+        raise MalformedRequest(f"the body is a JSON {type(fields).__name__}; send an object", field="body")
+    return fields
+
+
+async def _form(request: Request, schema: type[Q], max_items: int) -> dict[str, Any]:
+    """Fields of a form: files become bytes, lists are repeated parts, other text is JSON where it parses as such."""
+    lists = {name for name, info in schema.model_fields.items() if "list" in str(info.annotation)}
+    try:
+        form = await request.form(max_files=max_items + 1, max_fields=max_items + 16)
+    except (MultiPartException, HTTPException) as error:
+        message = str(getattr(error, "message", "") or getattr(error, "detail", error))
+        if message.startswith("Too many files"):
+            raise TooLarge(f"images: more than {max_items} files in one request", field="images") from None
+        raise MalformedRequest(f"the multipart body cannot be read: {message}", field="body") from None
+    try:
+        fields: dict[str, Any] = {}
+        for name in form:
+            values = [part if isinstance(part, str) else await part.read() for part in form.getlist(name)]
+            decoded = [_text(value) if isinstance(value, str) else value for value in values]
+            if name in lists:
+                # A single text part may hold the whole JSON list.
+                fields[name] = decoded[0] if len(decoded) == 1 and isinstance(decoded[0], list) else decoded
+            else:
+                fields[name] = decoded[-1]
+        return fields
+    finally:
+        await form.close()
+
+
+def _text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value

@@ -1,0 +1,31 @@
+"""Errors as HTTP: one body for every protocol, RFC 9457 `application/problem+json`.
+
+An extra string member `error` carries the detail too, for that is the member which V2 clients and BentoML's read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+
+from starlette.responses import Response
+
+from services.errors import DuetError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem(error: DuetError) -> Response:
+    body: dict[str, object] = {
+        "type": f"urn:duet:problem:{error.slug}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "error": error.detail,
+    }
+    headers = {}
+    if error.field is not None:
+        body["field"] = error.field
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
+    return Response(json.dumps(body), error.status, headers, MEDIA_TYPE)

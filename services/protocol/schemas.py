@@ -1,0 +1,145 @@
+"""The native protocol's requests and answers. Field descriptions are the OpenAPI page's text."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from services.inference.noise import SEED_LIMIT
+
+Images = Annotated[
+    list[Any],
+    Field(
+        min_length=1,
+        description="Images, each base64 of a PNG or JPEG file (any size, resized to the model's) or nested lists of "
+        "integers 0 to 255. As multipart/form-data: one file part `images` an image.",
+        json_schema_extra={"items": {"type": "string"}},
+    ),
+]
+Seed = Annotated[int, Field(ge=0, lt=SEED_LIMIT)]
+Name = Annotated[str | None, Field(description="NAME or NAME:VERSION; left out: the service's first model.")]
+Format = Annotated[
+    Literal["grid", "png", "array"],
+    Field(
+        description="grid: one PNG as the answer's body; png: JSON, base64 of a PNG each; array: JSON, nested lists."
+    ),
+]
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ClassifyRequest(Request):
+    images: Images
+    top_k: int = Field(default=3, ge=1, description="Classes in the answer, most probable first.")
+    model: Name = None
+
+
+class GenerateRequest(Request):
+    count: int = Field(default=16, ge=1, description="Samples to draw.")
+    label: str | int | None = Field(
+        default=None, alias="class", description="Class name or index to draw; left out: all classes in turn."
+    )
+    seed: Seed | None = Field(default=None, description="The same seed gives the same bytes; left out: a new one.")
+    truncation: float = Field(
+        default=1.0, gt=0, le=2, description="Scale of the latents; below 1: more typical, less diverse."
+    )
+    format: Format = "grid"
+    model: Name = None
+
+
+class InterpolateRequest(Request):
+    seeds: list[Seed] | None = Field(default=None, min_length=2, max_length=2, description="Ends, as seeds.")
+    images: list[Any] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=2,
+        description="Ends, as images (models with an encoder).",
+        json_schema_extra={"items": {"type": "string"}},
+    )
+    label: str | int | None = Field(default=None, alias="class", description="Class to draw, for conditional models.")
+    steps: int = Field(default=8, ge=2, description="Images in the answer, both ends included.")
+    path: Literal["spherical", "linear"] = Field(
+        default="spherical", description="Great circle between the latents (White, 2016), or straight line."
+    )
+    format: Format = "grid"
+    model: Name = None
+
+    @model_validator(mode="after")
+    def _one_pair(self) -> InterpolateRequest:
+        if (self.seeds is None) == (self.images is None):
+            raise ValueError("give either seeds or images, two of them")
+        return self
+
+
+class ReconstructRequest(Request):
+    images: Images
+    format: Format = "png"
+    model: Name = None
+
+
+class ScoreRequest(Request):
+    images: Images
+    alpha: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="An image is anomalous when its p-value is at most this: the rate of "
+        "false alarms among normal images.",
+    )
+    heatmap: bool = Field(default=False, description="Add a PNG of the pixels that the model cannot explain.")
+    model: Name = None
+
+
+class ModelRef(BaseModel):
+    name: str
+    version: str
+    digest: str
+
+
+class ClassProbability(BaseModel):
+    label: str
+    index: int
+    probability: float
+
+
+class Prediction(ClassProbability):
+    top: list[ClassProbability] = Field(description="The top_k classes, this one first.")
+
+
+class ClassifyResponse(BaseModel):
+    model: ModelRef
+    predictions: list[Prediction]
+
+
+class GenerateResponse(BaseModel):
+    model: ModelRef
+    seed: int | None = Field(
+        default=None, description="Ask for it again to get these images again; null where none was used."
+    )
+    labels: list[str] | None = Field(default=None, description="The class of each image, for conditional models.")
+    images: list[Any] = Field(json_schema_extra={"items": {"type": "string"}})
+
+
+class ReconstructResponse(BaseModel):
+    model: ModelRef
+    errors: list[float] = Field(description="Mean squared error of each image, pixels scaled to 0..1.")
+    images: list[Any] = Field(json_schema_extra={"items": {"type": "string"}})
+
+
+class Score(BaseModel):
+    p_value: float = Field(description="Share of normal images at least this strange (conformal, Vovk et al. 2005).")
+    anomalous: bool
+    score: float = Field(description="Bias-corrected residual in nats; higher is stranger.")
+    heatmap: str | None = Field(
+        default=None, description="Base64 PNG; bright: more residual than 99 % of normal pixels."
+    )
+
+
+class ScoreResponse(BaseModel):
+    model: ModelRef
+    alpha: float
+    smallest_p_value: float = Field(description="No p-value can be below this: 1 / (calibration images + 1).")
+    scores: list[Score]

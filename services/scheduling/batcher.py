@@ -1,0 +1,214 @@
+"""The micro-batcher of one model operation.
+
+A bounded queue with one owner task. A batch is whatever waits when the model is free, up to a limit: there is no
+artificial delay. Items are taken from the waiting requests in turn, so that a request with one item does not stand
+behind one with a thousand. Requests whose caller left or whose deadline passed are dropped before compute. Input was
+validated before it came here; should a batch fail all the same, its items run one by one: only the culprit errs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from services.errors import DeadlineExceeded, InferenceFailed, QueueFull
+from services.telemetry import metrics
+
+log = logging.getLogger("duet.batcher")
+
+Arrays = dict[str, np.ndarray]
+Run = Callable[[Mapping[str, np.ndarray]], Arrays]
+
+
+@dataclass(eq=False)
+class Job:
+    """One request's items in the queue."""
+
+    inputs: Arrays
+    count: int
+    deadline: float | None
+    future: asyncio.Future[Arrays]
+    enqueued: float
+    taken: int = 0
+    done: int = 0
+    queue_seconds: float = 0.0
+    compute_seconds: float = 0.0
+    outputs: Arrays = field(default_factory=dict)
+
+    def rows(self, start: int, stop: int) -> Arrays:
+        return {name: array[start:stop] for name, array in self.inputs.items()}
+
+    def keep(self, start: int, rows: Arrays) -> None:
+        """Copy computed rows to their place; `rows` may be views of a whole batch."""
+        for name, array in rows.items():
+            if name not in self.outputs:
+                self.outputs[name] = np.empty((self.count, *array.shape[1:]), array.dtype)
+            self.outputs[name][start : start + len(array)] = array
+        self.done += len(next(iter(rows.values())))
+        if self.done == self.count and not self.future.done():
+            self.future.set_result(self.outputs)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The rows of one job in one batch."""
+
+    job: Job
+    start: int
+    stop: int
+
+
+class Batcher:
+    """Batches one operation of one model.
+
+    Args:
+        run: computes one batch; called in `executor`, one call at a time.
+        labels: model and operation, for metrics.
+        executor: where `run` runs, so that the event loop stays free.
+        batch_items: items a batch at most.
+        queue_items: items that may wait.
+    """
+
+    def __init__(
+        self, run: Run, labels: tuple[str, str], executor: Executor, *, batch_items: int, queue_items: int
+    ) -> None:
+        self._run = run
+        self._executor = executor
+        self._batch_items = batch_items
+        self._queue_items = queue_items
+        self._jobs: deque[Job] = deque()
+        self._waiting = 0
+        self._wake = asyncio.Event()
+        self._owner: asyncio.Task[None] | None = None
+        self._model = labels[0]
+        self._depth = metrics.QUEUE_ITEMS.labels(*labels)
+        self._sizes = metrics.BATCH_ITEMS.labels(*labels)
+        self._item_seconds = 0.0
+
+    async def start(self) -> None:
+        self._owner = asyncio.create_task(self._work())
+
+    async def stop(self) -> None:
+        if self._owner is not None:
+            self._owner.cancel()
+            await asyncio.gather(self._owner, return_exceptions=True)
+
+    async def submit(self, inputs: Arrays, *, deadline: float | None = None) -> Job:
+        """Compute `inputs` (first axis: items); the answer is the job's `outputs`.
+
+        Raises:
+            QueueFull: no room, with the seconds after which there should be.
+            DeadlineExceeded: the deadline passed first.
+            InferenceFailed: the model failed on one of these items.
+        """
+        count = len(next(iter(inputs.values())))
+        if self._waiting and self._waiting + count > self._queue_items:
+            raise QueueFull(
+                f"{self._waiting} items wait for {self._model} and the limit is {self._queue_items}",
+                retry_after=max(1.0, self._waiting * self._item_seconds),
+            )
+        loop = asyncio.get_running_loop()
+        job = Job(inputs, count, deadline, loop.create_future(), time.monotonic())
+        self._jobs.append(job)
+        self._add(count)
+        self._wake.set()
+        timeout = None if deadline is None else deadline - time.monotonic()
+        try:
+            await asyncio.wait_for(job.future, timeout)
+        except TimeoutError:
+            raise DeadlineExceeded("no answer was ready in time", field="X-Request-Timeout-Ms") from None
+        return job
+
+    def _add(self, items: int) -> None:
+        self._waiting += items
+        self._depth.set(self._waiting)
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = self._take()
+            if not batch:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            inputs = _join(batch)
+            begin = time.monotonic()
+            try:
+                outputs = await loop.run_in_executor(self._executor, self._run, inputs)
+            except Exception:
+                log.exception("%s failed on a batch of %d items; running them one by one", self._model, len(batch))
+                await self._isolate(batch)
+                continue
+            seconds = time.monotonic() - begin
+            size = sum(part.stop - part.start for part in batch)
+            self._sizes.observe(size)
+            self._item_seconds = 0.9 * self._item_seconds + 0.1 * seconds / size
+            self._deliver(batch, outputs, begin, seconds)
+
+    def _take(self) -> list[Slice]:
+        """The next batch: an equal share of every waiting job, then what room is left, in order of arrival."""
+        self._drop_dead()
+        room = self._batch_items
+        slices: list[Slice] = []
+        while room and self._jobs:
+            share = max(1, room // len(self._jobs))
+            for job in list(self._jobs):
+                size = min(share, job.count - job.taken, room)
+                if not size:
+                    break
+                slices.append(Slice(job, job.taken, job.taken + size))
+                job.taken += size
+                room -= size
+                self._add(-size)
+                if job.taken == job.count:
+                    self._jobs.remove(job)
+        return slices
+
+    def _drop_dead(self) -> None:
+        now = time.monotonic()
+        for job in list(self._jobs):
+            late = job.deadline is not None and now >= job.deadline
+            if job.future.done() or late:
+                self._jobs.remove(job)
+                self._add(job.taken - job.count)
+                reason = "deadline" if late else "caller-left"
+                metrics.ABANDONED.labels(self._model, reason).inc(job.count - job.taken)
+
+    def _deliver(self, batch: list[Slice], outputs: Arrays, begin: float, seconds: float) -> None:
+        offset = 0
+        for part in batch:
+            size = part.stop - part.start
+            if part.start == 0:
+                part.job.queue_seconds = begin - part.job.enqueued
+            part.job.compute_seconds += seconds
+            part.job.keep(part.start, {name: array[offset : offset + size] for name, array in outputs.items()})
+            offset += size
+
+    async def _isolate(self, batch: list[Slice]) -> None:
+        loop = asyncio.get_running_loop()
+        for part in batch:
+            for row in range(part.start, part.stop):
+                if part.job.future.done():
+                    break
+                begin = time.monotonic()
+                try:
+                    outputs = await loop.run_in_executor(self._executor, self._run, part.job.rows(row, row + 1))
+                except Exception as error:  # whatever the engine raises is this item's fault alone
+                    failure = InferenceFailed(f"{self._model} failed on item {row}: {type(error).__name__}")
+                    part.job.future.set_exception(failure)
+                    break
+                self._deliver([Slice(part.job, row, row + 1)], outputs, begin, time.monotonic() - begin)
+
+
+def _join(batch: list[Slice]) -> Arrays:
+    parts = [part.job.rows(part.start, part.stop) for part in batch]
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

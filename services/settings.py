@@ -1,0 +1,44 @@
+"""Every setting of the serving side, once, with type, default, unit and help; the environment sets `DUET_<NAME>`."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="DUET_", frozen=True)
+
+    models: str = Field(
+        default="",
+        description="Models to serve: comma-separated NAME or NAME:VERSION; empty: the latest of every name in store.",
+    )
+    redis_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="Redis for the shared cache tier, redis://[user:password@]host:port/db; empty: memory only.",
+    )
+    redis_timeout_ms: int = Field(
+        default=50, ge=1, description="Milliseconds to connect to Redis, and to wait for one of its answers."
+    )
+    cache_memory_bytes: int = Field(
+        default=64 * 2**20, ge=0, description="Bytes of answers that a process keeps in memory; 0: no memory tier."
+    )
+    cache_ttl_seconds: int = Field(default=3600, ge=1, description="Seconds that Redis keeps an answer (±10 % jitter).")
+    cache_value_bytes: int = Field(
+        default=2**20, ge=1, description="Bytes of the largest answer (of one item) worth caching."
+    )
+    body_bytes: int = Field(default=16 * 2**20, ge=1, description="Bytes of the largest request body.")
+    image_pixels: int = Field(
+        default=16_000_000, ge=1, description="Pixels of the largest image file, checked before it is decoded."
+    )
+    request_items: int = Field(default=256, ge=1, description="Images or samples in one request, at most.")
+    request_timeout_ms: int = Field(
+        default=10_000,
+        ge=1,
+        description="Milliseconds until a request's deadline; `X-Request-Timeout-Ms` may shorten it.",
+    )
+    queue_items: int = Field(
+        default=1024, ge=1, description="Items that may wait for one model before answers are 429."
+    )
+    batch_items: int = Field(default=64, ge=1, description="Items that one call of a model computes, at most.")
+    threads: int = Field(default=1, ge=1, description="Threads that ONNX Runtime uses for one call of a model.")

@@ -1,0 +1,61 @@
+"""What travels with one request through the layers: its deadline, its cache wishes, and the time each stage took.
+
+Passed explicitly, never by context variable: a batch works for many requests at once, so an ambient "current
+request" would be somebody else's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Call:
+    """One request.
+
+    Attributes:
+        deadline: `time.monotonic()` seconds after which the answer is worthless; None: no deadline.
+        read_cache: look answers up; `Cache-Control: no-cache` and `no-store` switch it off.
+        write_cache: keep answers; `Cache-Control: no-store` switches it off.
+        seconds: time by stage.
+        hits: items answered by the cache.
+        lookups: items looked up in the cache.
+    """
+
+    deadline: float | None = None
+    read_cache: bool = True
+    write_cache: bool = True
+    seconds: dict[str, float] = field(default_factory=dict)
+    hits: int = 0
+    lookups: int = 0
+
+    def add(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - begin)
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline (may be negative), None without one."""
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
+    @property
+    def cache_status(self) -> str:
+        """The `X-Cache` header: hit, miss, partial or bypass, with the counts."""
+        if not self.lookups:
+            return "bypass"
+        kind = "hit" if self.hits == self.lookups else "partial" if self.hits else "miss"
+        return f"{kind}; hits={self.hits}/{self.lookups}"
+
+    @property
+    def server_timing(self) -> str:
+        """The `Server-Timing` header (W3C): milliseconds by stage."""
+        return ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in self.seconds.items())

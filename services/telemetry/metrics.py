@@ -1,0 +1,50 @@
+"""Every metric of Duet, once: prefix `duet_`, seconds and bytes, bounded labels.
+
+One worker process a pod, so values live in this process's memory. BentoML would send them through files under
+BENTOML_HOME that every server of the same home shares and each start wipes, hence the first two statements.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
+
+FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+REQUEST_SECONDS = Histogram(
+    "duet_request_duration_seconds", "Time to answer a request.", ["route", "status"], buckets=FAST
+)
+IN_FLIGHT = Gauge("duet_requests_in_flight", "Requests being answered.", ["route"])
+STAGE_SECONDS = Histogram(
+    "duet_stage_duration_seconds",
+    "Time of one stage of a request: parse, decode, cache, queue, compute, encode.",
+    ["route", "stage"],
+    buckets=FAST,
+)
+REJECTIONS = Counter("duet_rejections_total", "Requests answered with an error, by problem type.", ["route", "reason"])
+QUEUE_ITEMS = Gauge("duet_queue_items", "Items waiting for a model.", ["model", "operation"])
+BATCH_ITEMS = Histogram("duet_batch_items", "Items computed by one call.", ["model", "operation"], buckets=POWERS)
+ABANDONED = Counter(
+    "duet_abandoned_items_total", "Items dropped before compute: caller left or deadline passed.", ["model", "reason"]
+)
+CACHE_REQUESTS = Counter("duet_cache_requests_total", "Items looked up in the cache.", ["tier", "result"])
+CACHE_BYTES = Gauge("duet_cache_memory_bytes", "Bytes held by the memory tier.")
+MODEL_INFO = Gauge("duet_model_info", "1 for every model that is served.", ["model", "version", "digest", "task"])
+READY = Gauge("duet_ready", "1 while every model is verified and warm.")
+PREDICTIONS = Counter("duet_predictions_total", "Images classified, by the most probable class.", ["model", "label"])
+P_VALUES = Histogram(
+    "duet_anomaly_p_value",
+    "Conformal p-values answered.",
+    ["model"],
+    buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
+)
+SAMPLES = Counter("duet_generated_samples_total", "Images generated.", ["model"])
+
+
+def exposition() -> tuple[bytes, str]:
+    """The text for Prometheus and its content type."""
+    return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
