@@ -1,0 +1,104 @@
+"""The model card of a bundle (Mitchell et al., 2019): what it is, what it was measured to do, and its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from services.inference.bundle import Bundle, Graph, Manifest
+from training.evaluation.report import Picture
+from training.evaluation.tables import gates_table, metrics_table, parity_table
+
+CARD = "card.md"
+
+SUMMARY = {
+    "classification": "Tells the class of an image.",
+    "generation": "Draws images.",
+    "anomaly": "Says how unusual an image is, as a conformal p-value, and where, as a map of residuals.",
+}
+
+LIMITS = {
+    "classification": (
+        "It always names one of its classes, also for an image that shows none of them; ask the scorer first where "
+        "that can happen.",
+        "Nothing was done or measured against adversarial images.",
+    ),
+    "generation": (
+        "Samples resemble the training data, their flaws included; they are no substitute for collected data.",
+        "The cross-entropy of grey pixels is not a likelihood: compare it only on the same data.",
+    ),
+    "anomaly": (
+        "A p-value is valid for images drawn like the calibration images: among those, at most a share alpha scores "
+        "p <= alpha on average over calibration sets. It is not the probability that an image is anomalous.",
+        "No p-value is below `smallest_p_value`, 1 / (calibration size + 1).",
+        "Anomalies that the decoder can draw well go unseen; the AUROC of each kind above says which.",
+    ),
+}
+
+USE = {
+    "classification": "sorting images of the same kind as the training data",
+    "generation": "demonstrations, teaching, augmentation after a look at the samples",
+    "anomaly": "guarding a classifier, watching a stream of images for drift",
+}
+
+
+def card(bundle: Bundle, pictures: Sequence[Picture]) -> str:
+    """Markdown; the bundle's digest is not in it, for it covers the card."""
+    manifest = bundle.manifest
+    data = manifest.dataset
+    splits = ", ".join(f"{count:,} {role}" for role, count in data.splits.items())
+    image = manifest.image
+    constants = "".join(f"- `{name}`: {value:.6g}\n" for name, value in manifest.constants.items())
+    return f"""# {manifest.name}
+
+{SUMMARY[manifest.task]}
+
+- Network: {manifest.network}, recipe `{manifest.recipe}`, seed {manifest.seed}
+- Images: {image.channels} x {image.height} x {image.width} (channels, height, width), uint8
+- Classes: {", ".join(manifest.class_names) or "none"}
+- Data: {data.name}, digest `{data.digest}`
+- Splits: {splits}
+{constants}
+## Metrics
+
+On the test split, by the ONNX graphs of this bundle.
+
+{metrics_table(manifest.metrics)}
+
+{"".join(f"![{caption}]({file}){chr(10)}{chr(10)}{caption}{chr(10)}{chr(10)}" for file, caption in pictures)}## Gates
+
+{gates_table(manifest.gates)}
+
+## Parity with PyTorch
+
+The difference of the element that comes nearest to its bound, over all outputs and batch sizes.
+
+{parity_table([bundle])}
+
+## Intended use and limits
+
+For {USE[manifest.task]}.
+
+{chr(10).join(f"- {limit}" for limit in LIMITS[manifest.task])}
+
+## Use
+
+{_call(manifest)}
+"""
+
+
+def _call(manifest: Manifest) -> str:
+    """Python that runs as it stands in the bundle's directory."""
+    blocks = []
+    for graph in manifest.graphs.values():
+        feeds = ", ".join(
+            f'"{tensor.name}": np.zeros(({", ".join("1" if isinstance(n, str) else str(n) for n in tensor.shape)},), '
+            f"np.{tensor.dtype})"
+            for tensor in graph.inputs
+        )
+        blocks.append(f"session = onnxruntime.InferenceSession({graph.file!r})\n{_outputs(graph)} = "
+                      f"session.run(None, {{{feeds}}})")  # fmt: skip
+    return "```python\nimport numpy as np\nimport onnxruntime\n\n" + "\n\n".join(blocks) + "\n```"
+
+
+def _outputs(graph: Graph) -> str:
+    return ", ".join(tensor.name for tensor in graph.outputs)

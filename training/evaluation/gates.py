@@ -1,0 +1,100 @@
+"""Gates: the bounds a model has to meet before it may be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from services.inference.bundle import Gate, Manifest
+
+ACCURACY = {"digits": 0.97, "mnist": 0.985, "fashion-mnist": 0.86}
+CONDITIONAL_ACCURACY = {"digits": 0.90, "mnist": 0.90}
+# The classic 784-256-2 network ends at 158 nats after 10 epochs on grey MNIST.
+NEGATIVE_ELBO = {"mnist": 165.0}
+BAND = 0.999  # a valid scorer leaves this band once in a thousand publications
+
+
+class GateError(Exception):
+    """A model missed bounds; the message gives every number and its bound."""
+
+
+def gates(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
+    """The gates of a bundle by task and data set; a metric that was not measured (no judge) has no gate."""
+    if manifest.task == "classification":
+        return _classification(manifest, metrics)
+    if manifest.task == "anomaly":
+        return _anomaly(manifest, metrics)
+    return _vae(manifest, metrics) if "encode" in manifest.graphs else _gan(manifest, metrics)
+
+
+def check(manifests: Iterable[Manifest]) -> None:
+    """Raise GateError with every gate that failed, of every manifest."""
+    failures = [
+        f"{manifest.name}: {gate.metric} {gate.value:.6g} is not {gate.direction} {gate.bound:.6g}"
+        for manifest in manifests
+        for gate in manifest.gates
+        if not gate.passed
+    ]
+    if failures:
+        raise GateError(f"not stored: {'; '.join(failures)}; train longer, or with another recipe or seed")
+
+
+def _classification(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
+    floor = ACCURACY.get(manifest.dataset.name)
+    if floor is not None:
+        return (_at_least("accuracy", metrics, floor),)
+    # Recall averaged over classes is 1/K by chance however unequal the classes are; accuracy is not.
+    return (_at_least("macro_recall", metrics, _above_chance(manifest)),)
+
+
+def _vae(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
+    # A decoder that ignores its latents draws the mean image: a tenth of the way from there to the floor is asked for.
+    bound = metrics["mean_image_loss"] - 0.1 * (metrics["mean_image_loss"] - metrics["pixel_entropy"])
+    return (_at_most("negative_elbo", metrics, min(bound, NEGATIVE_ELBO.get(manifest.dataset.name, bound))),)
+
+
+def _gan(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
+    results = [_at_least("relative_diversity", metrics, 0.5)]
+    if "conditional_accuracy" in metrics:
+        bound = CONDITIONAL_ACCURACY.get(manifest.dataset.name, _above_chance(manifest))
+        results.append(_at_least("conditional_accuracy", metrics, bound))
+    return tuple(results)
+
+
+def _anomaly(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
+    low, high = false_positive_band(0.05, int(manifest.constants["calibration_size"]), manifest.dataset.splits["test"])
+    rate = "false_positive_rate/0.05"
+    results = [_at_least(rate, metrics, low), _at_most(rate, metrics, high)]
+    if manifest.dataset.name in ACCURACY:
+        results.append(_at_least("auroc/uniform_noise", metrics, 0.9))
+    return tuple(results)
+
+
+def false_positive_band(alpha: float, calibration: int, test: int) -> tuple[float, float]:
+    """The central 99.9 % range of the false-positive rate of a valid conformal p-value.
+
+    With n calibration scores the rate given them is Beta(k, n + 1 - k), k = floor(alpha (n + 1)) (Vovk, 2012), so the
+    count among m test images is beta-binomial: wider than the binomial, for the calibration set is finite too.
+    """
+    k = int(alpha * (calibration + 1) + 1e-9)
+    if k == 0:
+        return 0.0, 0.0
+    count = np.arange(test)
+    log_ratios = np.log((test - count) * (k + count)) - np.log((count + 1) * (calibration - k + test - count))
+    log_masses = np.concatenate([[0.0], np.cumsum(log_ratios)])
+    cumulative = np.cumsum(np.exp(log_masses - log_masses.max()))
+    low, high = np.searchsorted(cumulative / cumulative[-1], [(1 - BAND) / 2, (1 + BAND) / 2])
+    return int(low) / test, int(high) / test
+
+
+def _above_chance(manifest: Manifest) -> float:
+    return min(1.0, 1.5 / max(1, len(manifest.class_names)))
+
+
+def _at_least(metric: str, metrics: Mapping[str, float], bound: float) -> Gate:
+    return Gate(metric=metric, value=metrics[metric], bound=bound, direction="at least")
+
+
+def _at_most(metric: str, metrics: Mapping[str, float], bound: float) -> Gate:
+    return Gate(metric=metric, value=metrics[metric], bound=bound, direction="at most")

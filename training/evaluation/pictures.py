@@ -1,0 +1,115 @@
+"""Pictures of an evaluation: PNG files without dates or versions, so that equal models give equal bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from training.evaluation.runtime import Array
+
+Images = NDArray[np.uint8]
+
+
+def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], path: Path) -> None:
+    """Rows are true classes, coloured by their share of the row; counts are written into up to 20 classes."""
+    figure = _figure(5, 5)
+    axes = figure.add_subplot()
+    axes.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_xticks(range(len(class_names)), class_names, rotation=90)
+    axes.set_yticks(range(len(class_names)), class_names)
+    if len(class_names) <= 20:
+        for (row, column), count in np.ndenumerate(counts):
+            colour = "white" if count > counts[row].sum() / 2 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=7)
+    _save(figure, path)
+
+
+def image_grid(images: Images, columns: int, path: Path, row_names: Sequence[str] = ()) -> None:
+    """Images [N,C,H,W] in rows of `columns`, each row with its name where `row_names` are given."""
+    rows = -(-len(images) // columns)
+    _, channels, height, width = images.shape
+    canvas = np.full((channels, rows * (height + 1) + 1, columns * (width + 1) + 1), 128, dtype=np.uint8)
+    for index, image in enumerate(images):
+        top, left = index // columns * (height + 1) + 1, index % columns * (width + 1) + 1
+        canvas[:, top : top + height, left : left + width] = image
+    figure = _figure(columns * 0.5 + (1 if row_names else 0), rows * 0.5)
+    axes = figure.add_subplot()
+    _show(axes, canvas)
+    if row_names:
+        axes.axis("on")
+        axes.set_xticks([])
+        axes.set_yticks([row * (height + 1) + height / 2 for row in range(rows)], row_names, fontsize=8)
+    _save(figure, path)
+
+
+def latent_map(means: Array, labels: NDArray[np.int64] | None, class_names: Sequence[str], path: Path) -> None:
+    """Posterior means [N,D] by class, on their first two principal axes where D is not 2."""
+    axis_names = ["z1", "z2"]
+    if means.shape[1] != 2:
+        centred = means - means.mean(axis=0)
+        axes_of_variance = np.linalg.svd(centred, full_matrices=False)[2][:2]
+        # The sign of a principal axis is arbitrary: its largest entry is made positive.
+        largest = np.abs(axes_of_variance).argmax(axis=1)
+        axes_of_variance *= np.sign(axes_of_variance[np.arange(len(largest)), largest])[:, None]
+        means = np.pad(centred @ axes_of_variance.T, ((0, 0), (0, 2 - len(axes_of_variance))))
+        axis_names = ["principal axis 1", "principal axis 2"]
+    figure = _figure(6, 5)
+    axes = figure.add_subplot()
+    if labels is None:
+        axes.scatter(means[:, 0], means[:, 1], s=3)
+    else:
+        for label, name in enumerate(class_names):
+            x, y = means[labels == label].T[:2]
+            axes.scatter(x, y, s=3, color=f"C{label % 10}", label=name)
+        axes.legend(markerscale=3, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set(xlabel=axis_names[0], ylabel=axis_names[1])
+    _save(figure, path)
+
+
+def heat_maps(
+    images: Images, residuals: Array, p_values: Array, *, names: Sequence[str], scale: float, path: Path
+) -> None:
+    """Images [N,C,H,W] above their residuals [N,H,W]; `scale` (the 99 % quantile of normal pixels) is full red."""
+    figure = _figure(len(images) * 1.1, 2.8)
+    for index, (image, residual, p_value, name) in enumerate(zip(images, residuals, p_values, names, strict=True)):
+        axes = figure.add_subplot(2, len(images), index + 1)
+        _show(axes, image)
+        axes.set_title(f"{name}\np = {p_value:.2g}", fontsize=6)
+        axes = figure.add_subplot(2, len(images), len(images) + index + 1)
+        axes.imshow(residual, cmap="Reds", vmin=0, vmax=scale or 1)
+        axes.axis("off")
+    _save(figure, path)
+
+
+def p_value_histogram(p_values: Array, path: Path) -> None:
+    """Valid p-values of normal images are uniform: every bar near the line."""
+    figure = _figure(5, 3)
+    axes = figure.add_subplot()
+    axes.hist(p_values, bins=20, range=(0, 1), density=True)
+    axes.axhline(1, color="black", linestyle="--", linewidth=1)
+    axes.set(xlabel="p-value", ylabel="density", xlim=(0, 1))
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure that pyplot does not know, so that there is nothing to close."""
+    figure = Figure(figsize=(max(width, 1), max(height, 1)), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _show(axes: Axes, image: Images) -> None:
+    """One image [C,H,W]: grey where it has one channel, the first three as colours otherwise."""
+    axes.imshow(image[0] if len(image) < 3 else image[:3].transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
+    axes.axis("off")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=100, metadata={"Software": None})

@@ -1,0 +1,40 @@
+"""Exported graphs on ONNX Runtime: what the evaluation and the parity check run, never PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+CHUNK = 128  # images a run: the activations of a small network stay in the last-level cache
+
+
+def open_graph(path: Path) -> onnxruntime.InferenceSession:
+    """One session on one CPU thread, so that every sum is taken in the same order each time."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def run(session: onnxruntime.InferenceSession, feeds: Mapping[str, Array], chunk: int = CHUNK) -> dict[str, Array]:
+    """All outputs by name for `feeds`, arrays of equal first axis N >= 1, computed in chunks of `chunk` rows."""
+    names = [output.name for output in session.get_outputs()]
+    size = len(next(iter(feeds.values())))
+    parts = [
+        session.run(names, {name: array[start : start + chunk] for name, array in feeds.items()})
+        for start in range(0, size, chunk)
+    ]
+    return {name: np.concatenate(columns) for name, columns in zip(names, zip(*parts, strict=True), strict=True)}
+
+
+def philox(seed: int) -> np.random.Generator:
+    """The counter-based generator (Salmon et al., 2011) behind every random number of an evaluation."""
+    return np.random.Generator(np.random.Philox(seed))

@@ -1,0 +1,60 @@
+"""Markdown tables of metrics, gates and parity, for cards and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from services.inference.bundle import Bundle, Gate
+
+UNITS = {
+    "negative_elbo": "nats an image",
+    "reconstruction_loss": "nats an image",
+    "kl_divergence": "nats an image",
+    "pixel_entropy": "nats an image",
+    "mean_image_loss": "nats an image",
+    "nll": "nats",
+    "reconstruction_error": "squared error a pixel, pixels in 0..1",
+    "relative_diversity": "of real images",
+}
+
+
+def metrics_table(metrics: Mapping[str, float]) -> str:
+    """One row a metric; `precision/3`, `recall/3`, `f1/3` become a second table with one row a class."""
+    per_class: dict[str, dict[str, float]] = {}
+    rows = []
+    for name, value in metrics.items():
+        measure, _, of = name.partition("/")
+        if measure in ("precision", "recall", "f1"):
+            per_class.setdefault(of, {})[measure] = value
+        else:
+            rows.append((name, f"{value:.5g}", UNITS.get(name, "")))
+    result = table(("metric", "value", "unit"), rows)
+    if per_class:
+        classes = [(name, *(f"{value:.4f}" for value in row.values())) for name, row in per_class.items()]
+        result += "\n\n" + table(("class", "precision", "recall", "F1"), classes)
+    return result
+
+
+def gates_table(gates: Iterable[Gate]) -> str:
+    rows = [
+        (gate.metric, f"{gate.value:.5g}", f"{gate.direction} {gate.bound:.5g}", "yes" if gate.passed else "**no**")
+        for gate in gates
+    ]
+    return table(("gate", "value", "bound", "passed"), rows)
+
+
+def parity_table(bundles: Iterable[Bundle]) -> str:
+    """One row a graph: the difference from PyTorch of the element nearest to its bound, and that bound."""
+    rows = []
+    for bundle in bundles:
+        for graph in bundle.manifest.graphs.values():
+            parity = graph.parity
+            top1 = "" if parity.top1_agreement is None else f"{parity.top1_agreement:.2%}"
+            sizes = ", ".join(str(size) for size in parity.batch_sizes)
+            rows.append((bundle.name, graph.file, sizes, f"{parity.max_abs_diff:.2g}", f"{parity.bound:.2g}", top1))
+    return table(("bundle", "graph", "batch sizes", "difference", "bound", "top-1 agreement"), rows)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,0 +1,164 @@
+"""From PyTorch to ONNX: networks are wrapped into a bundle's graphs, exported, checked and compared with PyTorch.
+
+The graphs take uint8 pixels and normalise them inside; softmax, rounding to uint8 and the calibration of the scorer are
+inside as well, so serving needs no arithmetic of its own. See `services.inference.bundle` for the signatures.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from services.inference import bundle
+from training.data import Dataset
+from training.evaluation.runtime import Array, open_graph, philox, run
+from training.graphs import OUTPUTS, Classify, Decode, Encode, Generate, Score
+from training.parity import BATCH_SIZES, ExportError, measure_parity
+
+OPSET = 20
+
+
+def export_classifier(cnn: nn.Module, dataset: Dataset, directory: Path) -> dict[str, bundle.Graph]:
+    """`classify.onnx` in `directory`."""
+    images = _some(dataset.test.images)
+    return {"classify": export_graph(Classify(cnn), {"images": images}, directory / "classify.onnx")}
+
+
+def export_vae(vae: nn.Module, dataset: Dataset, directory: Path) -> dict[str, bundle.Graph]:
+    """`encode.onnx` and `decode.onnx` in `directory`."""
+    return {
+        "encode": export_graph(Encode(vae), {"images": _some(dataset.test.images)}, directory / "encode.onnx"),
+        "decode": export_graph(Decode(vae), {"latents": _latents(vae)}, directory / "decode.onnx"),
+    }
+
+
+def export_gan(generator: nn.Module, dataset: Dataset, directory: Path) -> dict[str, bundle.Graph]:
+    """`decode.onnx` in `directory`; it takes labels where the data set has classes."""
+    feeds: dict[str, Array] = {"latents": _latents(generator)}
+    if dataset.class_names:
+        feeds["labels"] = np.arange(max(BATCH_SIZES), dtype=np.int64) % len(dataset.class_names)
+    return {"decode": export_graph(Generate(generator), feeds, directory / "decode.onnx")}
+
+
+def export_scorer(
+    vae: nn.Module, dataset: Dataset, directory: Path
+) -> tuple[dict[str, bundle.Graph], dict[str, float]]:
+    """`score.onnx` in `directory` and the manifest's constants.
+
+    The calibration scores come from the exported graph, not from PyTorch: a last-bit difference would move ranks.
+    """
+    path = directory / "score.onnx"
+    feeds = {"images": _some(dataset.test.images)}
+    export_graph(Score(vae), feeds, path)
+    calibration = run(open_graph(path), {"images": dataset.calibration.images})
+    scores = np.sort(calibration["score"])
+    graph = export_graph(Score(vae, torch.from_numpy(scores)), feeds, path)
+    folded = run(open_graph(path), {"images": dataset.calibration.images})["score"]
+    if not np.array_equal(np.sort(folded), scores):
+        raise ExportError(
+            f"score: folding {len(scores)} calibration scores changed them by up to "
+            f"{np.abs(np.sort(folded) - scores).max():.3g} nats (bound 0), so p-values would be off"
+        )
+    constants = {
+        "calibration_size": float(len(scores)),
+        "smallest_p_value": 1 / (len(scores) + 1),
+        "residual_q99": float(np.quantile(calibration["residual"], 0.99)),
+    }
+    return {"score": graph}, constants
+
+
+def export_graph(graph: nn.Module, feeds: Mapping[str, Array], path: Path) -> bundle.Graph:
+    """Export one of this module's graphs to `path` and compare it with PyTorch on `feeds` (64 rows each).
+
+    Raises:
+        ExportError: ONNX finds the file invalid, or an output differs from PyTorch by more than its bound.
+    """
+    graph = copy.deepcopy(graph).cpu().float().eval().requires_grad_(False)
+    names = OUTPUTS[type(graph)]
+    if isinstance(graph, Score) and graph.calibration is None:
+        names = ("score", "residual")
+    example = tuple(torch.from_numpy(array[:2]) for array in feeds.values())  # 0 and 1 would be taken for constants
+    batch = torch.export.Dim("N")
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            graph,
+            example,
+            input_names=list(feeds),
+            output_names=list(names),
+            opset_version=OPSET,
+            dynamic_shapes={name: {0: batch} for name in feeds},
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError(f"{path.name}: the exporter returned no program")
+    model = program.model_proto
+    _anonymise(model)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"{path.name}: not valid ONNX ({error})") from error
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return bundle.Graph(
+        file=path.name,
+        opset=next(entry.version for entry in model.opset_import if entry.domain == ""),
+        inputs=tuple(_tensor(value) for value in model.graph.input),
+        outputs=tuple(_tensor(value) for value in model.graph.output),
+        parity=measure_parity(graph, path, feeds),
+    )
+
+
+def _tensor(value: onnx.ValueInfoProto) -> bundle.Tensor:
+    kind = value.type.tensor_type
+    return bundle.Tensor.model_validate(
+        {
+            "name": value.name,
+            "dtype": onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name,
+            "shape": tuple(axis.dim_param or axis.dim_value for axis in kind.shape.dim),
+        }
+    )
+
+
+def _anonymise(model: onnx.ModelProto) -> None:
+    """Drop the exporter's stack traces: they hold paths of the machine, and the digest must not depend on them."""
+    graph = model.graph
+    messages: Sequence[Any] = (
+        model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer
+    )  # fmt: skip
+    for message in messages:
+        message.ClearField("metadata_props")
+        message.ClearField("doc_string")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Torch's exporter warns of its own deprecations and of libraries that Duet does not use."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _some(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return images[np.arange(max(BATCH_SIZES)) % len(images)]
+
+
+def _latents(module: Any) -> NDArray[np.float32]:
+    return philox(0).standard_normal((max(BATCH_SIZES), module.latent_size), dtype=np.float32)

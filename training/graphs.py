@@ -1,0 +1,105 @@
+"""A bundle's graphs as PyTorch modules around the networks: uint8 pixels in, every constant inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Classify(nn.Module):
+    """Images uint8 [N,C,H,W] to logits and probabilities [N,K]."""
+
+    def __init__(self, cnn: nn.Module) -> None:
+        super().__init__()
+        self.cnn = cnn
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.cnn(images.float() / 255)
+        return logits, logits.softmax(dim=1)
+
+
+class Encode(nn.Module):
+    """Images uint8 [N,C,H,W] to mean and log variance [N,D] of q(z|x)."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.vae.encode(images.float() / 255)
+        return mean, log_variance
+
+
+class Decode(nn.Module):
+    """Latents [N,D] to images uint8 and pixels in 0..1 [N,C,H,W], by a VAE's decoder."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        return _rounded(self.vae.decode(latents).sigmoid())
+
+
+class Generate(nn.Module):
+    """Latents [N,D] and labels [N] to images uint8 and pixels in 0..1 [N,C,H,W]; label 0 where data have no classes."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if labels is None:
+            labels = torch.zeros_like(latents[:, 0], dtype=torch.int64)
+        return _rounded(self.generator(latents, labels))
+
+
+def _rounded(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    pixels = pixels.clamp(0, 1)
+    return (pixels * 255).round().to(torch.uint8), pixels
+
+
+class Score(nn.Module):
+    """Images uint8 [N,C,H,W] to score [N] in nats, conformal p-value [N] and residual [N,H,W].
+
+    The residual of a pixel is KL(Bern(x) || Bern(x_hat)), x_hat decoded from the mean of q(z|x): the cross-entropy less
+    the entropy of x itself, which no decoder can avoid (bias correction as in Chauhan et al., CVPR 2022). Without
+    `calibration` scores the p-value is left out.
+    """
+
+    def __init__(self, vae: Any, calibration: Tensor | None = None) -> None:
+        super().__init__()
+        self.vae = vae
+        self.calibration: Tensor | None
+        self.register_buffer("calibration", calibration)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        x = images.float() / 255
+        logits = self.vae.decode(self.vae.encode(x)[0])
+        # softplus, because the exporter writes logsigmoid as Log(Sigmoid), which is -inf below -88.
+        cross_entropy = F.softplus(logits) - x * logits
+        # x log x is exactly 0 at x = 0, for the clamp keeps the logarithm finite.
+        entropy = -(x * x.clamp(min=1e-12).log() + (1 - x) * (1 - x).clamp(min=1e-12).log())
+        residual = (cross_entropy - entropy).sum(dim=1).clamp(min=0)  # below 0 only by rounding
+        score = residual.sum(dim=(1, 2))
+        if self.calibration is None:
+            return score, residual
+        return score, conformal_p_value(score, self.calibration), residual
+
+
+def conformal_p_value(score: Tensor, calibration: Tensor) -> Tensor:
+    """(1 + #{calibration >= score}) / (n + 1) for each score [N] (Vovk et al., 2005; Bates et al., 2023, eq. 2)."""
+    at_least = (calibration >= score[:, None]).sum(dim=1)
+    return (1 + at_least).float() / (len(calibration) + 1)
+
+
+OUTPUTS = {
+    Classify: ("logits", "probabilities"),
+    Encode: ("mean", "log_variance"),
+    Decode: ("images", "pixels"),
+    Generate: ("images", "pixels"),
+    Score: ("score", "p_value", "residual"),
+}

@@ -1,0 +1,94 @@
+"""Parity: how far an exported graph on ONNX Runtime may be, and is, from the network in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from services.inference.bundle import Parity
+from training.evaluation.runtime import Array, open_graph, run
+from training.graphs import Score, conformal_p_value
+
+BATCH_SIZES = (1, 3, 64)
+
+# Absolute and relative tolerance of each output. Sums (`score`) grow with the image, so theirs is mostly relative.
+TOLERANCES = {
+    "logits": (1e-4, 1e-3),
+    "probabilities": (1e-5, 0.0),
+    "pixels": (1e-5, 0.0),
+    "images": (1 / 255, 0.0),  # one grey level, and see SAME_PIXELS
+    "mean": (1e-4, 1e-3),
+    "log_variance": (1e-4, 1e-3),
+    "residual": (1e-4, 1e-3),
+    "score": (1e-3, 1e-4),
+    "p_value": (1e-6, 0.0),
+}
+SAME_PIXELS = 0.999  # share of uint8 pixels that must be equal; rounding may move the rest by one level
+
+
+class ExportError(Exception):
+    """A graph cannot be exported, or differs from PyTorch; the message gives the number and the bound."""
+
+
+def measure_parity(graph: nn.Module, path: Path, feeds: Mapping[str, Array]) -> Parity:
+    """Compare `graph` with the file at `path` at batch 1, 3 and 64.
+
+    An element of output o may differ by atol(o) + rtol(o) |reference|; uint8 images count in units of 255 levels and
+    must moreover be equal on 99.9 % of all pixels. The parity names the element that comes nearest to its bound. A
+    p-value jumps at each calibration score, so it is held against the formula at the score that the file itself gives.
+
+    Raises:
+        ExportError: with the output, the batch size, the difference and the bound.
+    """
+    session = open_graph(path)
+    names = [output.name for output in session.get_outputs()]
+    worst, nearest, agreement = 0.0, (0.0, TOLERANCES[names[0]][0]), []
+    for size in BATCH_SIZES:
+        part = {name: array[:size] for name, array in feeds.items()}
+        with torch.no_grad():
+            tensors = graph(*(torch.from_numpy(array) for array in part.values()))
+        expected = dict(zip(names, (tensor.numpy() for tensor in tensors), strict=True))
+        actual = run(session, part, chunk=size)
+        if isinstance(graph, Score) and graph.calibration is not None:
+            expected["p_value"] = conformal_p_value(torch.from_numpy(actual["score"]), graph.calibration).numpy()
+        for name in names:
+            ratio, difference, bound = _compare(name, expected[name], actual[name])
+            if not ratio <= 1:
+                raise ExportError(
+                    f"{path.name}: {name} at batch {size} differs from PyTorch by {difference:.3g}, bound {bound:.3g}"
+                )
+            if ratio > worst:
+                worst, nearest = ratio, (difference, bound)
+        if "images" in expected:
+            same = float((expected["images"] == actual["images"]).mean())
+            if same < SAME_PIXELS:
+                raise ExportError(
+                    f"{path.name}: {same:.2%} of pixels at batch {size} are equal, bound {SAME_PIXELS:.1%}"
+                )
+        if "logits" in expected:
+            agreement.append(float((expected["logits"].argmax(1) == actual["logits"].argmax(1)).mean()))
+    return Parity(
+        batch_sizes=BATCH_SIZES,
+        max_abs_diff=nearest[0],
+        bound=nearest[1],
+        top1_agreement=min(agreement) if agreement else None,
+    )
+
+
+def _compare(name: str, expected: Array, actual: Array) -> tuple[float, float, float]:
+    """The largest ratio of difference to bound, and that difference and bound; NaN counts as infinitely far."""
+    absolute, relative = TOLERANCES[name]
+    scale = 255 if expected.dtype == np.uint8 else 1
+    reference = expected.astype(np.float64) / scale
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(actual.astype(np.float64) / scale - reference)
+    difference[~np.isfinite(difference)] = np.inf
+    bound = absolute + relative * np.nan_to_num(np.abs(reference), posinf=0.0)
+    index = np.unravel_index((difference / bound).argmax(), difference.shape)
+    # Half a millionth of slack, so that one grey level is not above one grey level.
+    ratio = float(difference[index] / bound[index]) * (1 - 5e-7)
+    return ratio, float(difference[index]), float(bound[index])

@@ -1,0 +1,143 @@
+"""From trained weights to stored bundles: export, evaluate, gate, describe, seal, verify."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from services.inference import bundle
+from training import export
+from training.data import Dataset
+from training.evaluation import parity_table
+from training.evaluation.card import CARD, card
+from training.evaluation.gates import check, gates
+from training.evaluation.report import assess
+
+__all__ = ["Network", "parity_table", "publish"]
+
+Network = Literal["cnn", "vae", "gan"]
+
+PRODUCTS: dict[Network, tuple[str, ...]] = {"cnn": ("cnn",), "vae": ("vae", "scorer"), "gan": ("gan",)}
+TASKS: dict[str, bundle.Task] = {
+    "cnn": "classification",
+    "vae": "generation",
+    "scorer": "anomaly",
+    "gan": "generation",
+}
+LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+
+def publish(
+    network: Network,
+    module: nn.Module,
+    dataset: Dataset,
+    *,
+    recipe: str,
+    seed: int,
+    run_dir: Path,
+    judge: bundle.Bundle | None = None,
+    name: str | None = None,
+) -> list[bundle.Bundle]:
+    """Turn one trained network into sealed bundles below `run_dir`/bundles: a VAE gives two, itself and a scorer.
+
+    The same weights and data give the same digests: nothing depends on the time or the directory.
+
+    Args:
+        network: cnn, vae or gan.
+        module: the network with its final weights (the generator, for a gan); it is left as it is.
+        dataset: the data that it was trained with.
+        recipe: the recipe's name, for the manifest.
+        seed: the training seed, for the manifest.
+        run_dir: the directory of the run.
+        judge: a classifier of the same classes that judges a gan's samples; without one they go unjudged.
+        name: stands for the data set in the bundles' names.
+
+    Raises:
+        ExportError: a graph differs from PyTorch by more than its bound.
+        GateError: metrics missed bounds; the staged directory with its card stays beside the bundles.
+        EvaluationError: data or judge do not fit the network.
+    """
+    bundles = run_dir / "bundles"
+    prefix = slug(name or dataset.name)
+    drafts = [
+        _draft(
+            f"{prefix}-{suffix}",
+            suffix,
+            network,
+            module,
+            dataset,
+            recipe=recipe,
+            seed=seed,
+            bundles=bundles,
+            judge=judge,
+        )
+        for suffix in PRODUCTS[network]
+    ]
+    check([draft.manifest for draft in drafts])
+    return [_store(draft, bundles / draft.name) for draft in drafts]
+
+
+def slug(name: str) -> str:
+    """`name` in lower case with every run of other characters than a-z and 0-9 as one dash, at most 50 long."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())[:50].strip("-") or "data"
+
+
+def _draft(
+    name: str,
+    product: str,
+    network: Network,
+    module: nn.Module,
+    dataset: Dataset,
+    *,
+    recipe: str,
+    seed: int,
+    bundles: Path,
+    judge: bundle.Bundle | None,
+) -> bundle.Bundle:
+    """A complete bundle but for its digest, beside its final place."""
+    staged = bundles / f".{name}.staged"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    graphs, constants = _export(product, module, dataset, staged)
+    channels, height, width = dataset.image_shape
+    manifest = bundle.Manifest(
+        name=name,
+        task=TASKS[product],
+        network=network,
+        recipe=recipe,
+        seed=seed,
+        dataset=bundle.Data(name=dataset.name, digest=dataset.digest, splits=dataset.splits),
+        image=bundle.Image(channels=channels, height=height, width=width),
+        class_names=dataset.class_names,
+        latent_size=getattr(module, "latent_size", None) if TASKS[product] == "generation" else None,
+        constants=constants,
+        graphs=graphs,
+        metrics={},
+        versions={library: version(library) for library in LIBRARIES},
+    )
+    metrics, pictures = assess(bundle.Bundle(staged, manifest), dataset, staged, judge=judge)
+    manifest = manifest.model_copy(update={"metrics": metrics, "gates": gates(manifest, metrics)})
+    draft = bundle.Bundle(staged, manifest)
+    (staged / CARD).write_text(card(draft, pictures))
+    return draft
+
+
+def _export(
+    product: str, module: nn.Module, dataset: Dataset, directory: Path
+) -> tuple[dict[str, bundle.Graph], dict[str, float]]:
+    if product == "scorer":
+        return export.export_scorer(module, dataset, directory)
+    exporter = {"cnn": export.export_classifier, "vae": export.export_vae, "gan": export.export_gan}[product]
+    return exporter(module, dataset, directory), {}
+
+
+def _store(draft: bundle.Bundle, final: Path) -> bundle.Bundle:
+    bundle.seal(draft.path, draft.manifest)
+    shutil.rmtree(final, ignore_errors=True)
+    draft.path.replace(final)
+    return bundle.load(final)
