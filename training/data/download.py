@@ -104,12 +104,10 @@ def _download(client: httpx.Client, url: str, sha256: str, target: Path, progres
             for chunk in response.iter_raw():
                 stream.write(chunk)
                 progress.advance(task, len(chunk))
-        actual = hashlib.sha256(idx.read_content(part)).hexdigest()
+        came = f"{part.stat().st_size} bytes of {response.headers.get('Content-Type', 'no type')} came"
+        actual = hashlib.sha256(idx.decompress(part.read_bytes(), came)).hexdigest()
         if actual != sha256:
-            raise ValueError(
-                f"{part.stat().st_size} bytes of {response.headers.get('Content-Type', 'no type')} came, uncompressed "
-                f"SHA-256 {actual[:12]}… instead of {sha256[:12]}…"
-            )
+            raise ValueError(f"{came}: uncompressed SHA-256 {actual[:12]}… instead of {sha256[:12]}…")
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)

@@ -110,10 +110,8 @@ def _find(root: Path) -> tuple[tuple[str, ...], list[Path]]:
     files = [path for path in visible if path.suffix.lower() in EXTENSIONS]
     if len(files) < len(visible):
         other = min(path for path in visible if path.suffix.lower() not in EXTENSIONS)
-        logger.warning(
-            "%s: passed over %d files that are not .png, .jpg or .jpeg, such as %s",
-            root, len(visible) - len(files), other,
-        )  # fmt: skip
+        passed = len(visible) - len(files)
+        logger.warning("%s: passed over %d files that are not .png, .jpg or .jpeg, such as %s", root, passed, other)
     class_names = tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and not _hidden(Path(path.name))))
     loose = sorted(file for file in files if len(file.parts) == 1)
     if class_names and loose:

@@ -18,19 +18,18 @@ UINT8 = 0x08
 REMEDY = "the file is damaged or is no IDX file: copy or download it again"
 
 
-def read_content(path: Path) -> bytes:
-    """The bytes of a file, decompressed when they are gzip, whatever the file's name says.
+def decompress(content: bytes, source: Path | str) -> bytes:
+    """`content`, unpacked when it is gzip, whatever a file's name says; `source` is for the messages.
 
     Raises:
         ValueError: the gzip stream is cut off or damaged.
     """
-    content = path.read_bytes()
     if not content.startswith(GZIP_MAGIC):
         return content
     try:
         return gzip.decompress(content)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: not readable as gzip ({error}); {REMEDY}") from None
+        raise ValueError(f"{source}: not readable as gzip ({error}); {REMEDY}") from None
 
 
 def parse(content: bytes, path: Path) -> NDArray[np.uint8]:
@@ -65,4 +64,4 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         OSError: the file cannot be read.
         ValueError: it is damaged or no IDX file of uint8; the message names the file and the remedy.
     """
-    return parse(read_content(path), path)
+    return parse(decompress(path.read_bytes(), path), path)

@@ -80,7 +80,7 @@ def _find(name: str, root: Path) -> dict[str, Path]:
 
 
 def _read(name: str, file: str, path: Path) -> NDArray[np.uint8]:
-    content = idx.read_content(path)
+    content = idx.decompress(path.read_bytes(), path)
     array = idx.parse(content, path)
     # The two sets share their file names and shapes: only the content tells one from the other.
     actual, expected = hashlib.sha256(content).hexdigest(), download.SHA256[name][file]
