@@ -1,0 +1,136 @@
+"""`duet models`: what is in the store, and whether it can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from services.inference import registry
+from services.inference.bundle import BundleError, load
+
+app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, move and delete the bundles in the model store.")
+out = Console()
+
+Model = Annotated[str, typer.Argument(help="NAME (its newest version) or NAME:VERSION, as `duet models list` shows.")]
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn a bundle's error into a message and exit status 1."""
+    try:
+        yield
+    except BundleError as error:
+        Console(stderr=True).print(f"[red]error:[/] {error}", soft_wrap=True, highlight=False)
+        raise typer.Exit(1) from None
+
+
+@app.command("list")
+def list_models() -> None:
+    """Every bundle in the store, newest first."""
+    table = Table("model", "version", "task", "dataset", "recipe", "bytes")
+    for entry in registry.entries():
+        try:
+            manifest = load(entry.path).manifest
+        except BundleError:
+            table.add_row(entry.name, entry.version, entry.task, "[red]does not verify[/]", "", "")
+            continue
+        size = sum(file.bytes for name, file in manifest.files.items() if name.endswith(".onnx"))
+        table.add_row(entry.name, entry.version, entry.task, manifest.dataset.name, manifest.recipe, f"{size:,}")
+    if table.row_count:
+        out.print(table)
+    else:
+        out.print("The store is empty. `duet train --dataset digits --recipe demo` fills it in about a minute.")
+
+
+@app.command()
+def show(model: Model) -> None:
+    """One bundle: data, graphs with their parity, metrics, gates, digest."""
+    with explained():
+        bundle = load(registry.find(model).path)
+    manifest = bundle.manifest
+    out.print(f"[bold]{bundle.name}:{bundle.version}[/]  {manifest.task}", highlight=False)
+    splits = ", ".join(f"{count:,} {name}" for name, count in manifest.dataset.splits.items())
+    out.print(f"data      {manifest.dataset.name} ({splits}), digest {manifest.dataset.digest[:12]}", highlight=False)
+    out.print(f"recipe    {manifest.recipe}, network {manifest.network}, seed {manifest.seed}", highlight=False)
+    out.print(f"images    {' x '.join(map(str, manifest.image.shape))} (C x H x W), uint8", highlight=False)
+    out.print(f"digest    {bundle.digest}", highlight=False, soft_wrap=True)
+    out.print(f"path      {bundle.path}", highlight=False, soft_wrap=True)
+    graphs = Table("graph", "inputs", "outputs", "bytes", "parity", "bound")
+    for name, graph in manifest.graphs.items():
+        graphs.add_row(
+            name,
+            ", ".join(tensor.name for tensor in graph.inputs),
+            ", ".join(tensor.name for tensor in graph.outputs),
+            f"{manifest.files[graph.file].bytes:,}",
+            f"{graph.parity.max_abs_diff:.2g}",
+            f"{graph.parity.bound:.2g}",
+        )
+    metrics = Table("metric", "value", "gate")
+    gates = {gate.metric: f"{gate.direction} {gate.bound:g}" for gate in manifest.gates}
+    for name, value in manifest.metrics.items():
+        metrics.add_row(name, f"{value:.6g}", gates.get(name, ""))
+    out.print(graphs, metrics)
+
+
+@app.command()
+def verify(
+    model: Annotated[str | None, typer.Argument(help="NAME or NAME:VERSION; left out: every bundle.")] = None,
+) -> None:
+    """Check the digest and the SHA-256 of every file; exit status 1 if one does not match."""
+    failed = False
+    with explained():
+        entries = [registry.find(model)] if model else registry.entries()
+        if not entries:
+            raise BundleError("the store is empty: there is nothing to verify")
+    for entry in entries:
+        try:
+            bundle = load(entry.path)
+            if bundle.version != entry.version:
+                raise BundleError(f"{entry.path}: holds version {bundle.version}, not {entry.version}; import it again")
+        except BundleError as error:
+            failed = True
+            out.print(f"[red]FAILED[/]  {entry.tag}: {error}", soft_wrap=True, highlight=False)
+        else:
+            out.print(f"[green]ok[/]      {entry.tag}, {len(bundle.manifest.files)} files", highlight=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    model: Model,
+    archive: Annotated[Path, typer.Argument(help="File to write, NAME.tar.gz.")],
+) -> None:
+    """Write a verified bundle to one file, to be imported elsewhere."""
+    with explained():
+        if not archive.name.endswith(".tar.gz"):
+            raise BundleError(f"{archive}: the archive's name must end in .tar.gz")
+        out.print(f"wrote {registry.export_archive(model, archive)}", highlight=False, soft_wrap=True)
+
+
+@app.command("import")
+def import_model(
+    source: Annotated[Path, typer.Argument(exists=True, help="A .tar.gz file from `export`, or a bundle's folder.")],
+) -> None:
+    """Verify a bundle and put it into the store."""
+    with explained():
+        out.print(f"stored {registry.import_archive(source).tag}", highlight=False)
+
+
+@app.command()
+def delete(
+    model: Model,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove one version from the store."""
+    with explained():
+        entry = registry.find(model)
+        if not yes:
+            typer.confirm(f"Delete {entry.tag}?", abort=True)
+        out.print(f"deleted {registry.delete(model).tag}", highlight=False)
