@@ -9,6 +9,7 @@ import bentoml
 from services.dataplane import DataPlane
 from services.protocol.guard import Guard
 from services.settings import Settings
+from services.telemetry import logs
 
 # BentoML keeps every request's timer and context for this long, so it must stay short; the deadline proper is ours.
 TIMEOUT_SECONDS = Settings().request_timeout_ms / 1000 + 1
@@ -29,6 +30,7 @@ class Lifecycle:
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start_plane(self) -> None:
+        logs.configure()
         await self.plane.start()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]

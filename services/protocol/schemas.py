@@ -46,7 +46,7 @@ class GenerateRequest(Request):
     truncation: float = Field(
         default=1.0, gt=0, le=2, description="Scale of the latents; below 1: more typical, less diverse."
     )
-    format: Format = "grid"
+    format: Format = "png"
     model: Name = None
 
 
@@ -64,7 +64,7 @@ class InterpolateRequest(Request):
     path: Literal["spherical", "linear"] = Field(
         default="spherical", description="Great circle between the latents (White, 2016), or straight line."
     )
-    format: Format = "grid"
+    format: Format = "png"
     model: Name = None
 
     @model_validator(mode="after")

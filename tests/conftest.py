@@ -1,0 +1,172 @@
+"""Real servers on free ports: each is started by the tests and stopped by them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STORES = ROOT / ".duet" / "test-stores"
+PATIENCE = 60
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    """This process's environment without settings that would change what a server does."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DUET_", "BENTOML_"))}
+    return kept | {"BENTOML_DO_NOT_TRACK": "True", **extra}
+
+
+def fingerprint() -> str:
+    """Of everything that the test models depend on."""
+    digest = hashlib.sha256((ROOT / "constraints.txt").read_bytes())
+    for path in sorted((ROOT / "training").rglob("*.py")):
+        digest.update(path.read_bytes())
+    digest.update((ROOT / "services" / "inference" / "bundle.py").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@pytest.fixture(scope="session")
+def model_store() -> Path:
+    """A BENTOML_HOME with the bundles that `duet train --dataset digits --recipe demo` makes; read, never written.
+
+    It is kept between runs for as long as the code that makes it does not change.
+    """
+    home = STORES / fingerprint()
+    if not (home / "complete").exists():
+        shutil.rmtree(STORES, ignore_errors=True)
+        home.mkdir(parents=True)
+        command = [sys.executable, "-m", "training", "train", "--dataset", "digits", "--recipe", "demo"]
+        run = subprocess.run(
+            [*command, "--out", str(home / "runs")],
+            env=clean_environment(BENTOML_HOME=str(home)),
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+        (home / "complete").touch()
+    return home
+
+
+@dataclass
+class Server:
+    """A running BentoML process."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def stop(self) -> int:
+        """Ask it to end (SIGTERM) and return its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=PATIENCE)
+
+
+Serve = Callable[..., AbstractContextManager[Server]]
+
+
+@pytest.fixture(scope="session")
+def serve(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Serve:
+    """Start one of Duet's services: `serve("allinone", DUET_REDIS_URL=...)`.
+
+    `home` is its BENTOML_HOME (the shared model store by default); `ready=False` waits until it answers, not until
+    it is ready.
+    """
+
+    @contextlib.contextmanager
+    def start(service: str, *, home: Path = model_store, ready: bool = True, **settings: str) -> Iterator[Server]:
+        port = free_port()
+        log = tmp_path_factory.mktemp("server") / f"{service}.log"
+        command = [sys.executable, "-m", "training", "serve", service, "--port", str(port)]
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                command,
+                env=clean_environment(BENTOML_HOME=str(home), **settings),
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                cwd=log.parent,
+            )
+        server = Server(f"http://127.0.0.1:{port}", process, log)
+        try:
+            wait_until_answers(server, ready=ready)
+            yield server
+        finally:
+            if process.poll() is None:
+                server.stop()
+
+    return start
+
+
+def wait_until_answers(server: Server, *, ready: bool) -> None:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        assert server.process.poll() is None, server.log.read_text()[-3000:]
+        with contextlib.suppress(httpx.TransportError):
+            status = httpx.get(f"{server.url}/readyz", timeout=5).status_code
+            if status == 200 or not ready:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"not ready after {PATIENCE} s:\n{server.log.read_text()[-3000:]}")
+
+
+@pytest.fixture(scope="session")
+def allinone_url(serve: Serve) -> Iterator[str]:
+    """One all-in-one server for every test that only asks it things."""
+    with serve("allinone") as server:
+        yield server.url
+
+
+@dataclass
+class RedisServer:
+    """A real redis-server without persistence."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
+    port = free_port()
+    process = subprocess.Popen(
+        [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.02)
+        yield RedisServer(port, process)
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        process.wait(timeout=PATIENCE)

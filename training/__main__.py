@@ -1,0 +1,5 @@
+"""`python -m training` is `duet`."""
+
+from training.cli import main
+
+main()
