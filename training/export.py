@@ -22,7 +22,7 @@ from torch import nn
 
 from services.inference import bundle
 from training.data import Dataset
-from training.evaluation.runtime import Array, open_graph, philox, run
+from training.evaluation.runtime import Array, open_graph, philox, run, spread
 from training.graphs import OUTPUTS, Classify, Decode, Encode, Generate, Score
 from training.parity import BATCH_SIZES, ExportError, measure_parity
 
@@ -157,7 +157,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _some(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return images[np.arange(max(BATCH_SIZES)) % len(images)]
+    return np.resize(images[spread(len(images), max(BATCH_SIZES))], (max(BATCH_SIZES), *images.shape[1:]))
 
 
 def _latents(module: Any) -> NDArray[np.float32]:

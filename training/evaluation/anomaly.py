@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from services.inference.bundle import Bundle
-from training.evaluation.runtime import Array, open_graph, philox, run
+from training.evaluation.runtime import Array, open_graph, philox, run, spread
 
 Images = NDArray[np.uint8]
 
@@ -27,8 +27,9 @@ def metrics(bundle: Bundle, images: Images, p_values: Array, scores: Array, seed
     """False-positive rates of normal `images` at each alpha, and the AUROC of their scores against each anomaly."""
     # p_value is float32, and so must alpha be: float32(0.05) is above 0.05.
     result = {f"false_positive_rate/{alpha:.2f}": float((p_values <= np.float32(alpha)).mean()) for alpha in ALPHAS}
-    for name, anomalies in simple_anomalies(images[:SCORED], seed).items():
-        result[f"auroc/{name}"] = auroc(scores[:SCORED], score(bundle, anomalies)["score"])
+    chosen = spread(len(images), SCORED)
+    for name, anomalies in simple_anomalies(images[chosen], seed).items():
+        result[f"auroc/{name}"] = auroc(scores[chosen], score(bundle, anomalies)["score"])
     return result
 
 

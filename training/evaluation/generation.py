@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
 from training.evaluation import classification
-from training.evaluation.runtime import Array, open_graph, philox, run
+from training.evaluation.runtime import Array, open_graph, philox, run, spread
 
 SAMPLES = 1000
 CLIP = 1e-7  # keeps log(pixel) finite where the decoder saturated
@@ -110,7 +110,7 @@ def relative_diversity(
     Near 1 for a generator as diverse as the data, 0 for one that collapsed to one image a class.
     """
     if sample_labels is None or labels is None:
-        return mean_distance(samples) / mean_distance(images[: len(samples)])
+        return mean_distance(samples) / mean_distance(images[spread(len(images), len(samples))])
     ratios = []
     for label in np.unique(sample_labels):
         drawn = samples[sample_labels == label]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from services.inference.bundle import Bundle
 from training.data import Dataset
 from training.evaluation import anomaly, classification, generation, pictures
+from training.evaluation.runtime import spread
 from training.evaluation.tables import metrics_table
 
 Images = NDArray[np.uint8]
@@ -91,12 +92,13 @@ def _vae(bundle: Bundle, dataset: Dataset, directory: Path) -> tuple[dict[str, f
     images, labels = dataset.test.images, dataset.test.labels
     mean_image = dataset.train.images.mean(axis=0, dtype=np.float64) / 255
     metrics = generation.vae_metrics(bundle, images, mean_image)
-    means = generation.encode(bundle, images[:PLOTTED])[0]
+    plotted = spread(len(images), PLOTTED)
+    means = generation.encode(bundle, images[plotted])[0]
     pictures.latent_map(
-        means, None if labels is None else labels[:PLOTTED], dataset.class_names, directory / "latent_map.png"
+        means, None if labels is None else labels[plotted], dataset.class_names, directory / "latent_map.png"
     )
-    shown = images[:COLUMNS]
-    decoded = generation.decode(bundle, means[:COLUMNS])["images"]
+    shown = images[spread(len(images), COLUMNS)]
+    decoded = generation.decode(bundle, generation.encode(bundle, shown)[0])["images"]
     pictures.image_grid(
         np.concatenate([shown, decoded]), len(shown), directory / "reconstructions.png", ["original", "decoded"]
     )
@@ -119,31 +121,26 @@ def _vae(bundle: Bundle, dataset: Dataset, directory: Path) -> tuple[dict[str, f
 def _gan(
     bundle: Bundle, dataset: Dataset, directory: Path, judge: Bundle | None
 ) -> tuple[dict[str, float], list[Picture]]:
-    labels = generation.balanced_labels(bundle, COLUMNS * max(COLUMNS, len(dataset.class_names)))
-    if labels is None:
-        pictures.image_grid(generation.sample(bundle, COLUMNS**2), COLUMNS, directory / "samples.png")
-        caption = "Samples."
-    else:
-        rows = np.repeat(np.arange(len(dataset.class_names)), COLUMNS)
-        samples = generation.sample(bundle, len(rows), rows)
-        pictures.image_grid(samples, COLUMNS, directory / "samples.png", dataset.class_names)
-        caption = "Samples of each class."
+    rows = np.repeat(np.arange(len(dataset.class_names)), COLUMNS) if dataset.class_names else None
+    samples = generation.sample(bundle, COLUMNS**2 if rows is None else len(rows), rows)
+    pictures.image_grid(samples, COLUMNS, directory / "samples.png", dataset.class_names)
     metrics = generation.gan_metrics(bundle, dataset.test.images, dataset.test.labels, judge)
-    return metrics, [Picture("samples.png", caption)]
+    return metrics, [Picture("samples.png", "Samples, a row for each class." if dataset.class_names else "Samples.")]
 
 
 def _scorer(bundle: Bundle, dataset: Dataset, directory: Path) -> tuple[dict[str, float], list[Picture]]:
     images = dataset.test.images
     outputs = anomaly.score(bundle, images)
     metrics = anomaly.metrics(bundle, images, outputs["p_value"], outputs["score"])
-    anomalies = anomaly.simple_anomalies(images[:1])
-    shown = np.concatenate([images[:NORMALS], *anomalies.values()])
+    normals = images[spread(len(images), NORMALS)]
+    anomalies = anomaly.simple_anomalies(normals[:1])
+    shown = np.concatenate([normals, *anomalies.values()])
     scored = anomaly.score(bundle, shown)
     pictures.heat_maps(
         shown,
         scored["residual"],
         scored["p_value"],
-        names=[f"test {i}" for i in range(len(images[:NORMALS]))] + [name.replace("_", " ") for name in anomalies],
+        names=[f"normal {i + 1}" for i in range(len(normals))] + [name.replace("_", " ") for name in anomalies],
         scale=bundle.manifest.constants["residual_q99"],
         path=directory / "heat_maps.png",
     )

@@ -35,6 +35,11 @@ def run(session: onnxruntime.InferenceSession, feeds: Mapping[str, Array], chunk
     return {name: np.concatenate(columns) for name, columns in zip(names, zip(*parts, strict=True), strict=True)}
 
 
+def spread(size: int, count: int) -> NDArray[np.int64]:
+    """At most `count` row numbers below `size`, at equal steps: the rows may be in the order of their classes."""
+    return np.linspace(0, size - 1, min(size, count)).astype(np.int64)
+
+
 def philox(seed: int) -> np.random.Generator:
     """The counter-based generator (Salmon et al., 2011) behind every random number of an evaluation."""
     return np.random.Generator(np.random.Philox(seed))

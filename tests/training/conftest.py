@@ -1,0 +1,65 @@
+"""Networks trained for a few seconds on the digits, and the bundles published from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from services.inference.bundle import Bundle
+from training.data import Dataset, load
+from training.networks.cnn import CNNConfig
+from training.networks.vae import VAE, VAEConfig
+from training.publish import publish
+
+
+@dataclass(frozen=True)
+class Published:
+    """The digits, two networks trained on them, and what publishing made of those."""
+
+    dataset: Dataset
+    cnn: nn.Module
+    vae: VAE
+    run_dir: Path
+    classifier: Bundle
+    generator: Bundle
+    scorer: Bundle
+
+
+def fit(network: nn.Module, dataset: Dataset, loss: Callable[[Tensor, Tensor], Tensor], steps: int) -> None:
+    assert dataset.train.labels is not None
+    pixels = torch.from_numpy(dataset.train.images).float() / 255
+    labels = torch.from_numpy(dataset.train.labels)
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        rows = torch.randint(len(pixels), (64,), generator=generator)
+        optimiser.zero_grad()
+        loss(pixels[rows], labels[rows]).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    dataset = load("digits")
+    cnn = CNNConfig(channels=(16, 32)).build(dataset.image_shape, len(dataset.class_names))
+    fit(cnn, dataset, lambda x, y: F.cross_entropy(cnn(x), y), steps=300)
+    vae = VAEConfig().build(dataset.image_shape)
+
+    def negative_elbo(x: Tensor, _: Tensor) -> Tensor:
+        logits, mean, log_variance = vae(x)
+        divergence = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum()
+        return (F.binary_cross_entropy_with_logits(logits, x, reduction="sum") + divergence) / len(x)
+
+    fit(vae, dataset, negative_elbo, steps=400)
+    run_dir = tmp_path_factory.mktemp("run")
+    [classifier] = publish("cnn", cnn, dataset, recipe="brief", seed=0, run_dir=run_dir)
+    generator, scorer = publish("vae", vae, dataset, recipe="brief", seed=0, run_dir=run_dir)
+    return Published(dataset, cnn, vae, run_dir, classifier, generator, scorer)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.evaluation import pictures
+
+GENERATOR = np.random.default_rng(0)
+GREY = GENERATOR.integers(0, 256, (25, 1, 8, 8), dtype=np.uint8)
+COLOUR = GENERATOR.integers(0, 256, (25, 3, 8, 8), dtype=np.uint8)
+LABELS = np.arange(25, dtype=np.int64) % 3
+NAMES = ("cat", "dog $x_1$ <b>", "T-shirt/top")
+P_VALUES = np.linspace(0, 1, 25)
+
+DRAWN: dict[str, Callable[[Path], None]] = {
+    "confusion": lambda path: pictures.confusion_matrix(np.diag([3, 0, 2]), NAMES, path),
+    "many classes": lambda path: pictures.confusion_matrix(
+        np.eye(40, dtype=np.int64), [str(i) for i in range(40)], path
+    ),
+    "grey": lambda path: pictures.image_grid(GREY, 10, path),
+    "rows": lambda path: pictures.image_grid(COLOUR[:24], 8, path, NAMES),
+    "plane": lambda path: pictures.latent_map(GENERATOR.normal(size=(25, 2)), LABELS, NAMES, path),
+    "one axis": lambda path: pictures.latent_map(GENERATOR.normal(size=(25, 1)), None, (), path),
+    "many axes": lambda path: pictures.latent_map(GENERATOR.normal(size=(25, 7)), LABELS, NAMES, path),
+    "heat": lambda path: pictures.heat_maps(
+        COLOUR[:3], GENERATOR.random((3, 8, 8)), P_VALUES[:3], names=NAMES, scale=0.0, path=path
+    ),
+    "p": lambda path: pictures.p_value_histogram(P_VALUES, path),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_pictures_show_something_and_hold_no_metadata(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    DRAWN[name](path)
+    with Image.open(path) as image:
+        assert set(image.info) <= {"dpi"}
+        assert len(np.unique(np.asarray(image))) > 5
+
+
+def test_equal_data_give_equal_bytes(tmp_path: Path) -> None:
+    for file in ("one.png", "two.png"):
+        pictures.image_grid(GREY, 5, tmp_path / file)
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def test_principal_axes_separate_what_differs_most(tmp_path: Path) -> None:
+    """Two clusters that are far apart on the last of five axes: their picture has ink at both ends."""
+    means = np.zeros((40, 5))
+    means[:20, 4] = 100
+    means[:, 0] = GENERATOR.normal(size=40)
+    path = tmp_path / "map.png"
+    pictures.latent_map(means, np.repeat([0, 1], 20), ("left", "right"), path)
+    with Image.open(path) as image:
+        colours = np.asarray(image.convert("RGB")).astype(int)
+    blue, orange = (np.abs(colours - rgb).sum(axis=2) < 30 for rgb in ([31, 119, 180], [255, 127, 14]))
+    inside = slice(0, int(colours.shape[1] * 0.8))  # the legend is to the right
+    assert abs(np.nonzero(blue[:, inside])[1].mean() - np.nonzero(orange[:, inside])[1].mean()) > 200

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import nn
+
+from services.inference import bundle
+from training.data import Dataset, Split
+from training.evaluation.gates import GateError
+from training.networks.gan import GANConfig
+from training.networks.vae import VAEConfig
+from training.publish import parity_table, publish, slug
+
+if TYPE_CHECKING:
+    from conftest import Published
+
+pytestmark = pytest.mark.slow
+
+
+def test_bundles_are_stored_and_verified(published: Published) -> None:
+    names = {"digits-cnn": "classification", "digits-vae": "generation", "digits-scorer": "anomaly"}
+    directory = published.run_dir / "bundles"
+    assert sorted(path.name for path in directory.iterdir()) == sorted(names)
+    for name, task in names.items():
+        loaded = bundle.load(directory / name)
+        manifest = loaded.manifest
+        assert manifest.task == task
+        assert manifest.name == name
+        assert manifest.class_names == published.dataset.class_names
+        assert manifest.dataset.digest == published.dataset.digest
+        assert manifest.dataset.splits == published.dataset.splits
+        assert (manifest.recipe, manifest.seed) == ("brief", 0)
+        assert manifest.gates
+        assert all(gate.passed for gate in manifest.gates)
+        assert manifest.latent_size == (2 if task == "generation" else None)
+        assert "card.md" in manifest.files
+
+
+def test_publishing_again_gives_the_same_digests(published: Published, tmp_path: Path) -> None:
+    data = published.dataset
+    again = publish("cnn", published.cnn, data, recipe="brief", seed=0, run_dir=tmp_path)
+    again += publish("vae", published.vae, data, recipe="brief", seed=0, run_dir=tmp_path)
+    assert [b.digest for b in again] == [
+        published.classifier.digest,
+        published.generator.digest,
+        published.scorer.digest,
+    ]
+
+
+def test_other_weights_give_another_digest_in_the_same_place(published: Published, tmp_path: Path) -> None:
+    data = published.dataset
+    [first] = publish("cnn", published.cnn, data, recipe="brief", seed=0, run_dir=tmp_path, name="My Digits!")
+    (first.path / "stale.txt").write_text("left by an older version")
+    changed = nn.Sequential(published.cnn, Shift(0.01))
+    [second] = publish("cnn", changed, data, recipe="brief", seed=0, run_dir=tmp_path, name="My Digits!")
+    assert second.name == "my-digits-cnn"
+    assert second.path == first.path
+    assert second.digest != first.digest
+    assert "stale.txt" not in second.manifest.files
+
+
+class Shift(nn.Module):
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = by
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits + self.by
+
+
+def test_an_untrained_network_is_not_stored(published: Published, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    untrained = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    with pytest.raises(GateError, match=r"digits-cnn: accuracy 0\.\d+ is not at least 0\.97"):
+        publish("cnn", untrained, published.dataset, recipe="none", seed=0, run_dir=tmp_path)
+    assert not (tmp_path / "bundles" / "digits-cnn").exists()
+
+
+def test_a_generator_that_ignores_its_labels_is_judged_so(published: Published, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    data = published.dataset
+    generator = GANConfig(generator_channels=8).build_generator(data.image_shape, 10)
+    with pytest.raises(GateError, match=r"relative_diversity .* conditional_accuracy 0\.1 is not at least 0\.9"):
+        publish("gan", generator, data, recipe="none", seed=0, run_dir=tmp_path, judge=published.classifier)
+
+
+class Memory(nn.Module):
+    """A generator that copies: of the training images of a class, the one that the first latent points at."""
+
+    latent_size = 4
+
+    def __init__(self, data: Dataset) -> None:
+        super().__init__()
+        assert data.train.labels is not None
+        rows = [data.train.images[data.train.labels == label][:60] for label in range(10)]
+        self.images: torch.Tensor
+        self.register_buffer("images", torch.stack([torch.from_numpy(row) for row in rows]).float() / 255)
+
+    def forward(self, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        index = (torch.special.ndtr(z[:, 0]) * 60).long().clamp(0, 59)
+        return self.images[labels, index]
+
+
+def test_a_generator_that_obeys_its_labels_passes(published: Published, tmp_path: Path) -> None:
+    data = published.dataset
+    [gan] = publish("gan", Memory(data), data, recipe="copy", seed=0, run_dir=tmp_path, judge=published.classifier)
+    assert gan.manifest.metrics["conditional_accuracy"] > 0.95
+    assert gan.manifest.metrics["class_total_variation"] < 0.05
+    assert gan.manifest.metrics["relative_diversity"] == pytest.approx(1, abs=0.1)
+    [unjudged] = publish("gan", Memory(data), data, recipe="copy", seed=0, run_dir=tmp_path)
+    assert set(unjudged.manifest.metrics) == {"relative_diversity"}
+
+
+def test_colour_images_without_labels(published: Published, tmp_path: Path) -> None:
+    """A folder of one's own, 12 x 8 pixels: a VAE and its scorer need neither classes nor squares."""
+    splits = []
+    for role in published.dataset.splits:
+        grey = getattr(published.dataset, role).images[:, :, 2:26:2, 6:22:2]
+        splits.append(Split(grey.repeat(3, axis=1) // [[[[1]], [[2]], [[3]]]].astype("uint8")))
+    dataset = Dataset("My shells", (), *splits)
+    torch.manual_seed(0)
+    vae = VAEConfig(latent_size=3, hidden=32).build(dataset.image_shape)
+    pixels = torch.from_numpy(dataset.train.images).float() / 255
+    optimiser = torch.optim.Adam(vae.parameters(), lr=1e-2)
+    for _ in range(150):
+        logits, mean, log_variance = vae(pixels)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, pixels, reduction="sum")
+        loss = loss + 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum()
+        optimiser.zero_grad()
+        (loss / len(pixels)).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    generator, scorer = publish("vae", vae, dataset, recipe="brief", seed=1, run_dir=tmp_path)
+    assert (generator.name, scorer.name) == ("my-shells-vae", "my-shells-scorer")
+    assert scorer.manifest.graphs["score"].outputs[2].shape == ("N", 12, 8)
+    assert "auroc/rotated_90" not in scorer.manifest.metrics
+    assert "Classes: none" in (scorer.path / "card.md").read_text()
+
+
+@pytest.mark.parametrize("which", ["classifier", "generator", "scorer"])
+def test_card_is_complete_and_its_code_runs(published: Published, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored: bundle.Bundle = getattr(published, which)
+    card = (stored.path / "card.md").read_text()
+    for part in (
+        "## Metrics",
+        "## Gates",
+        "## Parity",
+        "## Intended use and limits",
+        published.dataset.digest,
+        "`brief`",
+    ):
+        assert part in card
+    pictures = re.findall(r"!\[.+?\]\((.+?)\)", card)
+    assert sorted(pictures) == sorted(name for name in stored.manifest.files if name.endswith(".png"))
+    [code] = re.findall(r"```python\n(.+?)```", card, re.DOTALL)
+    monkeypatch.chdir(stored.path)
+    exec(code, {})
+    for foreign in (str(published.run_dir), os.path.expanduser("~") + "/"):
+        assert foreign not in card
+
+
+def test_parity_table_has_a_row_for_each_graph(published: Published) -> None:
+    lines = parity_table([published.classifier, published.generator, published.scorer]).splitlines()
+    assert len(lines) == 2 + 4
+    assert lines[2].startswith("| digits-cnn | classify.onnx | 1, 3, 64 | ")
+    assert lines[2].endswith(" | 100.00% |")
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("digits", "digits"),
+    ("fashion-mnist", "fashion-mnist"),
+    ("Sea Shells (2024)", "sea-shells-2024"),
+    ("貝", "data"),
+    ("a" * 49 + "-b", "a" * 49),
+])  # fmt: skip
+def test_slug(name: str, expected: str) -> None:
+    assert slug(name) == expected
+    assert bundle.NAME.fullmatch(f"{slug(name)}-scorer")
