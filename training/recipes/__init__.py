@@ -1,0 +1,9 @@
+"""Recipes by name."""
+
+from training.recipes.classic import CLASSIC
+from training.recipes.demo import DEMO
+from training.recipes.recipe import Recipe
+
+__all__ = ["RECIPES", "Recipe"]
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (CLASSIC, DEMO)}

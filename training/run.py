@@ -1,0 +1,116 @@
+"""The directory of one network's training run: config.json, metrics.jsonl, checkpoint.pt, pictures/."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CONFIG = "config.json"
+
+
+class RunError(Exception):
+    """A run directory cannot be used; the message names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class Run:
+    directory: Path
+    network: str
+    config: dict[str, Any]
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.directory / "checkpoint.pt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.directory / "metrics.jsonl"
+
+    @property
+    def pictures(self) -> Path:
+        return self.directory / "pictures"
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        with self.metrics.open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        """The metrics log, one record an epoch, oldest first."""
+        if not self.metrics.exists():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text().splitlines()]
+
+    def forget_from(self, epoch: int) -> None:
+        """Drop the records of `epoch` and later: a crash can fall between a record and its checkpoint."""
+        kept = [record for record in self.records() if record["epoch"] < epoch]
+        self.metrics.write_text("".join(json.dumps(record) + "\n" for record in kept))
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write the checkpoint so that a reader sees the old one or the new one, never a part."""
+        temporary = self.checkpoint.with_suffix(".tmp")
+        torch.save({**state, "config": self.config}, temporary)
+        os.replace(temporary, self.checkpoint)
+
+    def load(self) -> dict[str, Any] | None:
+        """The checkpoint, on the CPU, or None where there is none.
+
+        Raises:
+            RunError: the file is damaged, or belongs to another config.
+        """
+        if not self.checkpoint.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load raises whatever the zip reader or the unpickler met
+            raise RunError(f"{self.checkpoint}: not readable ({error}); delete it to train from the start") from None
+        _require_same(self.checkpoint, state["config"], self.config)
+        return state
+
+
+def open_run(parent: Path, network: str, config: Mapping[str, Any], *, resume: bool) -> Run:
+    """Create the directory `parent/network` for a run of `config`, or find the run that is there.
+
+    Without `resume` a run of the same config starts anew (its checkpoint and log are removed): the same config
+    and seed lead to the same weights, so that nothing but time is lost.
+
+    Args:
+        parent: the directory of the data set, recipe and seed.
+        network: cnn, vae or gan.
+        config: everything that decides the weights, as JSON values.
+        resume: continue from the checkpoint, where there is one.
+
+    Raises:
+        RunError: the directory holds a run of another config.
+    """
+    directory = parent / network
+    canonical: dict[str, Any] = json.loads(json.dumps(config))
+    run = Run(directory, network, canonical)
+    path = directory / CONFIG
+    if path.exists():
+        _require_same(path, json.loads(path.read_text())["config"], canonical)
+    run.pictures.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        run.checkpoint.unlink(missing_ok=True)
+        run.metrics.unlink(missing_ok=True)
+    versions = {"python": platform.python_version()} | {
+        name: version(name) for name in ("torch", "lightning-fabric", "numpy")
+    }
+    path.write_text(json.dumps({"config": canonical, "versions": versions}, indent=2) + "\n")
+    return run
+
+
+def _require_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for key in sorted(found.keys() | wanted.keys()):
+        if found.get(key) != wanted.get(key):
+            raise RunError(
+                f"{path}: this directory holds a run with {key} {found.get(key)!r}, but {wanted.get(key)!r} was asked "
+                f"for; choose another output directory, or delete {path.parent}"
+            )
