@@ -75,8 +75,8 @@ def read_image(path: Path, size: int, colour: bool) -> NDArray[np.uint8]:
     """One PNG or JPEG, told by its content, as uint8 [1 or 3,size,size].
 
     Turned as its EXIF orientation says; 16 bits cut to the upper 8; palettes resolved; transparency laid over black.
-    The longer side is resized to `size` (bilinear, antialiased) and the shorter side padded with black (0): a plain
-    resize would squash shapes, a crop would cut parts of the object away.
+    Resized to the square whatever the aspect ratio (bilinear, antialiased), as the services resize what they are
+    sent: a crop would cut parts of the object away, and a generator would learn to draw the borders of a padded image.
 
     Raises:
         ValueError: the file cannot be decoded, or has more pixels than Pillow's limit against decompression bombs.
@@ -95,12 +95,8 @@ def read_image(path: Path, size: int, colour: bool) -> NDArray[np.uint8]:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
     image = image.convert("RGB" if colour else "L")
-    longer = max(image.size)
-    width, height = (max(1, round(side * size / longer)) for side in image.size)
-    square = Image.new(image.mode, (size, size))
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    square.paste(resized, ((size - width) // 2, (size - height) // 2))
-    return np.ascontiguousarray(np.atleast_3d(np.asarray(square)).transpose(2, 0, 1))
+    pixels = np.atleast_3d(np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)))
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def _find(root: Path) -> tuple[tuple[str, ...], list[Path]]:

@@ -41,6 +41,8 @@ def test_pixels_use_the_whole_range_and_downscale_to_the_originals() -> None:
     assert data.train.images.min() == 0
     assert data.train.images.max() >= 250
     assert data.train.images.flags.c_contiguous
+    # Interpolated: far more grey levels than the 17 of the originals.
+    assert len(np.unique(data.train.images)) > 200
     # Ink is kept: the mean grey level of the 28x28 images is that of the 8x8 ones, within the border's weight.
     mean = np.concatenate([rows(data, role) for role in ROLES]).mean() / 255
     assert abs(mean - load_raw().images.mean() / 16) < 0.01

@@ -219,10 +219,11 @@ def test_a_mirror_that_cannot_be_asked_is_named(
 
 
 def test_redirects_are_followed(mirror: Mirror) -> None:
-    mirror.publish("/b")
+    mirror.publish("/moved")
     for file in CONTENTS:
-        mirror.answers[f"/a/{file}.gz"] = (302, {"Location": f"/b/{file}.gz", "Content-Length": "0"}, b"")
+        mirror.answers[f"/a/{file}.gz"] = (302, {"Location": f"/moved/{file}.gz", "Content-Length": "0"}, b"")
     assert_complete(download.fetch("mnist"))
+    assert mirror.asked[:2] == [f"/a/{FIRST}", f"/moved/{FIRST}"]
 
 
 def test_server_that_declares_the_gzip_as_an_encoding(mirror: Mirror) -> None:

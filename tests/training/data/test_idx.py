@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data.idx import parse, read_idx
@@ -31,6 +31,7 @@ def test_reads_plain_and_gzip_whatever_the_name(tmp_path: Path, name: str, compr
     assert np.array_equal(array, IMAGES)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_any_shape_comes_back(shape: list[int], random: object) -> None:
     data = random.randbytes(math.prod(shape))  # type: ignore[attr-defined]
@@ -38,6 +39,7 @@ def test_any_shape_comes_back(shape: list[int], random: object) -> None:
     assert np.array_equal(parse(idx_bytes(array), Path("x")), array)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_an_array_or_a_value_error(content: bytes) -> None:
     try:

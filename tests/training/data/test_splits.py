@@ -4,7 +4,7 @@ import hashlib
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data.splits import permutation, stratified
@@ -23,6 +23,7 @@ def test_permutation_is_the_same_for_ever() -> None:
     )
 
 
+@settings(deadline=None)
 @given(labels_of, shares_of, st.booleans())
 def test_parts_are_disjoint_cover_everything_and_keep_the_order(
     labels: np.ndarray, shares: tuple[int, ...], labelled: bool
@@ -38,6 +39,7 @@ def test_parts_are_disjoint_cover_everything_and_keep_the_order(
     assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
 
 
+@settings(deadline=None)
 @given(labels_of, shares_of)
 def test_each_class_has_its_share_within_one_image(labels: np.ndarray, shares: tuple[int, ...]) -> None:
     parts = stratified(permutation(len(labels)), labels, shares)
@@ -47,12 +49,14 @@ def test_each_class_has_its_share_within_one_image(labels: np.ndarray, shares: t
             assert abs(np.count_nonzero(labels[part] == label) - total * share / sum(shares)) <= 1
 
 
+@settings(deadline=None)
 @given(st.integers(10, 300))
 def test_ten_images_are_enough_for_one_in_every_tenth(count: int) -> None:
     parts = stratified(permutation(count), None, (70, 10, 10, 10))
     assert min(len(part) for part in parts) >= 1
 
 
+@settings(deadline=None)
 @given(labels_of, shares_of, st.integers(0, 3), st.randoms(use_true_random=False))
 def test_one_item_more_moves_at_most_one_other_across_each_cut(
     labels: np.ndarray, shares: tuple[int, ...], label: int, random: object
