@@ -62,7 +62,7 @@ def load_folder(
             kept.append(file)
         except ValueError as error:
             if on_unreadable == "refuse":
-                raise ValueError(f"{error}; repair or delete it, or pass over such files with 'skip'") from error
+                raise ValueError(f"{error}; repair or delete it, or pass over such with --skip-unreadable") from error
             logger.warning("skipped %s", error)
     labels = np.array([class_names.index(file.parts[0]) for file in kept], np.int64) if class_names else None
     _check_enough(root, class_names, labels, len(kept))
