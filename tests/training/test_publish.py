@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -85,7 +86,7 @@ def test_a_generator_that_ignores_its_labels_is_judged_so(published: Published, 
     torch.manual_seed(0)
     data = published.dataset
     generator = GANConfig(generator_channels=8).build_generator(data.image_shape, 10)
-    with pytest.raises(GateError, match=r"relative_diversity .* conditional_accuracy 0\.1 is not at least 0\.9"):
+    with pytest.raises(GateError, match=r"relative_diversity .* conditional_accuracy 0\.1\d* is not at least 0\.9"):
         publish("gan", generator, data, recipe="none", seed=0, run_dir=tmp_path, judge=published.classifier)
 
 
@@ -121,7 +122,7 @@ def test_colour_images_without_labels(published: Published, tmp_path: Path) -> N
     splits = []
     for role in published.dataset.splits:
         grey = getattr(published.dataset, role).images[:, :, 2:26:2, 6:22:2]
-        splits.append(Split(grey.repeat(3, axis=1) // [[[[1]], [[2]], [[3]]]].astype("uint8")))
+        splits.append(Split(np.concatenate([grey, grey // 2, grey // 3], axis=1)))
     dataset = Dataset("My shells", (), *splits)
     torch.manual_seed(0)
     vae = VAEConfig(latent_size=3, hidden=32).build(dataset.image_shape)

@@ -51,26 +51,27 @@ def image_grid(images: Images, columns: int, path: Path, row_names: Sequence[str
 
 def latent_map(means: Array, labels: NDArray[np.int64] | None, class_names: Sequence[str], path: Path) -> None:
     """Posterior means [N,D] by class, on their first two principal axes where D is not 2."""
-    axis_names = ["z1", "z2"]
-    if means.shape[1] != 2:
-        centred = means - means.mean(axis=0)
-        axes_of_variance = np.linalg.svd(centred, full_matrices=False)[2][:2]
-        # The sign of a principal axis is arbitrary: its largest entry is made positive.
-        largest = np.abs(axes_of_variance).argmax(axis=1)
-        axes_of_variance *= np.sign(axes_of_variance[np.arange(len(largest)), largest])[:, None]
-        means = np.pad(centred @ axes_of_variance.T, ((0, 0), (0, 2 - len(axes_of_variance))))
-        axis_names = ["principal axis 1", "principal axis 2"]
+    plane, axis_names = (means, "z{}") if means.shape[1] == 2 else (principal_axes(means), "principal axis {}")
     figure = _figure(6, 5)
     axes = figure.add_subplot()
     if labels is None:
-        axes.scatter(means[:, 0], means[:, 1], s=3)
+        axes.scatter(plane[:, 0], plane[:, 1], s=3)
     else:
         for label, name in enumerate(class_names):
-            x, y = means[labels == label].T[:2]
+            x, y = plane[labels == label].T
             axes.scatter(x, y, s=3, color=f"C{label % 10}", label=name)
         axes.legend(markerscale=3, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    axes.set(xlabel=axis_names[0], ylabel=axis_names[1])
+    axes.set(xlabel=axis_names.format(1), ylabel=axis_names.format(2))
     _save(figure, path)
+
+
+def principal_axes(points: Array) -> Array:
+    """Coordinates [N,2] of `points` [N,D] on the two axes of largest variance; the second is 0 where D is 1."""
+    centred = points - points.mean(axis=0)
+    axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
+    # The sign of an axis is arbitrary: its largest entry is made positive.
+    axes *= np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1, keepdims=True), axis=1))
+    return np.pad(centred @ axes.T, ((0, 0), (0, 2 - len(axes))))
 
 
 def heat_maps(

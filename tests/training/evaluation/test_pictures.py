@@ -48,15 +48,15 @@ def test_equal_data_give_equal_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
-def test_principal_axes_separate_what_differs_most(tmp_path: Path) -> None:
-    """Two clusters that are far apart on the last of five axes: their picture has ink at both ends."""
-    means = np.zeros((40, 5))
-    means[:20, 4] = 100
-    means[:, 0] = GENERATOR.normal(size=40)
-    path = tmp_path / "map.png"
-    pictures.latent_map(means, np.repeat([0, 1], 20), ("left", "right"), path)
-    with Image.open(path) as image:
-        colours = np.asarray(image.convert("RGB")).astype(int)
-    blue, orange = (np.abs(colours - rgb).sum(axis=2) < 30 for rgb in ([31, 119, 180], [255, 127, 14]))
-    inside = slice(0, int(colours.shape[1] * 0.8))  # the legend is to the right
-    assert abs(np.nonzero(blue[:, inside])[1].mean() - np.nonzero(orange[:, inside])[1].mean()) > 200
+def test_principal_axes_are_those_of_largest_variance() -> None:
+    points = GENERATOR.normal(size=(500, 5)) * [1, 0.1, 30, 0.1, 5] + 7
+    plane = pictures.principal_axes(points)
+    np.testing.assert_allclose(plane.std(axis=0), [30, 5], rtol=0.1)
+    assert abs(np.corrcoef(plane[:, 0], points[:, 2])[0, 1]) > 0.99
+    assert abs(np.corrcoef(plane[:, 1], points[:, 4])[0, 1]) > 0.99
+    np.testing.assert_allclose(pictures.principal_axes(-points), -plane, atol=1e-9)
+
+
+def test_principal_axes_of_a_line() -> None:
+    plane = pictures.principal_axes(np.array([[1.0], [3.0]]))
+    np.testing.assert_allclose(plane, [[-1, 0], [1, 0]])
