@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from services.commands import models, predict, serve
 
@@ -31,6 +32,9 @@ app = typer.Typer(
 app.add_typer(models.app, name="models")
 app.command()(serve.serve)
 app.command()(predict.predict)
+
+
+BUILT_IN = ("digits", "mnist", "fashion-mnist")
 
 
 class Network(StrEnum):
@@ -127,7 +131,10 @@ def evaluate(
     with models.explained():
         bundle = load(registry.find(model).path)
         referee = load(registry.find(judge).path) if judge else None
-    data = _load(dataset or bundle.manifest.dataset.name, data_dir, image_size, colour, skip_unreadable)
+    trained_on = bundle.manifest.dataset.name
+    if dataset is None and trained_on not in BUILT_IN:
+        _fail(f"--dataset: {bundle.name} was trained on the folder {trained_on!r}; give it as folder:PATH")
+    data = _load(dataset or trained_on, data_dir, image_size, colour, skip_unreadable)
     try:
         metrics = run(bundle, data, judge=referee, out=out)
     except ValueError as error:
@@ -153,7 +160,7 @@ def _need_training_extra() -> None:
 
 
 def _fail(message: str, *, status: int = 1) -> NoReturn:
-    Console(stderr=True).print(f"[red]error:[/] {message}", soft_wrap=True, highlight=False)
+    Console(stderr=True).print(f"[red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
     raise typer.Exit(status)
 
 

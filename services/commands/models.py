@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from services.inference import registry
@@ -26,7 +27,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except BundleError as error:
-        Console(stderr=True).print(f"[red]error:[/] {error}", soft_wrap=True, highlight=False)
+        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         raise typer.Exit(1) from None
 
 
@@ -95,7 +96,7 @@ def verify(
                 raise BundleError(f"{entry.path}: holds version {bundle.version}, not {entry.version}; import it again")
         except BundleError as error:
             failed = True
-            out.print(f"[red]FAILED[/]  {entry.tag}: {error}", soft_wrap=True, highlight=False)
+            out.print(f"[red]FAILED[/]  {entry.tag}: {escape(str(error))}", soft_wrap=True, highlight=False)
         else:
             out.print(f"[green]ok[/]      {entry.tag}, {len(bundle.manifest.files)} files", highlight=False)
     if failed:
