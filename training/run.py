@@ -16,7 +16,7 @@ import torch
 CONFIG = "config.json"
 
 
-class RunError(Exception):
+class RunError(ValueError):
     """A run directory cannot be used; the message names it and the remedy."""
 
 

@@ -19,7 +19,7 @@ from training.loops.progress import Progress, write
 from training.run import Run
 
 
-class TrainingError(Exception):
+class TrainingError(RuntimeError):
     """Training cannot go on; the message names the step and the remedy."""
 
 

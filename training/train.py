@@ -1,0 +1,123 @@
+"""From a data set and a recipe to bundles: train each network in turn, then publish it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from services.inference.bundle import Bundle
+from training.data import Dataset
+from training.loops.cnn import train_cnn
+from training.loops.gan import train_gan
+from training.loops.pictures import save_losses
+from training.loops.progress import write
+from training.loops.vae import train_vae
+from training.publish import Network, publish
+from training.recipes import Recipe
+from training.run import Run, open_run
+
+NETWORKS: tuple[Network, ...] = ("cnn", "vae", "gan")
+
+
+def train(
+    dataset: Dataset,
+    recipe: Recipe,
+    networks: Sequence[Network],
+    *,
+    seed: int,
+    out: Path,
+    resume: bool,
+    accelerator: str = "auto",
+    devices: int = 1,
+) -> list[Bundle]:
+    """Train and publish; the CNN comes first, for it judges the GAN's samples.
+
+    Args:
+        dataset: without labels, the CNN is left out.
+        recipe: how each network is trained.
+        networks: which, in any order.
+        seed: decides weights, batches and noise.
+        out: parent of the run directory `<dataset>-<recipe>-<seed>`.
+        resume: continue interrupted runs; finished ones are only published again.
+        accelerator: auto, cpu, cuda or mps.
+        devices: processes on this machine, unless torchrun has started them already.
+
+    Returns:
+        The bundles, on the first process; none on the others.
+
+    Raises:
+        RunError: the run directory holds another run, or its checkpoint is damaged.
+        TrainingError: a loss is not finite.
+        KeyboardInterrupt: Ctrl-C, after the checkpoint was written.
+    """
+    fabric = launch(accelerator, devices)
+    parent = out / f"{dataset.name}-{recipe.name}-{seed}"
+    bundles: list[Bundle] = []
+    table = Table("network", "metric", "value", "minutes", title=f"{dataset.name}, recipe {recipe.name}, seed {seed}")
+    judge: Bundle | None = None
+    for network in (name for name in NETWORKS if name in networks):
+        if network == "cnn" and not dataset.class_names:
+            if fabric.is_global_zero:
+                write(f"cnn: left out, for {dataset.name} has no labels to learn")
+            continue
+        start = time.perf_counter()
+        module = fit(fabric, network, dataset, recipe, parent=parent, seed=seed, resume=resume)
+        if not fabric.is_global_zero:
+            continue
+        published = publish(
+            network, module, dataset, recipe=recipe.name, seed=seed, run_dir=parent / network, judge=judge
+        )
+        if network == "cnn":
+            judge = published[0]
+        bundles += published
+        minutes = f"{(time.perf_counter() - start) / 60:.1f}"
+        for bundle in published:
+            for gate in bundle.manifest.gates:
+                table.add_row(bundle.name, gate.metric, f"{gate.value:.4g}", minutes)
+    if fabric.is_global_zero:
+        Console().print(table)
+    fabric.barrier()
+    return bundles
+
+
+def launch(accelerator: str, devices: int) -> Fabric:
+    """A launched Fabric; under torchrun, the number of processes and nodes is torchrun's."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
+    nodes = int(os.environ.get("WORLD_SIZE", processes)) // processes
+    fabric = Fabric(accelerator=accelerator, devices=processes, num_nodes=nodes)
+    fabric.launch()
+    return fabric
+
+
+def fit(
+    fabric: Fabric, network: Network, dataset: Dataset, recipe: Recipe, *, parent: Path, seed: int, resume: bool
+) -> nn.Module:
+    """Train one network in its run directory, and draw its losses; fp32, on the CPU, in eval mode."""
+    config = {
+        "recipe": recipe.name,
+        "network": asdict(getattr(recipe, network)),
+        "dataset": dataset.name,
+        "digest": dataset.digest,
+        "seed": seed,
+    }
+    opened = open_run(parent, network, config, resume=resume) if fabric.is_global_zero else None
+    run = cast(Run, fabric.broadcast(opened))
+    module: nn.Module
+    if network == "cnn":
+        module = train_cnn(fabric, dataset, recipe.cnn, run, seed=seed)
+    elif network == "vae":
+        module = train_vae(fabric, dataset, recipe.vae, run, seed=seed)
+    else:
+        module = train_gan(fabric, dataset, recipe.gan, run, seed=seed)
+    if fabric.is_global_zero:
+        save_losses(run.pictures / "loss.png", run.records())
+    return module
