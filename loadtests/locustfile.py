@@ -77,7 +77,7 @@ class DuetUser(FastHttpUser):
 
 
 class ClassificationUser(DuetUser):
-    @tag("classify", "repeated")
+    @tag("repeated")
     @task(3)
     def classify_again(self) -> None:
         index = random.randrange(POOL)
@@ -88,7 +88,7 @@ class ClassificationUser(DuetUser):
             assert math.isclose(sum(probabilities), 1, abs_tol=1e-3), f"probabilities sum to {sum(probabilities)}"
             same_again("/classify", index, prediction["label"], prediction["probability"])
 
-    @tag("classify", "fresh")
+    @tag("fresh")
     @task(1)
     def classify_batch(self) -> None:
         indices = random.sample(range(len(DIGITS)), 8)
@@ -99,7 +99,7 @@ class ClassificationUser(DuetUser):
 
 
 class GenerationUser(DuetUser):
-    @tag("generate", "repeated")
+    @tag("repeated")
     @task(3)
     def generate_again(self) -> None:
         seed = random.randrange(POOL)
@@ -108,14 +108,14 @@ class GenerationUser(DuetUser):
             assert len(answer["images"]) == 4
             same_again("/generate", seed, answer["images"])
 
-    @tag("generate", "fresh")
+    @tag("fresh")
     @task(1)
     def generate(self) -> None:
-        with self.client.post("/generate", json={"count": 16}, name="/generate", catch_response=True) as response:
+        with self.client.post("/generate", json={"format": "grid"}, name="/generate", catch_response=True) as response:
             if response.status_code == 200 and not response.content.startswith(b"\x89PNG"):
                 response.failure(f"/generate: no PNG but {short(response.content)}")
 
-    @tag("interpolate", "fresh")
+    @tag("fresh")
     @task(1)
     def interpolate(self) -> None:
         seeds = [random.getrandbits(31), random.getrandbits(31)]
@@ -123,7 +123,7 @@ class GenerationUser(DuetUser):
             assert len(set(answer["images"])) > 1, "every step is the same image"
             assert len(answer["images"]) == 4
 
-    @tag("reconstruct", "repeated")
+    @tag("repeated")
     @task(1)
     def reconstruct(self) -> None:
         index = random.randrange(POOL)
@@ -134,7 +134,7 @@ class GenerationUser(DuetUser):
 
 
 class AnomalyUser(DuetUser):
-    @tag("score", "repeated")
+    @tag("repeated")
     @task(3)
     def score_again(self) -> None:
         index = random.randrange(POOL)
@@ -143,7 +143,7 @@ class AnomalyUser(DuetUser):
             check(score, answer)
             same_again("/score", index, score["anomalous"], score["p_value"])
 
-    @tag("score", "fresh")
+    @tag("fresh")
     @task(1)
     def score_batch(self) -> None:
         indices = random.sample(range(len(DIGITS)), 8)

@@ -38,9 +38,10 @@ def test_no_request_fails_on_a_real_server(allinone_url: str, tmp_path: Path) ->
     assert code == 0
 
 
-def test_tags_choose_requests(allinone_url: str, tmp_path: Path) -> None:
-    _, rows = locust(allinone_url, tmp_path, "--tags", "score", "-t", "2s")
-    assert set(rows) == {"/score"}
+def test_a_user_class_and_a_tag_choose_requests(allinone_url: str, tmp_path: Path) -> None:
+    code, rows = locust(allinone_url, tmp_path, "--tags", "fresh", "-t", "3s", "GenerationUser")
+    assert set(rows) == {"/generate", "/interpolate"}
+    assert code == 0
 
 
 class Nonsense(BaseHTTPRequestHandler):
