@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -35,6 +36,18 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
 class BundleError(Exception):
     """A bundle cannot be trusted; the message names the file and the remedy."""
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise BundleError(f"name {name!r}: use 1 to 63 of a-z, 0-9, '.', '_', '-', letter or digit at both ends")
+
+
+def _below(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or str(path) != name or name == "." or "\0" in name:
+        raise ValueError(f"{name!r} is not a plain path of a file below the bundle")
+    return name
 
 
 class _Record(BaseModel):
@@ -120,7 +133,9 @@ class Manifest(_Record):
     metrics: dict[str, float]
     gates: tuple[Gate, ...] = ()
     versions: dict[str, str] = Field(description="library versions at export")
-    files: dict[str, File] = Field(default_factory=dict, description="every file beside the manifest")
+    files: dict[Annotated[str, AfterValidator(_below)], File] = Field(
+        default_factory=dict, description="every file beside the manifest"
+    )
     digest: str = ""
 
     def computed_digest(self) -> str:
@@ -162,19 +177,20 @@ def seal(directory: Path, manifest: Manifest) -> Bundle:
     """Hash every file below `directory`, fix the digest and write `manifest.json`.
 
     Raises:
-        BundleError: a graph's file is missing, a name is not usable as a tag, or a gate failed.
+        BundleError: a graph's file is missing, a name is not usable as a tag, a metric or constant is not finite
+            (JSON has no such numbers), or a gate failed.
     """
-    if not NAME.fullmatch(manifest.name):
-        raise BundleError(
-            f"name {manifest.name!r}: use 1 to 63 of a-z, 0-9, '.', '_', '-', letter or digit at both ends"
-        )
+    _check_name(manifest.name)
+    for name, value in (manifest.metrics | manifest.constants).items():
+        if not math.isfinite(value):
+            raise BundleError(f"{name}: {value} is not a finite number; leave it out or mend its computation")
     for gate in manifest.gates:
         if not gate.passed:
             raise BundleError(f"gate {gate.metric}: {gate.value:.6g} is not {gate.direction} {gate.bound:.6g}")
     files = {
         path.relative_to(directory).as_posix(): file_record(path)
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path != directory / MANIFEST
     }
     for graph in manifest.graphs.values():
         if graph.file not in files:
@@ -198,7 +214,7 @@ def load(directory: Path) -> Bundle:
         raise BundleError(
             f"{path}: not found, so this is no bundle; train and export one, or import it again"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not readable as JSON ({error}); export or import the bundle again") from None
     if not isinstance(raw, Mapping):
         raise BundleError(
@@ -215,6 +231,7 @@ def load(directory: Path) -> Bundle:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"{path}: field {field}: {first['msg']}") from None
+    _check_name(manifest.name)
     if manifest.digest != manifest.computed_digest():
         raise BundleError(
             f"{path}: the digest {manifest.digest[:12]}… does not match the content "
