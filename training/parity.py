@@ -30,7 +30,7 @@ TOLERANCES = {
 SAME_PIXELS = 0.999  # share of uint8 pixels that must be equal; rounding may move the rest by one level
 
 
-class ExportError(Exception):
+class ExportError(RuntimeError):
     """A graph cannot be exported, or differs from PyTorch; the message gives the number and the bound."""
 
 

@@ -56,7 +56,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     def negative_elbo(x: Tensor, _: Tensor) -> Tensor:
         logits, mean, log_variance = vae(x)
         divergence = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum()
-        return (F.binary_cross_entropy_with_logits(logits, x, reduction="sum") + divergence) / len(x)
+        loss: Tensor = (F.binary_cross_entropy_with_logits(logits, x, reduction="sum") + divergence) / len(x)
+        return loss
 
     fit(vae, dataset, negative_elbo, steps=400)
     run_dir = tmp_path_factory.mktemp("run")

@@ -133,7 +133,7 @@ def test_colour_images_without_labels(published: Published, tmp_path: Path) -> N
         loss = nn.functional.binary_cross_entropy_with_logits(logits, pixels, reduction="sum")
         loss = loss + 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum()
         optimiser.zero_grad()
-        (loss / len(pixels)).backward()  # type: ignore[no-untyped-call]
+        (loss / len(pixels)).backward()
         optimiser.step()
     generator, scorer = publish("vae", vae, dataset, recipe="brief", seed=1, run_dir=tmp_path)
     assert (generator.name, scorer.name) == ("my-shells-vae", "my-shells-scorer")

@@ -15,7 +15,7 @@ NEGATIVE_ELBO = {"mnist": 165.0}
 BAND = 0.999  # a valid scorer leaves this band once in a thousand publications
 
 
-class GateError(Exception):
+class GateError(RuntimeError):
     """A model missed bounds; the message gives every number and its bound."""
 
 

@@ -28,7 +28,7 @@ class Picture(NamedTuple):
     caption: str
 
 
-class EvaluationError(Exception):
+class EvaluationError(ValueError):
     """A bundle cannot be evaluated on a data set; the message names both and the remedy."""
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import betabinom
+from scipy.stats import betabinom  # type: ignore[import-untyped]
 
 from services.inference.bundle import Data, Graph, Image, Manifest, Parity
 from training.evaluation.gates import GateError, check, false_positive_band, gates
