@@ -18,7 +18,7 @@ help: ## list the targets
 	touch $@
 
 demo: .venv/installed ## train on the digits, verify, serve, and print an answer of each kind (ONCE=1: then stop)
-	PATH="$(CURDIR)/$(BIN):$$PATH" deploy/demo.sh
+	$(BIN)/python deploy/demo.py
 
 test: .venv/installed ## run every test
 	deploy/redis.sh

@@ -32,6 +32,8 @@ from PIL import Image
 from training.data.digits import load_digits
 
 TEST = load_digits().test
+assert TEST.labels is not None
+LABELS = [str(label) for label in TEST.labels]
 POOL = 64  # repeated questions to choose from
 SEEN: dict[tuple[str, int], tuple[Any, float]] = {}  # the first answer to each repeated question
 
@@ -94,7 +96,7 @@ class ClassificationUser(DuetUser):
         indices = random.sample(range(len(DIGITS)), 8)
         with self.ask("/classify", images=[fresh(index) for index in indices]) as answer:
             labels = [prediction["label"] for prediction in answer["predictions"]]
-            right = sum(label == str(TEST.labels[index]) for label, index in zip(labels, indices, strict=True))
+            right = sum(label == LABELS[index] for label, index in zip(labels, indices, strict=True))
             assert right >= 4, f"{right} of 8 held-out digits are recognised: {labels}"
 
 
