@@ -32,15 +32,11 @@ MANIFEST = "manifest.json"
 Task = Literal["classification", "generation", "anomaly"]
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+NAME_RULE = "use 1 to 63 of a-z, 0-9, '.', '_', '-', letter or digit at both ends"
 
 
 class BundleError(Exception):
     """A bundle cannot be trusted; the message names the file and the remedy."""
-
-
-def _check_name(name: str) -> None:
-    if not NAME.fullmatch(name):
-        raise BundleError(f"name {name!r}: use 1 to 63 of a-z, 0-9, '.', '_', '-', letter or digit at both ends")
 
 
 def _below(name: str) -> str:
@@ -180,7 +176,8 @@ def seal(directory: Path, manifest: Manifest) -> Bundle:
         BundleError: a graph's file is missing, a name is not usable as a tag, a metric or constant is not finite
             (JSON has no such numbers), or a gate failed.
     """
-    _check_name(manifest.name)
+    if not NAME.fullmatch(manifest.name):
+        raise BundleError(f"name {manifest.name!r}: {NAME_RULE}")
     for name, value in (manifest.metrics | manifest.constants).items():
         if not math.isfinite(value):
             raise BundleError(f"{name}: {value} is not a finite number; leave it out or mend its computation")
@@ -231,7 +228,8 @@ def load(directory: Path) -> Bundle:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"{path}: field {field}: {first['msg']}") from None
-    _check_name(manifest.name)
+    if not NAME.fullmatch(manifest.name):
+        raise BundleError(f"{path}: name {manifest.name!r}: {NAME_RULE}")
     if manifest.digest != manifest.computed_digest():
         raise BundleError(
             f"{path}: the digest {manifest.digest[:12]}… does not match the content "

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -14,7 +16,7 @@ import bentoml
 from bentoml.exceptions import BentoMLException, NotFound
 
 from services.inference import bundle as bundles
-from services.inference.bundle import Bundle, BundleError, Task
+from services.inference.bundle import MANIFEST, Bundle, BundleError, Task
 
 LABEL = "duet.task"
 
@@ -34,8 +36,18 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """Every bundle in the store, newest first; models that Duet did not store are left out."""
-    stored = (model for model in bentoml.models.list() if LABEL in model.info.labels)
+    """Every bundle in the store, newest first; models that Duet did not store are left out.
+
+    Raises:
+        BundleError: a model in the store, of Duet or not, was written by halves.
+    """
+    try:
+        stored = [model for model in bentoml.models.list() if LABEL in model.info.labels]
+    except BentoMLException as error:
+        raise BundleError(
+            f"the model store (BENTOML_HOME/models) cannot be read: {error}; "
+            "remove the folder that an interrupted write left there, then import or export its model again"
+        ) from None
     newest_first = sorted(stored, key=lambda model: model.info.creation_time, reverse=True)
     return [
         Entry(model.tag.name, model.tag.version or "", cast("Task", model.info.labels[LABEL]), Path(model.path))
@@ -62,7 +74,7 @@ def resolve(selection: str, tasks: Iterable[Task]) -> list[Entry]:
         chosen = list(newest.values())
     else:
         chosen = [find(part.strip(), stored) for part in selection.split(",") if part.strip()]
-    return sorted((entry for entry in chosen if entry.task in wanted), key=lambda entry: entry.tag)
+    return sorted({entry for entry in chosen if entry.task in wanted}, key=lambda entry: entry.tag)
 
 
 def find(tag: str, stored: list[Entry] | None = None) -> Entry:
@@ -81,21 +93,27 @@ def find(tag: str, stored: list[Entry] | None = None) -> Entry:
 
 
 def store(bundle: Bundle) -> Entry:
-    """Copy a verified bundle into the store; storing the same digest again changes nothing.
+    """Copy what a bundle lists into the store; a sound copy of the same digest stays, a damaged one is replaced.
 
     Raises:
         BundleError: the store refused it.
     """
     tag = f"{bundle.name}:{bundle.version}"
+    with suppress(BundleError):
+        entry = find(tag)
+        bundles.load(entry.path)
+        return entry
+    labels = {LABEL: bundle.manifest.task, "duet.digest": bundle.digest}
     try:
-        bentoml.models.get(tag)
-    except NotFound:
-        labels = {LABEL: bundle.manifest.task, "duet.digest": bundle.digest}
-        try:
-            with bentoml.models.create(tag, labels=labels) as model:
-                shutil.copytree(bundle.path, model.path, dirs_exist_ok=True)
-        except BentoMLException as error:
-            raise BundleError(f"model {tag}: the store refused it: {error}") from None
+        with suppress(NotFound):
+            bentoml.models.delete(tag)
+        with bentoml.models.create(tag, labels=labels) as model:
+            for name in (MANIFEST, *bundle.manifest.files):
+                copy = Path(model.path, name)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(bundle.path / name, copy)
+    except BentoMLException as error:
+        raise BundleError(f"model {tag}: the store refused it: {error}") from None
     return find(tag)
 
 
@@ -115,10 +133,17 @@ def delete(tag: str) -> Entry:
 
 
 def export_archive(tag: str, archive: Path) -> Path:
-    """Write a stored bundle to a `.tar.gz` file after verifying it; returns its path."""
+    """Write a stored bundle to a `.tar.gz` file after verifying it; returns its path.
+
+    Raises:
+        BundleError: no such bundle, one that does not verify, or a file that cannot be written.
+    """
     bundle = bundles.load(find(tag).path)
     stem = archive.name.removesuffix(".gz").removesuffix(".tar")
-    made = shutil.make_archive(str(archive.with_name(stem)), "gztar", root_dir=bundle.path)
+    try:
+        made = shutil.make_archive(str(archive.with_name(stem)), "gztar", root_dir=bundle.path)
+    except OSError as error:
+        raise BundleError(f"{archive}: cannot be written ({error}); choose another file") from None
     return Path(made)
 
 
@@ -134,6 +159,9 @@ def import_archive(source: Path) -> Entry:
         try:
             with tarfile.open(source) as tar:
                 tar.extractall(scratch, filter="data")
-        except (OSError, tarfile.TarError, EOFError) as error:
+        except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
             raise BundleError(f"{source}: not a readable bundle archive ({error}); export it again") from None
-        return store(bundles.load(Path(scratch)))
+        try:
+            return store(bundles.load(Path(scratch)))
+        except BundleError as error:
+            raise BundleError(f"{source}: {error}".replace(f"{scratch}/", "")) from None

@@ -51,16 +51,17 @@ def test_a_walk_back_is_the_walk_reversed(seed: int, size: int, spherical: bool)
 
 
 def test_halfway_round_a_quarter_circle_is_at_45_degrees() -> None:
-    x, y = np.float32([2, 0]), np.float32([0, 2])
+    x, y = np.array([2, 0], np.float32), np.array([0, 2], np.float32)
     assert np.allclose(interpolate(x, y, 3, spherical=True)[1], np.sqrt(2))
     assert np.allclose(interpolate(x, y, 3, spherical=False)[1], 1)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 3.0, -1.0, 1 + 1e-7])
 def test_where_no_great_circle_is_defined_the_walk_is_straight(scale: float) -> None:
-    start = np.float32([1, 2, 3])
-    walk = interpolate(start, np.float32(scale) * start, 5, spherical=True)
-    assert np.array_equal(walk, interpolate(start, np.float32(scale) * start, 5, spherical=False))
+    start = np.array([1, 2, 3], np.float32)
+    end = np.asarray(scale * start, np.float32)
+    walk = interpolate(start, end, 5, spherical=True)
+    assert np.array_equal(walk, interpolate(start, end, 5, spherical=False))
     assert np.isfinite(walk).all()
 
 
