@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from services.errors import DeadlineExceeded, InferenceFailed, QueueFull
+from services.errors import DeadlineExceeded, DuetError, InferenceFailed, NotReady, QueueFull
 from services.telemetry import metrics
 
 log = logging.getLogger("duet.batcher")
@@ -55,6 +55,10 @@ class Job:
         if self.done == self.count and not self.future.done():
             self.future.set_result(self.outputs)
 
+    def fail(self, error: DuetError) -> None:
+        if not self.future.done():  # the caller may have left meanwhile
+            self.future.set_exception(error)
+
 
 @dataclass(frozen=True)
 class Slice:
@@ -84,6 +88,7 @@ class Batcher:
         self._batch_items = batch_items
         self._queue_items = queue_items
         self._jobs: deque[Job] = deque()
+        self._batch: list[Slice] = []
         self._waiting = 0
         self._wake = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
@@ -96,6 +101,7 @@ class Batcher:
         self._owner = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
+        """Compute no more; whoever still waits gets `NotReady`."""
         if self._owner is not None:
             self._owner.cancel()
             await asyncio.gather(self._owner, return_exceptions=True)
@@ -107,8 +113,13 @@ class Batcher:
             QueueFull: no room, with the seconds after which there should be.
             DeadlineExceeded: the deadline passed first.
             InferenceFailed: the model failed on one of these items.
+            NotReady: the batcher does not run, or stopped meanwhile.
         """
         count = len(next(iter(inputs.values())))
+        if not count:
+            raise ValueError("a batch needs at least one item")
+        if self._owner is None or self._owner.done():
+            raise NotReady(f"{self._model} is stopped", retry_after=1.0)
         if self._waiting and self._waiting + count > self._queue_items:
             raise QueueFull(
                 f"{self._waiting} items wait for {self._model} and the limit is {self._queue_items}",
@@ -131,45 +142,52 @@ class Batcher:
         self._depth.set(self._waiting)
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            batch = self._take()
-            if not batch:
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            inputs = _join(batch)
-            begin = time.monotonic()
-            try:
-                outputs = await loop.run_in_executor(self._executor, self._run, inputs)
-            except Exception:
-                log.exception("%s failed on a batch of %d items; running them one by one", self._model, len(batch))
-                await self._isolate(batch)
-                continue
-            seconds = time.monotonic() - begin
-            size = sum(part.stop - part.start for part in batch)
-            self._sizes.observe(size)
-            self._item_seconds = 0.9 * self._item_seconds + 0.1 * seconds / size
-            self._deliver(batch, outputs, begin, seconds)
+        try:
+            while True:
+                self._batch = self._take()
+                if self._batch:
+                    await self._compute(self._batch)
+                else:
+                    self._wake.clear()
+                    await self._wake.wait()
+        finally:  # however this ends, nobody is left hanging
+            for job in [*self._jobs, *(part.job for part in self._batch)]:
+                job.fail(NotReady(f"{self._model} is stopped", retry_after=1.0))
+            self._jobs.clear()
+            self._add(-self._waiting)
+
+    async def _compute(self, batch: list[Slice]) -> None:
+        size = sum(part.stop - part.start for part in batch)
+        begin = time.monotonic()
+        try:
+            outputs = await self._infer(_join(batch), size)
+        except Exception:
+            log.exception("%s failed on a batch of %d items; running them one by one", self._model, size)
+            await self._isolate(batch)
+            return
+        seconds = time.monotonic() - begin
+        self._sizes.observe(size)
+        self._item_seconds = 0.9 * self._item_seconds + 0.1 * seconds / size
+        self._deliver(batch, outputs, begin, seconds)
 
     def _take(self) -> list[Slice]:
         """The next batch: an equal share of every waiting job, then what room is left, in order of arrival."""
         self._drop_dead()
         room = self._batch_items
-        slices: list[Slice] = []
+        sizes: dict[Job, int] = {}
         while room and self._jobs:
             share = max(1, room // len(self._jobs))
             for job in list(self._jobs):
                 size = min(share, job.count - job.taken, room)
                 if not size:
                     break
-                slices.append(Slice(job, job.taken, job.taken + size))
+                sizes[job] = sizes.get(job, 0) + size
                 job.taken += size
                 room -= size
                 self._add(-size)
                 if job.taken == job.count:
                     self._jobs.remove(job)
-        return slices
+        return [Slice(job, job.taken - size, job.taken) for job, size in sizes.items()]
 
     def _drop_dead(self) -> None:
         now = time.monotonic()
@@ -191,18 +209,23 @@ class Batcher:
             part.job.keep(part.start, {name: array[offset : offset + size] for name, array in outputs.items()})
             offset += size
 
+    async def _infer(self, inputs: Arrays, size: int) -> Arrays:
+        outputs = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, inputs)
+        if any(len(array) != size for array in outputs.values()):
+            raise ValueError(f"the model answered {size} items with another number of them")
+        return outputs
+
     async def _isolate(self, batch: list[Slice]) -> None:
-        loop = asyncio.get_running_loop()
         for part in batch:
             for row in range(part.start, part.stop):
                 if part.job.future.done():
                     break
                 begin = time.monotonic()
                 try:
-                    outputs = await loop.run_in_executor(self._executor, self._run, part.job.rows(row, row + 1))
+                    outputs = await self._infer(part.job.rows(row, row + 1), 1)
                 except Exception as error:  # whatever the engine raises is this item's fault alone
                     failure = InferenceFailed(f"{self._model} failed on item {row}: {type(error).__name__}")
-                    part.job.future.set_exception(failure)
+                    part.job.fail(failure)
                     break
                 self._deliver([Slice(part.job, row, row + 1)], outputs, begin, time.monotonic() - begin)
 
