@@ -1,0 +1,137 @@
+"""The arrows of the house run one way only; every import of every module is read, late and typing-only ones too."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Each layer may import those below it. Layers of one row know nothing of each other.
+LAYERS: list[set[str]] = [
+    {"generation", "classification", "anomaly", "allinone"},
+    {"protocol"},
+    {"dataplane"},
+    {"scheduling", "caching"},
+    {"inference"},
+    {"telemetry", "settings", "errors"},
+]
+ENTRIES = LAYERS[0]
+# What a service must run without: training's code and its libraries.
+OFFLINE = {"training", "torch", "torchvision", "lightning_fabric", "onnx", "onnxscript", "sklearn", "matplotlib"}
+
+
+def modules(package: str) -> Iterator[tuple[str, Path]]:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path
+
+
+def imports(module: str, path: Path) -> set[str]:
+    """The full names that a module imports, `from a.b import c` as a.b.c."""
+    found = set()
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")
+            base = (
+                ".".join([*parents[: len(parents) - node.level + 1], node.module or ""]) if node.level else node.module
+            )
+            found |= {f"{str(base).rstrip('.')}.{alias.name}" for alias in node.names}
+    return found
+
+
+def refusal(module: str, imported: str) -> str | None:
+    """Why `module` may not import `imported`, None where it may."""
+    house, _, rest = module.partition(".")
+    target_house, _, target = imported.partition(".")
+    if house == "training":
+        return _refusal_in_training(module, imported) if target_house == "services" else None
+    if target_house in OFFLINE:
+        return "services run without what trains models"
+    if target_house != "services":
+        return None
+    here, there = rest.partition(".")[0], target.partition(".")[0]
+    if here == there or (here, there) == ("commands", "inference"):
+        return None
+    if here == "commands" or there == "commands":
+        return "commands stand beside the services and use inference alone"
+    if here in ENTRIES and there in ENTRIES:
+        return None if here == "allinone" else "only the all-in-one is made of other services"
+    if _layer(here) >= _layer(there):
+        return "the arrow points upwards or sideways"
+    return None
+
+
+def _refusal_in_training(module: str, imported: str) -> str | None:
+    contract = ("services.inference.bundle", "services.inference.registry")
+    if any(imported == name or imported.startswith(f"{name}.") for name in contract):
+        return None
+    if module == "training.cli" and imported.startswith("services.commands."):
+        return None
+    return "training knows the bundle and the registry alone"
+
+
+def _layer(name: str) -> int:
+    for depth, names in enumerate(LAYERS):
+        if name in names:
+            return depth
+    raise AssertionError(f"services.{name} has no place in LAYERS: give it one, here and in the architecture")
+
+
+@pytest.mark.parametrize("package", ["services", "training"])
+def test_no_import_goes_against_an_arrow(package: str) -> None:
+    wrong = [
+        f"{module} imports {imported}: {reason}"
+        for module, path in modules(package)
+        for imported in sorted(imports(module, path))
+        if (reason := refusal(module, imported))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("services.dataplane", "training.data.load"),
+        ("services.inference.session", "torch"),
+        ("services.inference.session", "onnx.helper"),
+        ("services.dataplane", "services.protocol.images.to_array"),
+        ("services.caching.cache", "services.scheduling.batcher.Batcher"),
+        ("services.scheduling.batcher", "services.dataplane.DataPlane"),
+        ("services.errors", "services.settings.Settings"),
+        ("services.telemetry.metrics", "services.inference.bundle"),
+        ("services.anomaly", "services.classification.classify"),
+        ("services.commands.predict", "services.dataplane.DataPlane"),
+        ("services.protocol.native", "services.commands.serve"),
+        ("training.run", "services.commands.serve"),
+        ("training.export", "services.inference.session.Session"),
+        ("training.cli", "services.dataplane.DataPlane"),
+    ],
+)
+def test_a_wrong_arrow_is_noticed(module: str, imported: str) -> None:
+    assert refusal(module, imported)
+
+
+def test_late_relative_and_typing_imports_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text("if TYPE_CHECKING:\n    import a.b\ndef f():\n    from ..c import d\n    from . import e\n")
+    assert imports("services.protocol.module", path) == {"a.b", "services.c.d", "services.protocol.e"}
+
+
+def test_the_services_load_nothing_that_trains_models(tmp_path: Path) -> None:
+    # onnxruntime too must wait for the first model: BentoML's arbiter imports the services and never runs one.
+    code = f"import sys, services.allinone; print(sorted({OFFLINE | {'onnxruntime'}!r} & set(sys.modules)))"
+    environment = {**os.environ, "BENTOML_HOME": str(tmp_path), "BENTOML_DO_NOT_TRACK": "True"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[]"
