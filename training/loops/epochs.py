@@ -152,7 +152,7 @@ class Epochs:
                     "images_per_second": round(self.steps * min(self.batch_size, len(self.images)) / self.seconds, 1),
                 }
             )
-        self._progress.epoch(self.epoch + 1, self.epochs, losses | validation, self.seconds)
+        self._progress.epoch(self.epoch + 1, self.epochs, losses, validation, self.seconds)
         if objective is not None and (self.best is None or objective < tuple(self.best["objective"])):
             weights = copy.deepcopy(self.keep.state_dict())
             self.best = {"objective": objective, "epoch": self.epoch, "weights": weights}
@@ -194,11 +194,10 @@ class Epochs:
 
     def _resume(self) -> None:
         saved = self.fabric.broadcast(self.run.load() if self.fabric.is_global_zero else None)
-        if saved is None:
-            return
-        self.epoch, self.step, self.seconds = saved["epoch"], saved["step"], saved["seconds"]
-        self.totals, self.best = saved["totals"], saved["best"]
-        for name, part in self.state.items():
-            part.load_state_dict(saved["state"][name])
+        if saved is not None:
+            self.epoch, self.step, self.seconds = saved["epoch"], saved["step"], saved["seconds"]
+            self.totals, self.best = saved["totals"], saved["best"]
+            for name, part in self.state.items():
+                part.load_state_dict(saved["state"][name])
         if self.fabric.is_global_zero:
             self.run.forget_from(self.epoch)

@@ -46,9 +46,14 @@ class Progress:
     def step(self, done: int, losses: Mapping[str, float]) -> None:
         self._bar.update(self._task, completed=done, loss=_text(losses))
 
-    def epoch(self, number: int, epochs: int, figures: Mapping[str, float], seconds: float) -> None:
+    def epoch(
+        self, number: int, epochs: int, losses: Mapping[str, float], validation: Mapping[str, float], seconds: float
+    ) -> None:
         if self._lines:
-            write(f"{self._network} epoch {number}/{epochs}: {_text(figures)} ({seconds:.1f} s)")
+            write(
+                f"{self._network} epoch {number}/{epochs} ({seconds:.1f} s): {_text(losses)}; "
+                f"on validation: {_text(validation)}"
+            )
 
 
 def _text(figures: Mapping[str, float]) -> str:

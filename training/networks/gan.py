@@ -45,18 +45,16 @@ class ConditionalBatchNorm(nn.Module):
         return result
 
 
-class GeneratorStage(nn.Module):
-    """A residual convolution, then (the last stage apart) half the channels at twice the size."""
+class GeneratorBlock(nn.Module):
+    """A residual convolution of what is normalised under the condition."""
 
     def __init__(self, channels: int, condition: int) -> None:
         super().__init__()
         self.normalise = ConditionalBatchNorm(channels, condition)
         self.convolve = nn.Conv2d(channels, channels, 3, padding=1)
-        self.enlarge = nn.Sequential(nn.Conv2d(channels, 2 * channels, 1), nn.PixelShuffle(2))
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        h = h + self.convolve(F.leaky_relu(self.normalise(h, e), 0.2))
-        result: Tensor = self.enlarge(h)
+        result: Tensor = h + self.convolve(F.leaky_relu(self.normalise(h, e), 0.2))
         return result
 
 
@@ -87,16 +85,23 @@ class Generator(nn.Module):
             nn.Linear(condition, base * (height // 4) * (width // 4)),
             nn.Unflatten(1, (base, height // 4, width // 4)),
         )
-        self.stages = nn.ModuleList([GeneratorStage(base, condition), GeneratorStage(base // 2, condition)])
-        self.normalise = ConditionalBatchNorm(base // 4, condition)
-        self.paint = nn.Conv2d(base // 4, channels, 3, padding=1)
+        self.coarse = GeneratorBlock(base, condition)
+        self.enlarge = nn.Sequential(nn.Conv2d(base, 2 * base, 1), nn.PixelShuffle(2))
+        self.fine = GeneratorBlock(base // 2, condition)
+        self.normalise = ConditionalBatchNorm(base // 2, condition)
+        # Few channels at the full size, where a layer costs four times as much; bilinear, for smooth strokes.
+        self.paint = nn.Sequential(
+            nn.Conv2d(base // 2, base // 4, 3, padding=1),
+            nn.Upsample(scale_factor=2, mode="bilinear"),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(base // 4, channels, 3, padding=1),
+        )
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """Latents [N, D] and int64 labels [N] -> pixels in 0..1 [N, C, H, W]."""
         e = torch.cat([z, self.embed(labels)], dim=1)
         h = self.project(e)
-        for stage in self.stages:
-            h = stage(h, e)
+        h = self.fine(self.enlarge(self.coarse(h, e)), e)
         return torch.sigmoid(self.paint(F.leaky_relu(self.normalise(h, e), 0.2)))
 
 
@@ -116,8 +121,6 @@ class Discriminator(nn.Module):
         reduced = -(-height // 8) * -(-width // 8)
         self.layers = nn.Sequential(
             spectral_norm(nn.Conv2d(channels, base, 6, stride=2, padding=2)),
-            nn.LeakyReLU(0.2),
-            spectral_norm(nn.Conv2d(base, base, 3, padding=1)),
             nn.LeakyReLU(0.2),
             spectral_norm(nn.Conv2d(base, 2 * base, 4, stride=2, padding=1)),
             nn.LeakyReLU(0.2),

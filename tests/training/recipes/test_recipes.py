@@ -1,0 +1,37 @@
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from training.networks.cnn import CNNConfig
+from training.networks.vae import VAEConfig
+from training.recipes import RECIPES
+
+
+def test_recipes_are_found_by_their_names() -> None:
+    assert list(RECIPES) == ["classic", "demo"]
+    assert all(recipe.name == name for name, recipe in RECIPES.items())
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        RECIPES["classic"].cnn.epochs = 1  # type: ignore[misc]
+
+
+def test_classic_is_the_textbook() -> None:
+    classic = RECIPES["classic"]
+    assert classic.cnn.network == CNNConfig(channels=(32, 64), hidden=64)
+    assert classic.vae.network == VAEConfig(latent_size=2, hidden=256)
+    for recipe in (classic.cnn, classic.vae):
+        assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (10, 128, 1e-3)
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+@pytest.mark.parametrize("image_shape", [(1, 28, 28), (3, 32, 32)])
+def test_every_graph_is_about_a_megabyte_for_grey_digits(name: str, image_shape: tuple[int, int, int]) -> None:
+    recipe = RECIPES[name]
+    networks = (
+        recipe.cnn.network.build(image_shape, 10),
+        recipe.gan.network.build_generator(image_shape, 10),
+    )
+    for network in networks:
+        assert 4 * sum(weight.numel() for weight in network.parameters()) < 1.4e6
