@@ -6,10 +6,11 @@ import base64
 import binascii
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from services.errors import InvalidInput, TooLarge
 
@@ -22,8 +23,9 @@ def to_array(value: object, shape: tuple[int, int, int], field: str, *, max_pixe
     Args:
         value: bytes of a PNG or JPEG file, its base64 text (a `data:` URL too), or nested lists of integers
             0 to 255 of shape [H,W] (one channel), [H,W,C] or [C,H,W].
-        shape: (C, H, W) of the model. Files of another size are resized (bilinear) and turned to grey or RGB;
-            nested lists must fit.
+        shape: (C, H, W) of the model. Files are turned as their EXIF orientation says, laid over black where they
+            are transparent, cut to 8 bits, made grey or RGB and resized (bilinear), as in training; nested lists
+            must fit.
         field: the request field, for messages.
         max_pixels: larger files are refused before they are decoded.
 
@@ -58,19 +60,28 @@ def _decode(raw: bytes, shape: tuple[int, int, int], field: str, max_pixels: int
                 raise TooLarge(
                     f"{field} has {image.width} x {image.height} pixels; at most {max_pixels} are allowed", field=field
                 )
-            image.load()
-            fitted: Image.Image = image
-            if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip instead of scale
-                fitted = Image.fromarray((np.asarray(image, np.uint32) >> 8).astype(np.uint8))
-            fitted = fitted.convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        # Pillow's "cannot identify image file <_io.BytesIO ...>" tells a caller nothing.
-        reason = "it is no PNG or JPEG file" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise InvalidInput(f"{field} ({len(raw)} bytes) cannot be decoded: {reason}", field=field) from None
+            fitted = _flat(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
+    except TooLarge:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit, also by the header
+        raise TooLarge(f"{field} has more than the {max_pixels} pixels that are allowed", field=field) from None
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything; its words are for programmers
+        damage = "no PNG or JPEG file" if isinstance(error, UnidentifiedImageError) else "a damaged PNG or JPEG file"
+        raise InvalidInput(f"{field} ({len(raw)} bytes) is {damage}", field=field) from None
     if fitted.size != (width, height):
         fitted = fitted.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(fitted, np.uint8)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    """The image with 8 bits a channel and without transparency."""
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip instead of scale
+        return Image.fromarray((np.asarray(image, np.uint32) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+    return image
 
 
 def _nested(value: list[object], shape: tuple[int, int, int], field: str) -> np.ndarray:
@@ -82,8 +93,8 @@ def _nested(value: list[object], shape: tuple[int, int, int], field: str) -> np.
         raise InvalidInput(
             f"{field} is ragged: its rows differ in length; send {allowed} integers", field=field
         ) from None
-    if array.dtype.kind not in "iuf":
-        raise InvalidInput(f"{field} holds values that are not numbers; send {allowed} integers 0 to 255", field=field)
+    if array.dtype.kind not in "iuf" or _holds_booleans(value, array.ndim):
+        raise InvalidInput(f"{field} holds values that are not integers 0 to 255; send {allowed}", field=field)
     if array.shape == (height, width, channels) and array.shape != shape:
         array = array.transpose(2, 0, 1)
     elif array.shape == (height, width) and channels == 1:
@@ -96,8 +107,17 @@ def _nested(value: list[object], shape: tuple[int, int, int], field: str) -> np.
     return array.astype(np.uint8)
 
 
+def _holds_booleans(value: list[object], depth: int) -> bool:
+    """Whether `true` stands among numbers, which NumPy takes for 1."""
+    values: Iterable[object] = value
+    for _ in range(depth - 1):
+        values = chain.from_iterable(values)  # type: ignore[arg-type]  # NumPy found `depth` levels of lists
+    return bool in set(map(type, values))
+
+
 def _kind(value: object) -> str:
-    return "null" if value is None else f"a JSON {type(value).__name__}"
+    kinds = {bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
+    return kinds.get(type(value), "null")
 
 
 def png(image: np.ndarray) -> bytes:

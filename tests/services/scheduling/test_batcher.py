@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -42,8 +43,7 @@ class Square:
 
     async def held(self) -> None:
         """Until a batch is inside."""
-        while not self.entered.is_set():
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(self.entered.wait, 30)
 
 
 @pytest.fixture
@@ -230,8 +230,7 @@ async def test_a_caller_that_leaves_while_its_poison_is_isolated_harms_nobody() 
 
     async with running(run) as batcher:
         culprit = ask(batcher, 13)
-        while not isolating.is_set():
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(isolating.wait, 30)
         culprit.cancel()
         await asyncio.gather(culprit, return_exceptions=True)
         gone.set()
@@ -270,7 +269,7 @@ async def test_a_full_queue_refuses_and_its_accounting_returns_to_zero(square: S
     assert caught.value.status == 429
     assert caught.value.retry_after is not None
     assert caught.value.retry_after >= 1
-    assert sorted(sum(square.batches, [])) == [1, 2, 3, 4, 5, 6]
+    assert sorted(chain.from_iterable(square.batches)) == [1, 2, 3, 4, 5, 6]
 
 
 async def test_an_empty_queue_takes_a_request_that_is_larger_than_the_queue(square: Square) -> None:
