@@ -36,8 +36,9 @@ class MemoryTier:
     async def put(self, values: Mapping[str, bytes]) -> None:
         for key, value in values.items():
             self._drop(key)
-            self._values[key] = value
-            self._held += len(key) + len(value) + OVERHEAD
+            if _cost(key, value) <= self._limit:  # else it would push out everything, and then itself
+                self._values[key] = value
+                self._held += _cost(key, value)
         while self._held > self._limit:
             self._drop(next(iter(self._values)))
         metrics.CACHE_BYTES.set(self._held)
@@ -45,12 +46,16 @@ class MemoryTier:
     async def delete(self, keys: Sequence[str]) -> None:
         for key in keys:
             self._drop(key)
+        metrics.CACHE_BYTES.set(self._held)
 
     async def close(self) -> None:
-        self._values.clear()
-        self._held = 0
+        await self.delete(list(self._values))
 
     def _drop(self, key: str) -> None:
         value = self._values.pop(key, None)
         if value is not None:
-            self._held -= len(key) + len(value) + OVERHEAD
+            self._held -= _cost(key, value)
+
+
+def _cost(key: str, value: bytes) -> int:
+    return len(key) + len(value) + OVERHEAD

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as StaleConnection
@@ -47,14 +47,17 @@ class RedisTier:
         self._ttl_ms = 1000 * ttl_seconds
         self._quiet_until = 0.0
         self._failing = False
-        self._redis = Redis.from_url(
+        # Blocking: a request beyond `max_connections` waits its turn, where the default pool would raise.
+        pool = BlockingConnectionPool.from_url(
             url,
             protocol=3,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 0),
             max_connections=32,
+            timeout=timeout_seconds,
         )
+        self._redis = Redis.from_pool(pool)
 
     async def get(self, keys: Sequence[str]) -> list[bytes | None]:
         """One MGET.

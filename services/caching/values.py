@@ -7,6 +7,7 @@ each array), then the arrays' bytes in C order.
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Mapping
 
@@ -39,13 +40,18 @@ def decode(value: bytes) -> dict[str, np.ndarray]:
     body = memoryview(value)[8:]
     if value[:4] != MAGIC or zlib.crc32(body).to_bytes(4, "little") != value[4:8]:
         raise CorruptValue("magic or checksum does not match")
-    # The checksum held, so what follows is what `encode` wrote.
+    try:
+        return _arrays(body)
+    except Exception as error:  # the checksum held, so `encode` did not write it; JSON and numpy raise many types
+        raise CorruptValue(f"not a value: {error}") from None
+
+
+def _arrays(body: memoryview) -> dict[str, np.ndarray]:
     start = 4 + int.from_bytes(body[:4], "little")
     arrays = {}
     for name, dtype, shape in json.loads(bytes(body[4:start])):
-        if dtype not in DTYPES:
-            raise CorruptValue(f"dtype {dtype}")
-        count = int(np.prod(shape, dtype=np.int64))
-        arrays[name] = np.frombuffer(body, dtype, count, start).reshape(shape)
+        if dtype not in DTYPES or min(shape, default=0) < 0:
+            raise CorruptValue(f"{name}: dtype {dtype}, shape {shape}")
+        arrays[name] = np.frombuffer(body, dtype, math.prod(shape), start).reshape(shape)
         start += arrays[name].nbytes
     return arrays
