@@ -29,6 +29,13 @@ class DuetError(Exception):
         self.retry_after = retry_after
 
 
+class Unexpected(DuetError):
+    """Anything that is not in this catalogue: the caller learns nothing of it, the log everything."""
+
+    def __init__(self) -> None:
+        super().__init__("an unexpected error occurred; the server's log has it")
+
+
 class MalformedRequest(DuetError):
     status, slug, title = 400, "malformed-request", "The request cannot be parsed"
 
@@ -43,6 +50,10 @@ class UnknownModel(DuetError):
 
 class MethodNotAllowed(DuetError):
     status, slug, title = 405, "method-not-allowed", "Method not allowed on this route"
+
+    def __init__(self, detail: str, *, allowed: str) -> None:
+        super().__init__(detail)
+        self.allowed = allowed
 
 
 class TooLarge(DuetError):

@@ -7,6 +7,7 @@ reach BentoML: unknown paths (which would become metric labels) and BentoML's pi
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 import uuid
@@ -17,9 +18,19 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.dataplane import DataPlane
-from services.errors import DuetError, MethodNotAllowed, NotReady, TooLarge, UnknownRoute, UnsupportedMedia
+from services.errors import (
+    DuetError,
+    MethodNotAllowed,
+    NotReady,
+    TooLarge,
+    Unexpected,
+    UnknownRoute,
+    UnsupportedMedia,
+)
 from services.protocol.problems import problem
 from services.telemetry import metrics
+
+log = logging.getLogger("duet.guard")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 PAGES = frozenset({"/", "/docs.json", "/schema.json"})  # BentoML's own
@@ -49,7 +60,7 @@ class Guard:
         given = headers.get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         route = self._label(scope["path"])
-        status = 500
+        status = 0  # until an answer starts
         begin = time.perf_counter()
 
         async def named_send(message: Message) -> None:
@@ -67,12 +78,17 @@ class Guard:
                 await answer(scope, receive, named_send)
             else:
                 await self._app(scope, _bounded(receive, headers, self._plane.settings.body_bytes), named_send)
-        except DuetError as error:
-            metrics.REJECTIONS.labels(route, error.slug).inc()
-            await problem(error)(scope, receive, named_send)
+        except Exception as error:
+            if status:
+                raise  # too late for another answer: the server below closes the connection
+            known = error if isinstance(error, DuetError) else Unexpected()
+            if known is not error:
+                log.exception("%s failed", route)
+            metrics.REJECTIONS.labels(route, known.slug).inc()
+            await problem(known)(scope, receive, named_send)
         finally:
             in_flight.dec()
-            metrics.REQUEST_SECONDS.labels(route, str(status)).observe(time.perf_counter() - begin)
+            metrics.REQUEST_SECONDS.labels(route, str(status or 500)).observe(time.perf_counter() - begin)
 
     def _label(self, path: str) -> str:
         if path in self._routes or path in PROBES or path in PAGES:
@@ -88,10 +104,12 @@ class Guard:
         path, method = scope["path"], scope["method"]
         if headers.get("content-type", "").partition(";")[0].strip().lower() == "application/vnd.bentoml+pickle":
             raise UnsupportedMedia("pickle is never read here; send application/json", field="Content-Type")
-        if path in self._routes:
-            if method != "POST":
-                raise MethodNotAllowed(f"{method} {path}: this route takes POST")
-            return None
+        if self._label(path) == "unknown":
+            raise UnknownRoute(f"{path[:100]}: there is {', '.join(sorted(self._routes | PROBES))}")
+        allowed = ("POST",) if path in self._routes else ("GET", "HEAD")
+        if method not in allowed:
+            methods = ", ".join(allowed)
+            raise MethodNotAllowed(f"{method[:20]} {path[:100]}: this route takes {methods}", allowed=methods)
         if path in ("/livez", "/healthz"):
             return Response("alive\n", media_type="text/plain")
         if path == "/readyz":
@@ -99,9 +117,7 @@ class Guard:
         if path == "/metrics":
             text, content_type = metrics.exposition()
             return Response(text, headers={"Content-Type": content_type})
-        if path in PAGES or path.startswith(ASSETS):
-            return None
-        raise UnknownRoute(f"{path[:100]}: there is {', '.join(sorted(self._routes | PROBES))}")
+        return None
 
     def _readiness(self) -> Response:
         if not self._plane.ready:
@@ -113,7 +129,7 @@ class Guard:
 def _bounded(receive: Receive, headers: Headers, limit: int) -> Receive:
     """Count the body while it is read: Content-Length may be absent or a lie."""
     declared = headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > limit:
+    if declared.isdecimal() and int(declared) > limit:
         raise TooLarge(f"the body has {declared} bytes; at most {limit} are allowed", field="body")
     read = 0
 

@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from services.dataplane import DataPlane
-from services.errors import DuetError, InvalidInput, MalformedRequest, TooLarge, UnsupportedMedia
+from services.errors import DuetError, InvalidInput, MalformedRequest, TooLarge, Unexpected, UnsupportedMedia
 from services.protocol.headers import call_from_headers
 from services.protocol.problems import problem
 from services.telemetry import metrics
@@ -81,8 +81,8 @@ async def _respond(plane: DataPlane, path: str, schema: type[Q], handler: Handle
         return problem(MalformedRequest("the client left before its request was read"))
     except Exception:
         log.exception("%s failed", path)
-        metrics.REJECTIONS.labels(path, DuetError.slug).inc()
-        return problem(DuetError("an unexpected error occurred; the server's log has it"))
+        metrics.REJECTIONS.labels(path, Unexpected.slug).inc()
+        return problem(Unexpected())
     for stage, seconds in call.seconds.items():
         metrics.STAGE_SECONDS.labels(path, stage).observe(seconds)
     response.headers["X-Cache"] = call.cache_status
@@ -108,14 +108,18 @@ async def _parse(request: Request, schema: type[Q], max_items: int) -> Q:
         return schema.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or None
+        # Beside the name and indices there are tags of a union's members, which are no fields of the caller's.
+        name, indices = first["loc"][:1], [part for part in first["loc"][1:] if isinstance(part, int)]
+        field = "".join([str(name[0])[:60], *(f"[{index}]" for index in indices)]) if name else None
         came = "" if first["type"] in ("missing", "value_error") else f"; came {_short(first['input'])}"
         where = f"{field}: " if field else ""
         raise InvalidInput(f"{where}{first['msg'].removeprefix('Value error, ')}{came}", field=field) from None
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    if isinstance(value, bytes | list | dict):  # may be as long as the body
+        return {bytes: "a file", list: "a list", dict: "an object"}[type(value)]
+    text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -125,7 +129,7 @@ def _object(body: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise MalformedRequest(f"the body is not JSON: {error}", field="body") from None
     if not isinstance(fields, dict):
-        raise MalformedRequest(f"the body is a JSON {type(fields).__name__}; send an object", field="body")
+        raise MalformedRequest("the body is JSON, but not an object; send one", field="body")
     return fields
 
 
@@ -134,7 +138,7 @@ async def _form(request: Request, schema: type[Q], max_items: int) -> dict[str, 
     lists = {name for name, info in schema.model_fields.items() if "list" in str(info.annotation)}
     try:
         form = await request.form(max_files=max_items + 1, max_fields=max_items + 16)
-    except (MultiPartException, HTTPException) as error:
+    except (MultiPartException, HTTPException, ValueError) as error:  # a charset such as "undefined" is a ValueError
         message = str(getattr(error, "message", "") or getattr(error, "detail", error))
         if message.startswith("Too many files"):
             raise TooLarge(f"images: more than {max_items} files in one request", field="images") from None

@@ -10,7 +10,7 @@ import math
 
 from starlette.responses import Response
 
-from services.errors import DuetError
+from services.errors import DuetError, MethodNotAllowed
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -24,6 +24,8 @@ def problem(error: DuetError) -> Response:
         "error": error.detail,
     }
     headers = {}
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = error.allowed  # RFC 9110, 15.5.6: a 405 must say it
     if error.field is not None:
         body["field"] = error.field
     if error.retry_after is not None:

@@ -28,7 +28,7 @@ Format = Annotated[
 
 
 class Request(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)  # "4" is text and true is no number
 
 
 class ClassifyRequest(Request):
