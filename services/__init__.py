@@ -1,0 +1,3 @@
+"""The serving side of Duet: torch-free."""
+
+__version__ = "0.1.0"

@@ -1,9 +1,10 @@
 """The micro-batcher of one model operation.
 
-A bounded queue with one owner task. A batch is whatever waits when the model is free, up to a limit: there is no
-artificial delay. Items are taken from the waiting requests in turn, so that a request with one item does not stand
-behind one with a thousand. Requests whose caller left or whose deadline passed are dropped before compute. Input was
-validated before it came here; should a batch fail all the same, its items run one by one: only the culprit errs.
+A bounded queue with one owner task. A batch is whatever waits when the model is free, up to a limit by items and by
+bytes: there is no artificial delay. Items are taken from the waiting requests in turn, so that a request with one item
+does not stand behind one with a thousand. A request that could not be answered before its deadline is refused at once;
+requests whose caller left or whose deadline passed are dropped before compute. Input was validated before it came here;
+should a batch fail all the same, its items run one by one: only the culprit errs.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Job:
     deadline: float | None
     future: asyncio.Future[Arrays]
     enqueued: float
+    timer: asyncio.TimerHandle | None = None
     taken: int = 0
     done: int = 0
     queue_seconds: float = 0.0
@@ -53,7 +55,13 @@ class Job:
             self.outputs[name][start : start + len(array)] = array
         self.done += len(next(iter(rows.values())))
         if self.done == self.count and not self.future.done():
-            self.future.set_result(self.outputs)
+            if self.deadline is not None and time.monotonic() >= self.deadline:
+                self.expire()
+            else:
+                self.future.set_result(self.outputs)
+
+    def expire(self) -> None:
+        self.fail(DeadlineExceeded("no answer was ready in time", field="X-Request-Timeout-Ms"))
 
     def fail(self, error: DuetError) -> None:
         if not self.future.done():  # the caller may have left meanwhile
@@ -73,19 +81,31 @@ class Batcher:
     """Batches one operation of one model.
 
     Args:
-        run: computes one batch; called in `executor`, one call at a time.
+        run: computes one batch, one call at a time.
         labels: model and operation, for metrics.
-        executor: where `run` runs, so that the event loop stays free.
+        executor: where `run` runs, so that the event loop stays free; None: on the event loop, for models so cheap
+            that handing a batch to a thread and back would cost more.
         batch_items: items a batch at most.
         queue_items: items that may wait.
+        batch_bytes: bytes of inputs a batch at most (but one item always goes).
+        item_seconds: compute time of an item as measured at warm-up; the running mean starts from it.
     """
 
     def __init__(
-        self, run: Run, labels: tuple[str, str], executor: Executor, *, batch_items: int, queue_items: int
+        self,
+        run: Run,
+        labels: tuple[str, str],
+        executor: Executor | None,
+        *,
+        batch_items: int,
+        queue_items: int,
+        batch_bytes: int = 2**31,
+        item_seconds: float = 0.0,
     ) -> None:
         self._run = run
         self._executor = executor
         self._batch_items = batch_items
+        self._batch_bytes = batch_bytes
         self._queue_items = queue_items
         self._jobs: deque[Job] = deque()
         self._batch: list[Slice] = []
@@ -95,7 +115,7 @@ class Batcher:
         self._model = labels[0]
         self._depth = metrics.QUEUE_ITEMS.labels(*labels)
         self._sizes = metrics.BATCH_ITEMS.labels(*labels)
-        self._item_seconds = 0.0
+        self._item_seconds = item_seconds
 
     async def start(self) -> None:
         self._owner = asyncio.create_task(self._work())
@@ -110,7 +130,7 @@ class Batcher:
         """Compute `inputs` (first axis: items); the answer is the job's `outputs`.
 
         Raises:
-            QueueFull: no room, with the seconds after which there should be.
+            QueueFull: no room, or no answer before the deadline, with the seconds after which there should be.
             DeadlineExceeded: the deadline passed first.
             InferenceFailed: the model failed on one of these items.
             NotReady: the batcher does not run, or stopped meanwhile.
@@ -120,22 +140,39 @@ class Batcher:
             raise ValueError("a batch needs at least one item")
         if self._owner is None or self._owner.done():
             raise NotReady(f"{self._model} is stopped", retry_after=1.0)
-        if self._waiting and self._waiting + count > self._queue_items:
-            raise QueueFull(
-                f"{self._waiting} items wait for {self._model} and the limit is {self._queue_items}",
-                retry_after=max(1.0, self._waiting * self._item_seconds),
-            )
+        now = time.monotonic()
+        self._admit(count, None if deadline is None else deadline - now)
         loop = asyncio.get_running_loop()
-        job = Job(inputs, count, deadline, loop.create_future(), time.monotonic())
+        job = Job(inputs, count, deadline, loop.create_future(), now)
+        if deadline is not None:
+            job.timer = loop.call_later(deadline - now, job.expire)
         self._jobs.append(job)
         self._add(count)
         self._wake.set()
-        timeout = None if deadline is None else deadline - time.monotonic()
         try:
-            await asyncio.wait_for(job.future, timeout)
-        except TimeoutError:
-            raise DeadlineExceeded("no answer was ready in time", field="X-Request-Timeout-Ms") from None
+            await job.future
+        finally:
+            if job.timer is not None:
+                job.timer.cancel()
         return job
+
+    def _admit(self, count: int, remaining: float | None) -> None:
+        """Refuse now what would be refused later, while the caller can still go elsewhere."""
+        if remaining is not None and remaining <= 0:
+            raise DeadlineExceeded("the deadline passed before the request was queued", field="X-Request-Timeout-Ms")
+        drain = self._waiting * self._item_seconds
+        if self._waiting and self._waiting + count > self._queue_items:
+            message = f"{self._waiting} items wait for {self._model} and the limit is {self._queue_items}"
+            raise QueueFull(message, retry_after=max(1.0, drain))
+        # Shares are fair: a small request does not wait for all that a large one queued, only for as much as its own.
+        ahead = min(self._waiting, (count + 1) * (len(self._jobs) + 1) + self._batch_items)
+        if remaining is not None and self._waiting and (ahead + count) * self._item_seconds > remaining:
+            raise QueueFull(
+                f"{self._waiting} items wait for {self._model}: about {1000 * drain:.0f} ms, "
+                f"but the deadline is in {1000 * remaining:.0f} ms",
+                retry_after=max(1.0, drain),
+                field="X-Request-Timeout-Ms",
+            )
 
     def _add(self, items: int) -> None:
         self._waiting += items
@@ -147,6 +184,8 @@ class Batcher:
                 self._batch = self._take()
                 if self._batch:
                     await self._compute(self._batch)
+                    if self._executor is None:
+                        await asyncio.sleep(0)  # let answers out and requests in between two batches
                 else:
                     self._wake.clear()
                     await self._wake.wait()
@@ -173,7 +212,11 @@ class Batcher:
     def _take(self) -> list[Slice]:
         """The next batch: an equal share of every waiting job, then what room is left, in order of arrival."""
         self._drop_dead()
-        room = self._batch_items
+        if not self._jobs:
+            return []
+        first = self._jobs[0]  # all items of an operation have one size, or nearly so
+        item_bytes = max(1, sum(array.nbytes for array in first.inputs.values()) // first.count)
+        room = max(1, min(self._batch_items, self._batch_bytes // item_bytes))
         sizes: dict[Job, int] = {}
         while room and self._jobs:
             share = max(1, room // len(self._jobs))
@@ -210,7 +253,10 @@ class Batcher:
             offset += size
 
     async def _infer(self, inputs: Arrays, size: int) -> Arrays:
-        outputs = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, inputs)
+        if self._executor is None:
+            outputs = self._run(inputs)
+        else:
+            outputs = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, inputs)
         if any(len(array) != size for array in outputs.values()):
             raise ValueError(f"the model answered {size} items with another number of them")
         return outputs
