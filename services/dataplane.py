@@ -5,10 +5,14 @@ Validation belongs to the protocols, which know the caller's field names; what r
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
+import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +22,7 @@ from services.caching.keys import item_keys
 from services.errors import NotReady, UnknownModel
 from services.inference import registry
 from services.inference.bundle import BundleError, Task, load
+from services.inference.cpus import cpu_limit
 from services.inference.model import Model, load_model
 from services.inference.registry import Entry
 from services.scheduling.batcher import Batcher
@@ -29,6 +34,9 @@ log = logging.getLogger("duet")
 
 M = TypeVar("M")
 WARM_BATCHES = (1, 2, 8)
+MEASURED_RUNS = 5
+INLINE_SECONDS = 0.001  # a thread hop costs about 0.1 ms, so a model under ten of them runs on the event loop ...
+INLINE_BATCH_SECONDS = 0.008  # ... in batches that do not hold up probes and new requests for longer than this
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,8 @@ class DataPlane:
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.tasks = tuple(tasks)
         self.settings = Settings()
-        self.problems: list[str] = ["starting"]
+        self.problems: list[str] = ["starting: models are being verified and warmed"]
+        self.draining = False
         self.entries: list[Entry] = []
         self._unresolved = ""
         try:
@@ -65,7 +74,12 @@ class DataPlane:
 
     @property
     def ready(self) -> bool:
-        return not self.problems
+        return not self.problems and not self.draining
+
+    @property
+    def served(self) -> list[Served]:
+        """The loaded models, by tag."""
+        return list(self._served.values())
 
     async def start(self) -> None:
         """Verify, load and warm every model; what goes wrong is logged and kept in `problems`, never raised.
@@ -78,42 +92,68 @@ class DataPlane:
                 problems.append(f"no {task} model in the store: run `duet train` or `duet models import`")
         self._cache = Cache.from_settings(self.settings)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="duet-compute")
+        loop = asyncio.get_running_loop()
         for entry in self.entries:
             try:
-                self._served[entry.tag] = await self._load(entry, self._executor)
+                model, costs = await loop.run_in_executor(self._executor, self._open, entry)
             except BundleError as error:
                 problems.append(str(error))
+            else:
+                self._served[entry.tag] = await self._serve(entry, model, costs, self._executor)
         for problem in problems:
             log.error("not ready: %s", problem)
+        # What is loaded by now stays for good: without it, a full collection has little to walk through.
+        gc.collect()
+        gc.freeze()
         self.problems = problems
         metrics.READY.set(self.ready)
 
-    async def _load(self, entry: Entry, executor: ThreadPoolExecutor) -> Served:
+    def drain(self) -> None:
+        """Turn unready, so that nobody sends more, and go on answering what comes all the same."""
+        self.draining = True
+        metrics.READY.set(0)
+
+    def _open(self, entry: Entry) -> tuple[Model, dict[str, float]]:
+        """Verify, load and warm one model; returns it with the seconds an item of each operation takes."""
         bundle = load(entry.path)
+        costs = {}
         try:
-            model = load_model(bundle, threads=self.settings.threads)
+            model = load_model(bundle, threads=self.settings.threads or cpu_limit())
             for operation in model.operations:
                 example = model.example(operation)
                 for size in WARM_BATCHES:
                     model.run(operation, {name: np.repeat(array, size, axis=0) for name, array in example.items()})
+                costs[operation] = min(_seconds(model, operation, example) for _ in range(MEASURED_RUNS))
+        except BundleError:
+            raise
         except KeyError as error:
-            raise BundleError(f"{bundle.path}: a {bundle.manifest.task} bundle needs {error}") from None
+            raise BundleError(f"{bundle.path}: a bundle for {bundle.manifest.task} needs {error}") from None
+        except Exception as error:  # ONNX Runtime raises many types, none of them public
+            raise BundleError(
+                f"{bundle.path}: a graph does not run on the inputs of {bundle.manifest.task}: {error}"
+            ) from error
+        return model, costs
+
+    async def _serve(self, entry: Entry, model: Model, costs: dict[str, float], executor: Executor) -> Served:
         batchers = {}
-        for operation in model.operations:
-
-            def run(inputs: Mapping[str, np.ndarray], operation: str = operation) -> dict[str, np.ndarray]:
-                return model.run(operation, inputs)
-
+        for operation, seconds in costs.items():
+            inline = seconds <= INLINE_SECONDS
+            limit = self.settings.batch_items
             batchers[operation] = Batcher(
-                run,
+                partial(model.run, operation),
                 (entry.name, operation),
-                executor,
-                batch_items=self.settings.batch_items,
+                None if inline else executor,
+                batch_items=max(1, min(limit, int(INLINE_BATCH_SECONDS / seconds))) if inline else limit,
                 queue_items=self.settings.queue_items,
+                batch_bytes=self.settings.batch_bytes,
+                item_seconds=seconds,
             )
             await batchers[operation].start()
-        metrics.MODEL_INFO.labels(entry.name, entry.version, bundle.digest, entry.task).set(1)
-        log.info("serving %s (%s), digest %s", entry.tag, entry.task, bundle.digest)
+            metrics.ITEM_SECONDS.labels(entry.name, operation).set(seconds)
+        digest = model.bundle.digest
+        metrics.MODEL_INFO.labels(entry.name, entry.version, digest, entry.task).set(1)
+        ways = ", ".join(f"{operation} {1e6 * seconds:.0f} µs" for operation, seconds in costs.items())
+        log.info("serving %s (%s), digest %s; an item takes: %s", entry.tag, entry.task, digest, ways)
         return Served(entry, model, batchers)
 
     async def stop(self) -> None:
@@ -193,3 +233,9 @@ class DataPlane:
         call.add("queue", job.queue_seconds)
         call.add("compute", job.compute_seconds)
         return job.outputs
+
+
+def _seconds(model: Model, operation: str, example: Mapping[str, np.ndarray]) -> float:
+    begin = time.perf_counter()
+    model.run(operation, example)
+    return time.perf_counter() - begin
