@@ -32,6 +32,8 @@ GAN = GANRecipe(
     GANConfig(latent_size=8, embedding=8, generator_channels=16, discriminator_channels=8),
     epochs=4,
     batch_size=32,
+    generator_learning_rate=1e-3,
+    discriminator_learning_rate=1e-3,
     augment=Affine(scale=0.05, shift=0.1),
     picture_every=2,
 )

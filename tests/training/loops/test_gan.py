@@ -15,12 +15,12 @@ def test_the_average_follows_the_weights() -> None:
     network = GANConfig().build_generator((1, 8, 8), 1)
     average = Average(network, 0.999)
     with torch.no_grad():
-        network.paint[-1].bias.fill_(1.0)
+        network.paint[0].weight.fill_(1.0)
     average.update(network)  # decay 1/10 at first
-    assert torch.allclose(average.network.paint[-1].bias, torch.tensor(0.9), atol=0.1)
+    assert torch.allclose(average.network.paint[0].weight, torch.tensor(0.9), atol=0.1)
     for _ in range(100):
         average.update(network)
-    assert torch.allclose(average.network.paint[-1].bias, torch.tensor(1.0), atol=1e-3)
+    assert torch.allclose(average.network.paint[0].weight, torch.tensor(1.0), atol=1e-3)
 
 
 def test_samples_come_near_the_data(digits: Dataset, fabric: Fabric, new_run: Callable[..., Run]) -> None:
