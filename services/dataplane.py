@@ -62,6 +62,7 @@ class DataPlane:
         self.settings = Settings()
         self.problems: list[str] = ["starting: models are being verified and warmed"]
         self.draining = False
+        self.loaded = False
         self.entries: list[Entry] = []
         self._unresolved = ""
         try:
@@ -81,11 +82,23 @@ class DataPlane:
         """The loaded models, by tag."""
         return list(self._served.values())
 
+    def check(self) -> None:
+        """Raise `NotReady`, with the reasons, unless every model is verified and warm."""
+        if self.problems:
+            raise NotReady("; ".join(self.problems), retry_after=1.0)
+
     async def start(self) -> None:
         """Verify, load and warm every model; what goes wrong is logged and kept in `problems`, never raised.
 
         A process that stays up and says why it is not ready helps more than one that crashes in a loop.
         """
+        try:
+            await self._start()
+        except Exception as error:
+            log.exception("start-up failed")
+            self.problems = [f"start-up failed: {type(error).__name__}: {error}"]
+
+    async def _start(self) -> None:
         problems = [self._unresolved] if self._unresolved else []
         for task in self.tasks:
             if not self._unresolved and not any(entry.task == task for entry in self.entries):
@@ -106,6 +119,7 @@ class DataPlane:
         gc.collect()
         gc.freeze()
         self.problems = problems
+        self.loaded = True
         metrics.READY.set(self.ready)
 
     def drain(self) -> None:
@@ -172,8 +186,7 @@ class DataPlane:
             NotReady: models are not loaded, or did not verify.
             UnknownModel: no such model; the message lists those there are.
         """
-        if self.problems:
-            raise NotReady("; ".join(self.problems), retry_after=1.0)
+        self.check()
         fitting = {
             tag: served.model
             for tag, served in self._served.items()
@@ -229,7 +242,7 @@ class DataPlane:
         return next(served for served in self._served.values() if served.model is model).batchers[operation]
 
     async def _compute(self, batcher: Batcher, inputs: dict[str, np.ndarray], call: Call) -> dict[str, np.ndarray]:
-        job = await batcher.submit(inputs, deadline=call.deadline)
+        job = await batcher.submit(inputs, deadline=call.deadline, gone=call.gone)
         call.add("queue", job.queue_seconds)
         call.add("compute", job.compute_seconds)
         return job.outputs

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="DUET_", frozen=True)
+    # An error that quoted its input would quote a password.
+    model_config = SettingsConfigDict(env_prefix="DUET_", frozen=True, hide_input_in_errors=True)
 
     models: str = Field(
         default="",
@@ -41,4 +42,23 @@ class Settings(BaseSettings):
         default=1024, ge=1, description="Items that may wait for one model before answers are 429."
     )
     batch_items: int = Field(default=64, ge=1, description="Items that one call of a model computes, at most.")
-    threads: int = Field(default=1, ge=1, description="Threads that ONNX Runtime uses for one call of a model.")
+    batch_bytes: int = Field(
+        default=16 * 2**20, ge=1, description="Bytes of inputs that one call of a model computes, at most."
+    )
+    threads: int = Field(
+        default=0, ge=0, description="Threads of one call of a model; 0: the CPU limit of the container."
+    )
+    fast_lane: bool = Field(
+        default=True,
+        description="Answer outside BentoML's own layers (timer, spans), several times faster; false: inside them.",
+    )
+    drain_seconds: float = Field(
+        default=5.0, ge=0, description="Seconds between SIGTERM, when /readyz turns to 503, and the end of accepting."
+    )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _has_a_scheme(cls, url: SecretStr) -> SecretStr:
+        if url.get_secret_value() and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must be empty or begin with redis://, rediss:// or unix://")
+        return url

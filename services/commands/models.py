@@ -35,14 +35,18 @@ def explained() -> Iterator[None]:
 def list_models() -> None:
     """Every bundle in the store, newest first."""
     table = Table("model", "version", "task", "dataset", "recipe", "bytes")
-    for entry in registry.entries():
+    with explained():
+        entries = registry.entries()
+    for entry in entries:
         try:
             manifest = load(entry.path).manifest
         except BundleError:
             table.add_row(entry.name, entry.version, entry.task, "[red]does not verify[/]", "", "")
             continue
         size = sum(file.bytes for name, file in manifest.files.items() if name.endswith(".onnx"))
-        table.add_row(entry.name, entry.version, entry.task, manifest.dataset.name, manifest.recipe, f"{size:,}")
+        table.add_row(
+            entry.name, entry.version, entry.task, escape(manifest.dataset.name), escape(manifest.recipe), f"{size:,}"
+        )
     if table.row_count:
         out.print(table)
     else:
@@ -57,11 +61,17 @@ def show(model: Model) -> None:
     manifest = bundle.manifest
     out.print(f"[bold]{bundle.name}:{bundle.version}[/]  {manifest.task}", highlight=False)
     splits = ", ".join(f"{count:,} {name}" for name, count in manifest.dataset.splits.items())
-    out.print(f"data      {manifest.dataset.name} ({splits}), digest {manifest.dataset.digest[:12]}", highlight=False)
-    out.print(f"recipe    {manifest.recipe}, network {manifest.network}, seed {manifest.seed}", highlight=False)
+    out.print(
+        f"data      {escape(manifest.dataset.name)} ({escape(splits)}), digest {manifest.dataset.digest[:12]}",
+        highlight=False,
+    )
+    out.print(
+        f"recipe    {escape(manifest.recipe)}, network {escape(manifest.network)}, seed {manifest.seed}",
+        highlight=False,
+    )
     out.print(f"images    {' x '.join(map(str, manifest.image.shape))} (C x H x W), uint8", highlight=False)
     out.print(f"digest    {bundle.digest}", highlight=False, soft_wrap=True)
-    out.print(f"path      {bundle.path}", highlight=False, soft_wrap=True)
+    out.print(f"path      {escape(str(bundle.path))}", highlight=False, soft_wrap=True)
     graphs = Table("graph", "inputs", "outputs", "bytes", "parity", "bound")
     for name, graph in manifest.graphs.items():
         graphs.add_row(
@@ -75,7 +85,7 @@ def show(model: Model) -> None:
     metrics = Table("metric", "value", "gate")
     gates = {gate.metric: f"{gate.direction} {gate.bound:g}" for gate in manifest.gates}
     for name, value in manifest.metrics.items():
-        metrics.add_row(name, f"{value:.6g}", gates.get(name, ""))
+        metrics.add_row(escape(name), f"{value:.6g}", gates.get(name, ""))
     out.print(graphs, metrics)
 
 
@@ -112,7 +122,7 @@ def export(
     with explained():
         if not archive.name.endswith(".tar.gz"):
             raise BundleError(f"{archive}: the archive's name must end in .tar.gz")
-        out.print(f"wrote {registry.export_archive(model, archive)}", highlight=False, soft_wrap=True)
+        out.print(f"wrote {escape(str(registry.export_archive(model, archive)))}", highlight=False, soft_wrap=True)
 
 
 @app.command("import")

@@ -42,10 +42,10 @@ def predict(
         if as_json:
             typer.echo(json.dumps({"file": str(file), **answer}))
         elif task is Task.classify:
-            table.add_row(str(file), answer["label"], f"{answer['probability']:.4f}")
+            table.add_row(escape(str(file)), escape(answer["label"]), f"{answer['probability']:.4f}")
         else:
             verdict = "[red]anomalous[/]" if answer["anomalous"] else "normal"
-            table.add_row(str(file), f"{answer['p_value']:.4f}", verdict)
+            table.add_row(escape(str(file)), f"{answer['p_value']:.4f}", verdict)
     if not as_json:
         Console().print(table)
 
@@ -65,7 +65,7 @@ def _ask(files: list[Path], url: str, model: str | None) -> Iterator[tuple[Path,
             parts = [("images", (file.name, file.read_bytes())) for file in batch]
             try:
                 response = client.post(url, files=parts, data={"model": model} if model else {})
-            except httpx.TransportError as error:
+            except (httpx.TransportError, httpx.InvalidURL) as error:
                 _stop(f"{url}: {error}; is the service running? `duet serve` starts one")
             if response.is_error:
                 _stop(f"{url}: {response.status_code}: {_detail(response)}")

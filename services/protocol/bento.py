@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import signal
+import threading
 from typing import Any
 
 import bentoml
 
 from services.dataplane import DataPlane
-from services.protocol.guard import Guard
+from services.protocol.guard import Lane
 from services.settings import Settings
 from services.telemetry import logs
+
+log = logging.getLogger("duet")
 
 # BentoML keeps every request's timer and context for this long, so it must stay short; the deadline proper is ours.
 TIMEOUT_SECONDS = Settings().request_timeout_ms / 1000 + 1
@@ -30,16 +36,40 @@ class Lifecycle:
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start_plane(self) -> None:
+        """Load in the background: until then probes and callers get a 503 that says so, not an open end."""
         logs.configure()
-        await self.plane.start()
+        self._starting = asyncio.create_task(self.plane.start())
+        _drain_on_sigterm(self.plane)
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def stop_plane(self) -> None:
+        self._starting.cancel()
+        await asyncio.gather(self._starting, return_exceptions=True)
         await self.plane.stop()
+
+
+def _drain_on_sigterm(plane: DataPlane) -> None:
+    """Put a grace period before the server's own SIGTERM handler, which stops accepting at once.
+
+    In it /readyz says 503, so that the load balancer stops sending, while whatever still comes is answered.
+    """
+    if threading.current_thread() is not threading.main_thread():  # a test's client; signals are not ours there
+        return
+    loop = asyncio.get_running_loop()
+    stop = signal.getsignal(signal.SIGTERM)
+
+    def begin() -> None:
+        seconds = 0.0 if plane.draining else plane.settings.drain_seconds  # a second SIGTERM means now
+        log.info("SIGTERM: not ready from now on, accepting for %g s more", seconds)
+        plane.drain()
+        if callable(stop):
+            loop.call_later(seconds, stop, signal.SIGTERM, None)
+
+    signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(begin))
 
 
 def outfit(service: Any, plane: DataPlane) -> None:
     """Put the guard around a service and record its models, so that a bento of it packs them."""
     service.models.extend(bentoml.models.BentoModel(entry.tag) for entry in plane.entries)
     routes = {method.route for method in service.apis.values()}
-    service.add_asgi_middleware(Guard, plane=plane, routes=routes)
+    service.add_asgi_middleware(Lane, plane=plane, routes=routes, name=service.name)

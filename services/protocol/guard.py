@@ -1,19 +1,23 @@
-"""Pure ASGI middleware around everything BentoML serves.
+"""The fast lane: pure ASGI around everything BentoML serves.
 
-It names the request, counts its body, measures it, answers the probes and the metrics page, and refuses what must not
-reach BentoML: unknown paths (which would become metric labels) and BentoML's pickle media type (which runs code).
+It names the request, counts its body, measures it, answers the probes and the metrics page, drives both protocols, and
+refuses what must not reach BentoML: unknown paths (which would become metric labels) and BentoML's pickle media type
+(which runs code). What is left for BentoML is its own pages, and the native routes where the lane is switched off.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Collection
 
-from starlette.datastructures import Headers, MutableHeaders
+from prometheus_client import Histogram
+from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,57 +31,103 @@ from services.errors import (
     UnknownRoute,
     UnsupportedMedia,
 )
+from services.protocol.answer import Answer
+from services.protocol.headers import call_from_headers, client_left
+from services.protocol.native import RESPONDERS
 from services.protocol.problems import problem
+from services.protocol.v2.routes import V2
 from services.telemetry import metrics
+from services.telemetry.call import Call
 
 log = logging.getLogger("duet.guard")
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 PAGES = frozenset({"/", "/docs.json", "/schema.json"})  # BentoML's own
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 ASSETS = ("/static_content/", "/assets/")
+PICKLE = b"application/vnd.bentoml+pickle"
+V2_WISHES = (b"cache-control", b"x-request-timeout-ms")
+
+
+class Lane:
+    """Puts a guard around a service: outside BentoML's layers where it can, inside them where it cannot.
+
+    Starlette builds its layers before the lifespan event and sends that event through all of them with itself in
+    `scope["app"]`. That is the moment to wrap the whole stack, so that no request of ours enters BentoML's timer
+    (which keeps every request alive for the timeout), spans and contexts.
+    """
+
+    def __init__(self, app: ASGIApp, plane: DataPlane, routes: Collection[str], name: str) -> None:
+        self._app = app
+        self._plane = plane
+        self._guard = Guard(app, plane, routes, name)
+        self._hoisted = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" and self._plane.settings.fast_lane:
+            self._hoist(scope)
+        await (self._app if self._hoisted else self._guard)(scope, receive, send)
+
+    def _hoist(self, scope: Scope) -> None:
+        stack = getattr(scope.get("app"), "middleware_stack", None)
+        if stack is None:
+            log.warning("this Starlette shows no middleware_stack: the fast lane runs inside BentoML's layers, slower")
+            return
+        self._guard.app = stack
+        scope["app"].middleware_stack = self._guard
+        self._hoisted = True
 
 
 class Guard:
-    """The outermost layer of Duet's own.
+    """Answers what is Duet's, and hands on what is BentoML's.
 
     Args:
         app: the rest of the service.
-        plane: says whether the service is ready, and holds the settings.
+        plane: the models, whether they are ready, and the settings.
         routes: the paths of the native protocol, all POST.
+        name: the service's name.
     """
 
-    def __init__(self, app: ASGIApp, plane: DataPlane, routes: Collection[str]) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, plane: DataPlane, routes: Collection[str], name: str) -> None:
+        self.app = app
         self._plane = plane
         self._routes = frozenset(routes)
+        self._v2 = V2(plane, name)
+        # Unique over replicas by the random part, over requests by the count; a UUID a request costs ten times more.
+        self._ids = (b"%s-%x" % (secrets.token_hex(6).encode(), n) for n in itertools.count())
+        self._seconds: dict[tuple[str, int], Histogram] = {}
+        self._stages: dict[tuple[str, str], Histogram] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        route = self._label(scope["path"])
-        status = 0  # until an answer starts
         begin = time.perf_counter()
+        path: str = scope["path"]
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        given = headers.get(b"x-request-id")
+        request_id = given if given is not None and REQUEST_ID.fullmatch(given) else next(self._ids)
+        route = self._label(path)
+        status = 0  # until an answer starts
+        draining = self._plane.draining
 
         async def named_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                if draining:  # the next request of this client should go to another replica
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         in_flight = metrics.IN_FLIGHT.labels(route)
         in_flight.inc()
         try:
-            answer = self._answer(scope, headers)
+            answer = await self._answer(scope, route, headers, receive)
             if answer is not None:
                 await answer(scope, receive, named_send)
             else:
-                await self._app(scope, _bounded(receive, headers, self._plane.settings.body_bytes), named_send)
+                await self.app(scope, self._bounded(receive, headers), named_send)
         except Exception as error:
             if status:
                 raise  # too late for another answer: the server below closes the connection
@@ -88,57 +138,92 @@ class Guard:
             await problem(known)(scope, receive, named_send)
         finally:
             in_flight.dec()
-            metrics.REQUEST_SECONDS.labels(route, str(status or 500)).observe(time.perf_counter() - begin)
+            self._observe(route, status or 500, time.perf_counter() - begin)
+
+    def _observe(self, route: str, status: int, seconds: float) -> None:
+        series = self._seconds.get((route, status))
+        if series is None:
+            series = self._seconds[route, status] = metrics.REQUEST_SECONDS.labels(route, str(status))
+        series.observe(seconds)
 
     def _label(self, path: str) -> str:
+        if path.startswith("/v2") and path[3:4] in ("", "/"):
+            return self._v2.label(path)
         if path in self._routes or path in PROBES or path in PAGES:
             return path
         return "page" if path.startswith(ASSETS) else "unknown"
 
-    def _answer(self, scope: Scope, headers: Headers) -> Response | None:
-        """What needs no model; None where the service has to answer.
+    async def _answer(
+        self, scope: Scope, route: str, headers: dict[bytes, bytes], receive: Receive
+    ) -> Response | Answer | None:
+        """The answer; None where BentoML has to give it.
 
         Raises:
             DuetError: the request is refused.
         """
         path, method = scope["path"], scope["method"]
-        if headers.get("content-type", "").partition(";")[0].strip().lower() == "application/vnd.bentoml+pickle":
+        if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == PICKLE:
             raise UnsupportedMedia("pickle is never read here; send application/json", field="Content-Type")
-        if self._label(path) == "unknown":
-            raise UnknownRoute(f"{path[:100]}: there is {', '.join(sorted(self._routes | PROBES))}")
+        if route.startswith("/v2"):
+            return await self._answer_v2(method, path, route, headers, receive)
+        if route == "unknown":
+            raise UnknownRoute(f"{path[:100]}: there is {', '.join(sorted(self._routes | PROBES))} and /v2")
         allowed = ("POST",) if path in self._routes else ("GET", "HEAD")
         if method not in allowed:
             methods = ", ".join(allowed)
             raise MethodNotAllowed(f"{method[:20]} {path[:100]}: this route takes {methods}", allowed=methods)
-        if path in ("/livez", "/healthz"):
-            return Response("alive\n", media_type="text/plain")
-        if path == "/readyz":
-            return self._readiness()
+        if path in self._routes:
+            if not self._plane.settings.fast_lane:
+                return None
+            bounded = self._bounded(receive, headers)
+            return await RESPONDERS[path](self._plane, Request(scope, bounded), client_left(receive))
+        return self._probe(path) if path in PROBES else None
+
+    async def _answer_v2(
+        self, method: str, path: str, route: str, headers: dict[bytes, bytes], receive: Receive
+    ) -> Answer:
+        settings = self._plane.settings
+        if any(wish in headers for wish in V2_WISHES):
+            call = call_from_headers(Headers(raw=list(headers.items())), settings)
+        else:
+            call = Call(deadline=time.monotonic() + settings.request_timeout_ms / 1000)
+        call.gone = client_left(receive)
+        answer = await self._v2.answer(method, path, headers, self._bounded(receive, headers), call)
+        for stage, seconds in call.seconds.items():
+            series = self._stages.get((route, stage))
+            if series is None:
+                series = self._stages[route, stage] = metrics.STAGE_SECONDS.labels(route, stage)
+            series.observe(seconds)
+        answer.headers.append((b"server-timing", call.server_timing.encode()))
+        answer.headers.append((b"x-cache", call.cache_status.encode()))
+        return answer
+
+    def _probe(self, path: str) -> Response:
         if path == "/metrics":
             text, content_type = metrics.exposition()
             return Response(text, headers={"Content-Type": content_type})
-        return None
-
-    def _readiness(self) -> Response:
-        if not self._plane.ready:
-            raise NotReady("; ".join(self._plane.problems), retry_after=1.0)
+        if path != "/readyz":
+            return Response("alive\n", media_type="text/plain")
+        self._plane.check()
+        if self._plane.draining:
+            raise NotReady("draining: this replica is about to stop", retry_after=1.0)
         body = {"ready": True, "models": [entry.tag for entry in self._plane.entries]}
         return Response(json.dumps(body), media_type="application/json")
 
+    def _bounded(self, receive: Receive, headers: dict[bytes, bytes]) -> Receive:
+        """Count the body while it is read: Content-Length may be absent or a lie."""
+        limit = self._plane.settings.body_bytes
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > limit:
+            raise TooLarge(f"the body has {declared.decode()} bytes; at most {limit} are allowed", field="body")
+        read = 0
 
-def _bounded(receive: Receive, headers: Headers, limit: int) -> Receive:
-    """Count the body while it is read: Content-Length may be absent or a lie."""
-    declared = headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > limit:
-        raise TooLarge(f"the body has {declared} bytes; at most {limit} are allowed", field="body")
-    read = 0
+        async def counted() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > limit:
+                raise TooLarge(f"the body has more than {limit} bytes", field="body")
+            return message
 
-    async def counted() -> Message:
-        nonlocal read
-        message = await receive()
-        read += len(message.get("body", b""))
-        if read > limit:
-            raise TooLarge(f"the body has more than {limit} bytes", field="body")
-        return message
-
-    return counted
+        return counted

@@ -1,10 +1,13 @@
-"""Request headers that every protocol understands: the deadline and the cache wishes."""
+"""What every protocol reads of a request beside its body: deadline, cache wishes, and whether the client is there."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from starlette.types import Receive
 
 from services.errors import InvalidInput
 from services.settings import Settings
@@ -34,3 +37,13 @@ def call_from_headers(headers: Mapping[str, str], settings: Settings) -> Call:
         read_cache=directives.isdisjoint({"no-cache", "no-store"}),
         write_cache="no-store" not in directives,
     )
+
+
+def client_left(receive: Receive) -> Callable[[], bool] | None:
+    """A cheap question whether the client has hung up; None where this server cannot tell.
+
+    ASGI tells by a message that somebody has to wait for, a task a request. uvicorn's `receive` is a method of the
+    object that knows, so it can be asked instead, just before compute.
+    """
+    cycle: Any = getattr(receive, "__self__", None)
+    return (lambda: cycle.disconnected) if hasattr(cycle, "disconnected") else None

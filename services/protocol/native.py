@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar, get_type_hints
 
 import bentoml
@@ -33,6 +34,10 @@ Q = TypeVar("Q", bound=BaseModel)
 Handler = Callable[[DataPlane, Q, Call], Awaitable[BaseModel | Response]]
 
 
+Responder = Callable[[DataPlane, Request, Callable[[], bool] | None], Awaitable[Response]]
+RESPONDERS: dict[str, Responder] = {}  # by path: one schema and one handler, whichever way in
+
+
 class Input(IODescriptor):  # type: ignore[misc]  # BentoML is untyped
     """A request schema that leaves parsing to `route`."""
 
@@ -55,20 +60,24 @@ def route(path: str, handler: Handler[Q], answer: type[BaseModel]) -> Any:
     The handler's annotation of `request` is the request's schema, its docstring the route's description.
     """
     schema: type[Q] = get_type_hints(handler)["request"]
+    RESPONDERS[path] = partial(_respond, path, schema, handler)
     spec = type(schema.__name__, (Input, schema), {"__module__": schema.__module__, "__doc__": schema.__doc__})
 
     async def endpoint(self: Any, request: Request, /) -> Response:
-        return await _respond(self.plane, path, schema, handler, request)
+        return await RESPONDERS[path](self.plane, request, None)
 
     endpoint.__name__ = path.strip("/")
     endpoint.__doc__ = handler.__doc__
     return bentoml.api(endpoint, route=path, input_spec=spec, output_spec=answer)
 
 
-async def _respond(plane: DataPlane, path: str, schema: type[Q], handler: Handler[Q], request: Request) -> Response:
+async def _respond(
+    path: str, schema: type[Q], handler: Handler[Q], plane: DataPlane, request: Request, gone: Callable[[], bool] | None
+) -> Response:
     call = Call()
     try:
         call = call_from_headers(request.headers, plane.settings)
+        call.gone = gone
         with call.stage("parse"):
             parsed = await _parse(request, schema, plane.settings.request_items)
         answer = await handler(plane, parsed, call)

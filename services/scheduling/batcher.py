@@ -37,6 +37,7 @@ class Job:
     deadline: float | None
     future: asyncio.Future[Arrays]
     enqueued: float
+    gone: Callable[[], bool] | None = None
     timer: asyncio.TimerHandle | None = None
     taken: int = 0
     done: int = 0
@@ -126,8 +127,15 @@ class Batcher:
             self._owner.cancel()
             await asyncio.gather(self._owner, return_exceptions=True)
 
-    async def submit(self, inputs: Arrays, *, deadline: float | None = None) -> Job:
+    async def submit(
+        self, inputs: Arrays, *, deadline: float | None = None, gone: Callable[[], bool] | None = None
+    ) -> Job:
         """Compute `inputs` (first axis: items); the answer is the job's `outputs`.
+
+        Args:
+            inputs: arrays whose first axis is the items.
+            deadline: `time.monotonic()` seconds after which no answer is given.
+            gone: says whether the caller has left; asked just before compute.
 
         Raises:
             QueueFull: no room, or no answer before the deadline, with the seconds after which there should be.
@@ -143,7 +151,7 @@ class Batcher:
         now = time.monotonic()
         self._admit(count, None if deadline is None else deadline - now)
         loop = asyncio.get_running_loop()
-        job = Job(inputs, count, deadline, loop.create_future(), now)
+        job = Job(inputs, count, deadline, loop.create_future(), now, gone)
         if deadline is not None:
             job.timer = loop.call_later(deadline - now, job.expire)
         self._jobs.append(job)
@@ -236,6 +244,9 @@ class Batcher:
         now = time.monotonic()
         for job in list(self._jobs):
             late = job.deadline is not None and now >= job.deadline
+            left = job.gone is not None and job.gone()
+            if left:
+                job.fail(NotReady("the caller left"))
             if job.future.done() or late:
                 self._jobs.remove(job)
                 self._add(job.taken - job.count)

@@ -7,7 +7,7 @@ request" would be somebody else's.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -20,6 +20,7 @@ class Call:
         deadline: `time.monotonic()` seconds after which the answer is worthless; None: no deadline.
         read_cache: look answers up; `Cache-Control: no-cache` and `no-store` switch it off.
         write_cache: keep answers; `Cache-Control: no-store` switches it off.
+        gone: says whether the client has hung up, where that can be known.
         seconds: time by stage.
         hits: items answered by the cache.
         lookups: items looked up in the cache.
@@ -28,6 +29,7 @@ class Call:
     deadline: float | None = None
     read_cache: bool = True
     write_cache: bool = True
+    gone: Callable[[], bool] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     hits: int = 0
     lookups: int = 0

@@ -1,0 +1,185 @@
+"""V2 inference requests and answers on the wire."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+
+from services.errors import InvalidInput, MalformedRequest, TooLarge, UnsupportedMedia
+from services.protocol.v2.tensors import DTYPES, datatype, from_binary, from_json, to_binary, to_json
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+JSON = b"application/json"
+BINARY = b"application/octet-stream"
+
+
+@dataclass(frozen=True)
+class Output:
+    """One requested output."""
+
+    name: str
+    binary: bool
+    classification: int = 0
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    inputs: dict[str, np.ndarray]
+    outputs: list[Output] = field(default_factory=list)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    id: str | None = None
+    binary_output: bool = False
+
+
+def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """Undo `Content-Encoding`; never makes more than `limit` bytes.
+
+    Raises:
+        UnsupportedMedia, MalformedRequest, TooLarge.
+    """
+    if encoding not in ("gzip", "deflate"):
+        raise UnsupportedMedia(f"Content-Encoding {encoding[:40]!r}; send gzip or deflate", field="Content-Encoding")
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 16 if encoding == "gzip" else zlib.MAX_WBITS)
+    try:
+        plain = inflater.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise MalformedRequest(f"the body is not {encoding}: {error}", field="body") from None
+    if len(plain) > limit:
+        raise TooLarge(f"the body has more than {limit} bytes when decompressed", field="body")
+    if not inflater.eof:
+        raise MalformedRequest(f"the {encoding} body is cut short", field="body")
+    return plain
+
+
+def compress(body: bytes, encoding: str) -> bytes:
+    deflater = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS | 16 if encoding == "gzip" else zlib.MAX_WBITS)
+    return deflater.compress(body) + deflater.flush()
+
+
+def parse(body: bytes, header_length: str | None) -> InferRequest:
+    """Read an inference request.
+
+    Args:
+        body: the whole body, decompressed.
+        header_length: the `Inference-Header-Content-Length` header; None: all of the body is JSON. The media type says
+            nothing: Triton's clients send none, or octet-stream for JSON.
+
+    Raises:
+        MalformedRequest: not JSON, or not a request.
+        InvalidInput: a tensor of an unknown datatype, or values that do not fit it.
+    """
+    if header_length is None:
+        size = len(body)
+    elif header_length.isdecimal() and int(header_length) <= len(body):
+        size = int(header_length)
+    else:
+        raise MalformedRequest(
+            f"{HEADER_LENGTH} is {header_length[:40]!r}, but the body has {len(body)} bytes", field=HEADER_LENGTH
+        )
+    raw = memoryview(body)
+    try:
+        request = orjson.loads(raw[:size])
+    except orjson.JSONDecodeError as error:
+        raise MalformedRequest(f"the body is not JSON: {error}", field="body") from None
+    if type(request) is not dict:
+        raise MalformedRequest(f"the body is a JSON {type(request).__name__}; send an object", field="body")
+    parameters = _mapping(request.get("parameters"), "parameters")
+    binary_output = parameters.pop("binary_data_output", False) is True
+    identity = request.get("id")
+    if identity is not None and type(identity) is not str:
+        raise MalformedRequest("id is not a string", field="id")
+    specs = _list(request.get("outputs"), "outputs")
+    outputs = [_output(spec, f"outputs[{i}]", binary_output) for i, spec in enumerate(specs)]
+    return InferRequest(_inputs(request.get("inputs"), raw, size), outputs, parameters, identity, binary_output)
+
+
+def _inputs(specs: object, raw: memoryview, at: int) -> dict[str, np.ndarray]:
+    inputs: dict[str, np.ndarray] = {}
+    for i, spec in enumerate(_list(specs, "inputs")):
+        name = spec.get("name") if type(spec) is dict else None
+        if type(name) is not str:
+            raise MalformedRequest(f"inputs[{i}] has no name", field=f"inputs[{i}].name")
+        where = f"inputs[{i}]" if len(name) > 60 else f"inputs.{name}"
+        if name in inputs:
+            raise MalformedRequest(f"{where} comes twice", field=where)
+        kind = spec.get("datatype")
+        if kind not in DTYPES:
+            raise InvalidInput(
+                f"{where}: datatype {kind!r:.40} is not one of {', '.join(DTYPES)}", field=f"{where}.datatype"
+            )
+        shape = _shape(spec.get("shape"), where)
+        if "data" in spec:
+            inputs[name] = from_json(spec["data"], kind, shape, where)
+            continue
+        size = _mapping(spec.get("parameters"), where).get("binary_data_size")
+        if type(size) is not int or size < 0:
+            raise MalformedRequest(f"{where} has neither data nor a binary_data_size", field=f"{where}.data")
+        if at + size > raw.nbytes:
+            raise MalformedRequest(f"{where}: {size} bytes are announced, {raw.nbytes - at} are left", field=where)
+        inputs[name] = from_binary(raw[at : at + size], kind, shape, where)
+        at += size
+    if at != raw.nbytes:
+        raise MalformedRequest(f"{raw.nbytes - at} bytes follow the last binary tensor", field="body")
+    return inputs
+
+
+def _shape(shape: object, where: str) -> tuple[int, ...]:
+    if type(shape) is not list or len(shape) > 8 or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
+        raise MalformedRequest(f"{where}.shape is not a list of sizes", field=f"{where}.shape")
+    return tuple(shape)
+
+
+def _output(spec: object, where: str, binary_default: bool) -> Output:
+    if type(spec) is not dict or type(spec.get("name")) is not str:
+        raise MalformedRequest(f"{where} has no name", field=f"{where}.name")
+    parameters = _mapping(spec.get("parameters"), where)
+    top = parameters.get("classification", 0)
+    if type(top) is not int or top < 0:
+        raise InvalidInput(f"{where}: classification is {top!r:.40}; send a count of classes", field=where)
+    return Output(spec["name"], parameters.get("binary_data", binary_default) is True, top)
+
+
+def _mapping(value: object, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if type(value) is not dict:
+        raise MalformedRequest(f"{where} is not an object", field=where)
+    return value
+
+
+def _list(value: object, where: str) -> list[Any]:
+    if value is None:
+        return []
+    if type(value) is not list:
+        raise MalformedRequest(f"{where} is not a list", field=where)
+    return value
+
+
+def render(answer: Mapping[str, Any], outputs: list[tuple[str, np.ndarray, bool]]) -> tuple[bytes, int | None]:
+    """Write an answer.
+
+    Args:
+        answer: members beside `outputs`: model_name, model_version, id, parameters.
+        outputs: name, array, and whether it goes as binary.
+
+    Returns:
+        The body, and the length of its JSON part where binary tensors follow it.
+    """
+    specs: list[dict[str, Any]] = []
+    tail: list[bytes] = []
+    for name, array, binary in outputs:
+        spec: dict[str, Any] = {"name": name, "datatype": datatype(array), "shape": array.shape}
+        if binary:
+            raw = to_binary(array)
+            spec["parameters"] = {"binary_data_size": len(raw)}
+            tail.append(raw)
+        else:
+            spec["data"] = to_json(array)
+        specs.append(spec)
+    head = orjson.dumps({**answer, "outputs": specs})
+    return (b"".join((head, *tail)), len(head)) if tail else (head, None)

@@ -1,0 +1,229 @@
+"""The V2 routes of one service, as functions from a request to an answer; the guard measures and sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from starlette.types import Receive
+
+from services import __version__
+from services.dataplane import DataPlane, Served
+from services.errors import InvalidInput, MethodNotAllowed, NotReady, UnknownModel, UnknownRoute
+from services.protocol.answer import Answer
+from services.protocol.v2.inference import (
+    BINARY,
+    JSON,
+    InferRequest,
+    Output,
+    compress,
+    decompress,
+    parse,
+    render,
+)
+from services.protocol.v2.signatures import Signature, signature
+from services.protocol.v2.tensors import strings
+from services.telemetry.call import Call
+
+EXTENSIONS = ("binary_tensor_data", "classification", "model_repository(index)")
+COMPRESS_FROM = 1024  # bytes; below, a compressed answer is hardly smaller
+
+Headers = dict[bytes, bytes]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A model under one of its V2 paths."""
+
+    served: Served
+    signature: Signature
+
+
+class V2:
+    """Answers everything below `/v2`.
+
+    Args:
+        plane: the models; paths are laid out once they are loaded.
+        server: the name in the server's metadata.
+    """
+
+    def __init__(self, plane: DataPlane, server: str) -> None:
+        self._plane = plane
+        self._server = server
+        self._infer: dict[str, Endpoint] = {}
+
+    def _lay_out(self) -> None:
+        """Know the infer path of every model, with and without its version: one look-up a request."""
+        for served in self._plane.served:
+            endpoint = Endpoint(served, signature(served.model))
+            name, version = served.entry.name, served.entry.version
+            self._infer.setdefault(f"/v2/models/{name}/infer", endpoint)
+            self._infer[f"/v2/models/{name}/versions/{version}/infer"] = endpoint
+
+    def label(self, path: str) -> str:
+        """The route template of a path, for metrics."""
+        if path in self._infer:
+            return "/v2/models/{model}/infer"
+        return "/v2/models" if path.startswith("/v2/models/") else "/v2"
+
+    async def answer(self, method: str, path: str, headers: Headers, receive: Receive, call: Call) -> Answer:
+        """Raises: DuetError."""
+        if not self._infer and self._plane.loaded:
+            self._lay_out()
+        endpoint = self._infer.get(path)
+        if endpoint is not None:
+            if method != "POST":
+                raise MethodNotAllowed(f"{method} {path}: this route takes POST", allowed="POST")
+            return await self._answer_infer(endpoint, headers, await _body(receive), call)
+        return self._answer_about(method, path)
+
+    async def _answer_infer(self, endpoint: Endpoint, headers: Headers, body: bytes, call: Call) -> Answer:
+        self._plane.check()
+        with call.stage("parse"):
+            if (encoding := headers.get(b"content-encoding", b"identity")) != b"identity":
+                body = decompress(body, encoding.decode("latin-1").lower(), self._plane.settings.body_bytes)
+            length = headers.get(b"inference-header-content-length")
+            request = parse(body, None if length is None else length.decode("latin-1"))
+            outputs = _chosen(endpoint.signature, request)
+        names = {output.name for output in outputs}
+        model = endpoint.served.model
+        arrays = await endpoint.signature.infer(self._plane, model, request, names, call)
+        with call.stage("encode"):
+            entry = endpoint.served.entry
+            about: dict[str, Any] = {"model_name": entry.name, "model_version": entry.version}
+            if request.id is not None:
+                about["id"] = request.id
+            about["parameters"] = {"digest": model.bundle.digest}
+            tensors = [(o.name, _classified(arrays[o.name], o, endpoint.signature), o.binary) for o in outputs]
+            payload, json_length = render(about, tensors)
+        return _respond(payload, json_length, headers)
+
+    def _answer_about(self, method: str, path: str) -> Answer:
+        """Health, metadata and the index of models."""
+        allowed, about = self._find(path)
+        if method != allowed:
+            raise MethodNotAllowed(f"{method[:20]} {path[:100]}: this route takes {allowed}", allowed=allowed)
+        return Answer(200, [(b"content-type", JSON)], orjson.dumps(about()))
+
+    def _find(self, path: str) -> tuple[str, Callable[[], object]]:
+        """The method that a path takes, and what answers it.
+
+        Raises:
+            UnknownModel, UnknownRoute.
+        """
+        match path.strip("/").split("/")[1:]:
+            case []:
+                return "GET", self._server_metadata
+            case ["health", "live"]:
+                return "GET", lambda: {"live": True}
+            case ["health", "ready"]:
+                return "GET", self._readiness
+            case ["repository", "index"]:
+                return "POST", self._index
+            case ["models", name, *rest]:
+                version = ""
+                if rest[:1] == ["versions"] and len(rest) > 1:
+                    version, rest = f"/versions/{rest[1]}", rest[2:]
+                endpoint = self._infer.get(f"/v2/models/{name}{version}/infer")
+                if endpoint is None:
+                    self._plane.check()
+                    known = ", ".join(served.entry.tag for served in self._plane.served) or "none"
+                    tag = f"{name}{version.replace('/versions/', ':')}"
+                    raise UnknownModel(f"model {tag[:80]!r} is not served here; there is {known}", field="model")
+                if rest == ["ready"]:
+                    return "GET", lambda: {"name": name, "ready": True}
+                if not rest:
+                    return "GET", lambda: self._model_metadata(endpoint)
+        raise UnknownRoute(f"{path[:100]}: below /v2 there is health, models and repository/index")
+
+    def _readiness(self) -> object:
+        if not self._plane.ready:
+            raise NotReady("; ".join(self._plane.problems), retry_after=1.0)
+        return {"ready": True}
+
+    def _server_metadata(self) -> object:
+        return {"name": f"duet-{self._server}", "version": __version__, "extensions": EXTENSIONS}
+
+    def _index(self) -> object:
+        return [
+            {"name": served.entry.name, "version": served.entry.version, "state": "READY", "reason": ""}
+            for served in self._plane.served
+        ]
+
+    def _model_metadata(self, endpoint: Endpoint) -> object:
+        entry, bundle = endpoint.served.entry, endpoint.served.model.bundle
+        return {
+            "name": entry.name,
+            "versions": [served.entry.version for served in self._plane.served if served.entry.name == entry.name],
+            "platform": "onnxruntime_onnx",
+            "inputs": [tensor.metadata() for tensor in endpoint.signature.inputs],
+            "outputs": [tensor.metadata() for tensor in endpoint.signature.outputs],
+            "parameters": {
+                "digest": bundle.digest,
+                "task": bundle.manifest.task,
+                "class_names": bundle.manifest.class_names,
+                "images": "also FP32 pixels in 0..1, and BYTES [n] of PNG or JPEG files",
+            },
+        }
+
+
+async def _body(receive: Receive) -> bytes:
+    message = await receive()
+    chunk: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        return chunk
+    chunks = [chunk]
+    while message.get("more_body", False):
+        message = await receive()
+        chunks.append(message.get("body", b""))
+    return b"".join(chunks)
+
+
+def _chosen(signature: Signature, request: InferRequest) -> list[Output]:
+    """The outputs that the caller asked for, or the default ones.
+
+    Raises:
+        InvalidInput: there is no such output, or no such input.
+    """
+    known = {tensor.name for tensor in signature.inputs}
+    for name in request.inputs:
+        if name not in known:
+            raise InvalidInput(f"input {name[:60]!r} is not one of {', '.join(sorted(known))}", field="inputs")
+    if not request.outputs:
+        return [Output(name, request.binary_output) for name in signature.default_outputs]
+    names = [tensor.name for tensor in signature.outputs]
+    for i, output in enumerate(request.outputs):
+        if output.name not in names:
+            message = f"outputs[{i}] is {output.name[:60]!r}; this model has {', '.join(names)}"
+            raise InvalidInput(message, field=f"outputs[{i}].name")
+        if output.classification and not (signature.class_names and output.name in ("probabilities", "logits")):
+            message = f"outputs[{i}]: {output.name} cannot be ranked by class; leave classification out"
+            raise InvalidInput(message, field=f"outputs[{i}].parameters.classification")
+    return request.outputs
+
+
+def _classified(array: np.ndarray, output: Output, signature: Signature) -> np.ndarray:
+    """The classification extension: BYTES [N,k] of `value:index:label`, best first."""
+    if not output.classification:
+        return array
+    top = min(output.classification, len(signature.class_names))
+    rows = []
+    for row in array:
+        order = np.argsort(-row, kind="stable")[:top]
+        rows += [f"{row[i]:f}:{i}:{signature.class_names[i]}".encode() for i in order]
+    return strings(rows).reshape(len(array), top)
+
+
+def _respond(payload: bytes, json_length: int | None, headers: Headers) -> Answer:
+    answered = [(b"content-type", JSON if json_length is None else BINARY)]
+    if json_length is not None:
+        answered.append((b"inference-header-content-length", b"%d" % json_length))
+    # Triton's asyncio client announces encodings that it cannot undo: only a plain wish is one.
+    encoding = headers.get(b"accept-encoding", b"")
+    if encoding in (b"gzip", b"deflate") and len(payload) >= COMPRESS_FROM:
+        payload = compress(payload, encoding.decode())
+        answered.append((b"content-encoding", encoding))
+    return Answer(200, answered, payload)

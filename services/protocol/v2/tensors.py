@@ -1,0 +1,135 @@
+"""V2 tensors as arrays: fixed-size datatypes as little-endian bytes or JSON numbers, BYTES with length prefixes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from services.errors import InvalidInput, MalformedRequest
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype("?"),
+    "UINT8": np.dtype("u1"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP32": np.dtype("<f4"),
+    "BYTES": np.dtype("O"),
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def datatype(array: np.ndarray) -> str:
+    return NAMES[array.dtype]
+
+
+def from_binary(raw: memoryview, kind: str, shape: tuple[int, ...], field: str) -> np.ndarray:
+    """An array over the bytes of a binary tensor, without a copy where the datatype has a fixed size.
+
+    Raises:
+        MalformedRequest: the bytes are not of that datatype and shape.
+    """
+    if kind == "BYTES":
+        return _objects(_split(raw, field), shape, field)
+    dtype = DTYPES[kind]
+    count = math.prod(shape)
+    if raw.nbytes != count * dtype.itemsize:
+        raise MalformedRequest(
+            f"{field}: {raw.nbytes} bytes, but {kind} of shape {list(shape)} has {count * dtype.itemsize}", field=field
+        )
+    return np.frombuffer(raw, dtype).reshape(shape)
+
+
+def from_json(data: object, kind: str, shape: tuple[int, ...], field: str) -> np.ndarray:
+    """An array from JSON `data`, flat or nested, in row-major order.
+
+    Raises:
+        MalformedRequest: the number of values does not fit the shape.
+        InvalidInput: a value is not of the datatype.
+    """
+    if not isinstance(data, list):
+        raise MalformedRequest(f"{field}.data is no list", field=f"{field}.data")
+    if kind == "BYTES":
+        return _objects([_encoded(value, field) for value in _flatten(data)], shape, field)
+    dtype = DTYPES[kind]
+    try:
+        array = np.array(data)
+    except (ValueError, OverflowError):
+        raise InvalidInput(f"{field}.data is ragged or holds numbers too large for {kind}", field=field) from None
+    if array.size != math.prod(shape):
+        raise MalformedRequest(
+            f"{field}.data has {array.size} values, but shape {list(shape)} has {math.prod(shape)}", field=field
+        )
+    if array.size and not _holds(array, dtype):
+        raise InvalidInput(f"{field}.data holds values that are not {kind}", field=field)
+    return array.astype(dtype, copy=False).reshape(shape)
+
+
+def _holds(array: np.ndarray, dtype: np.dtype[Any]) -> bool:
+    """Whether every value of a parsed JSON array survives the conversion to `dtype`."""
+    if dtype.kind == "b" or array.dtype.kind == "b":
+        return dtype.kind == array.dtype.kind
+    if dtype.kind == "f":
+        return array.dtype.kind in "iuf"
+    if array.dtype.kind not in "iu":
+        return False
+    bounds = np.iinfo(dtype)
+    return bool(array.min() >= bounds.min and array.max() <= bounds.max)
+
+
+def to_binary(array: np.ndarray) -> bytes:
+    if array.dtype.kind == "O":
+        return b"".join(len(value).to_bytes(4, "little") + value for value in array.flat)
+    return array.tobytes()
+
+
+def to_json(array: np.ndarray) -> list[Any]:
+    """Flat JSON data in row-major order; bytes become text (UTF-8)."""
+    if array.dtype.kind == "O":
+        return [value.decode("utf-8", "replace") for value in array.flat]
+    return array.ravel().tolist()
+
+
+def strings(values: Sequence[bytes]) -> np.ndarray:
+    """A BYTES array [N]."""
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _objects(values: list[bytes], shape: tuple[int, ...], field: str) -> np.ndarray:
+    if len(values) != math.prod(shape):
+        raise MalformedRequest(
+            f"{field}: {len(values)} elements, but shape {list(shape)} has {math.prod(shape)}", field=field
+        )
+    return strings(values).reshape(shape)
+
+
+def _split(raw: memoryview, field: str) -> list[bytes]:
+    values: list[bytes] = []
+    at = 0
+    while at < raw.nbytes:
+        size = int.from_bytes(raw[at : at + 4], "little")
+        start = at + 4
+        at = start + size
+        if start > raw.nbytes or at > raw.nbytes:
+            raise MalformedRequest(f"{field}: element {len(values)} of BYTES runs past the tensor's end", field=field)
+        values.append(bytes(raw[start:at]))
+    return values
+
+
+def _encoded(value: object, field: str) -> bytes:
+    if not isinstance(value, str):
+        raise InvalidInput(f"{field}.data holds {type(value).__name__}; BYTES in JSON are strings", field=field)
+    return value.encode("utf-8", "surrogatepass")
+
+
+def _flatten(data: list[Any]) -> list[Any]:
+    flat = data
+    while flat and isinstance(flat[0], list):
+        if not all(isinstance(part, list) for part in flat):
+            return flat  # ragged: a list where a string should be is refused by `_encoded`
+        flat = [value for part in flat for value in part]
+    return flat
