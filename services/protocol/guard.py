@@ -163,7 +163,9 @@ class Guard:
         """
         path, method = scope["path"], scope["method"]
         if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == PICKLE:
-            raise UnsupportedMedia("pickle is never read here; send application/json", field="Content-Type")
+            raise UnsupportedMedia(
+                "Content-Type: pickle is never read here; send application/json", field="Content-Type"
+            )
         if route.startswith("/v2"):
             return await self._answer_v2(method, path, route, headers, receive)
         if route == "unknown":

@@ -6,6 +6,7 @@ BentoML turns a failed parse into a body of its own, so `Input.from_http_request
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -22,8 +23,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from services.dataplane import DataPlane
-from services.errors import DuetError, InvalidInput, MalformedRequest, TooLarge, Unexpected, UnsupportedMedia
-from services.protocol.headers import call_from_headers
+from services.errors import (
+    DeadlineExceeded,
+    DuetError,
+    InvalidInput,
+    MalformedRequest,
+    TooLarge,
+    Unexpected,
+    UnsupportedMedia,
+)
+from services.protocol.headers import TIMEOUT, call_from_headers
 from services.protocol.problems import problem
 from services.telemetry import metrics
 from services.telemetry.call import Call
@@ -79,7 +88,7 @@ async def _respond(
         call = call_from_headers(request.headers, plane.settings)
         call.gone = gone
         with call.stage("parse"):
-            parsed = await _parse(request, schema, plane.settings.request_items)
+            parsed = await _read(request, schema, plane.settings.request_items, call)
         answer = await handler(plane, parsed, call)
         with call.stage("encode"):
             response = answer if isinstance(answer, Response) else _json(answer)
@@ -103,6 +112,15 @@ def _json(answer: BaseModel) -> Response:
     return Response(answer.model_dump_json(by_alias=True, exclude_none=True), media_type="application/json")
 
 
+async def _read(request: Request, schema: type[Q], max_items: int, call: Call) -> Q:
+    """Parse a request as far as its deadline allows: a body may come slowly, or never."""
+    try:
+        async with asyncio.timeout(call.remaining()):
+            return await _parse(request, schema, max_items)
+    except TimeoutError:
+        raise DeadlineExceeded(f"the body did not arrive before the deadline ({TIMEOUT})", field=TIMEOUT) from None
+
+
 async def _parse(request: Request, schema: type[Q], max_items: int) -> Q:
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
@@ -111,7 +129,8 @@ async def _parse(request: Request, schema: type[Q], max_items: int) -> Q:
         fields = _object(await request.body())
     else:
         raise UnsupportedMedia(
-            f"{media_type!r} is not taken here; send application/json or multipart/form-data", field="Content-Type"
+            f"Content-Type {media_type[:60]!r} is not taken here; send application/json or multipart/form-data",
+            field="Content-Type",
         )
     try:
         return schema.model_validate(fields)

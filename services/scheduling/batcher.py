@@ -62,7 +62,11 @@ class Job:
                 self.future.set_result(self.outputs)
 
     def expire(self) -> None:
-        self.fail(DeadlineExceeded("no answer was ready in time", field="X-Request-Timeout-Ms"))
+        self.fail(
+            DeadlineExceeded(
+                "no answer was ready before the deadline (X-Request-Timeout-Ms)", field="X-Request-Timeout-Ms"
+            )
+        )
 
     def fail(self, error: DuetError) -> None:
         if not self.future.done():  # the caller may have left meanwhile
