@@ -1,0 +1,133 @@
+"""`duet predict` against a real server: files, folders, and everything that can be wrong with them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from sklearn.datasets import load_digits
+from typer.testing import CliRunner, Result
+
+from services.commands.predict import predict
+
+pytestmark = pytest.mark.server
+
+app = typer.Typer()
+app.command()(predict)
+
+
+def duet_predict(*arguments: str | Path) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "300"})
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """A folder with a picture of every digit, and one of them a folder deeper."""
+    folder = tmp_path / "digits"
+    (folder / "more").mkdir(parents=True)
+    data = load_digits()
+    for digit in range(10):
+        pixels = (data.images[list(data.target).index(digit)] * 255 / 16).astype(np.uint8)
+        file = folder / ("more" if digit == 9 else "") / f"{digit}.{'jpeg' if digit == 8 else 'png'}"
+        Image.fromarray(pixels).save(file)
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_a_folder_is_classified_file_by_file(allinone_url: str, digits: Path) -> None:
+    result = duet_predict(digits, "--url", allinone_url, "--json")
+    assert result.exit_code == 0
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [Path(answer["file"]).stem for answer in answers] == [str(digit) for digit in range(10)]
+    # The model is right on 97 % or more of images that it never saw, and may have seen these.
+    assert sum(Path(answer["file"]).stem == answer["label"] for answer in answers) >= 9
+
+
+def test_a_file_gets_a_line_in_a_table(allinone_url: str, digits: Path) -> None:
+    result = duet_predict(digits / "0.png", "--url", f"{allinone_url}/")
+    assert result.exit_code == 0
+    [line] = [line for line in result.stdout.splitlines() if "0.png" in line]
+    assert float(line.split()[-2]) > 0.5
+
+
+def test_scores_have_a_verdict(allinone_url: str, digits: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    result = duet_predict(digits / "0.png", tmp_path / "noise.png", "--task", "score", "--url", allinone_url)
+    assert result.exit_code == 0
+    [noise_line] = [line for line in result.stdout.splitlines() if "noise.png" in line]
+    assert "anomalous" in noise_line
+
+
+def test_more_files_than_one_request_takes_are_asked_for_in_turn(
+    allinone_url: str, digits: Path, tmp_path: Path
+) -> None:
+    for i in range(70):
+        shutil.copy(digits / "0.png", tmp_path / f"{i:02}.png")
+    shutil.rmtree(digits)
+    result = duet_predict(tmp_path, "--url", allinone_url, "--json")
+    assert [Path(json.loads(line)["file"]).name for line in result.stdout.splitlines()] == [
+        f"{i:02}.png" for i in range(70)
+    ]
+
+
+def test_a_file_name_with_brackets_is_printed_as_it_is(allinone_url: str, digits: Path) -> None:
+    odd = digits / "[bold]" / "b].png"
+    odd.parent.mkdir()
+    shutil.copy(digits / "0.png", odd)
+    assert "[bold]/b].png" in duet_predict(odd, "--url", allinone_url).stdout
+    odd.write_text("no image")
+    result = duet_predict(odd, "--url", allinone_url)
+    assert result.exit_code == 1
+
+
+def test_a_file_that_is_no_image_is_named_with_the_servers_reason(allinone_url: str, digits: Path) -> None:
+    result = duet_predict(digits / "0.png", digits / "notes.txt", "--url", allinone_url)
+    assert result.exit_code == 1
+    assert f"error: {allinone_url}/classify: 4" in result.stderr
+    assert "images[1]" in result.stderr or "images.1" in result.stderr or "notes.txt" in result.stderr
+
+
+def test_an_unknown_model_is_named(allinone_url: str, digits: Path) -> None:
+    result = duet_predict(digits / "0.png", "--model", "[/other]", "--url", allinone_url)
+    assert result.exit_code == 1
+    assert "404" in result.stderr
+    assert "[/other]" in result.stderr
+
+
+def test_a_named_model_answers(allinone_url: str, digits: Path) -> None:
+    assert duet_predict(digits / "0.png", "--model", "digits-cnn", "--url", allinone_url).exit_code == 0
+
+
+def test_without_a_server_it_says_how_to_start_one(digits: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else can answer there
+        result = duet_predict(digits / "0.png", "--url", f"http://127.0.0.1:{taken.getsockname()[1]}")
+    assert result.exit_code == 1
+    assert "is the service running? `duet serve` starts one" in result.stderr
+
+
+@pytest.mark.parametrize("url", ["localhost", "http://[::1", "http://a b", ""])
+def test_a_url_that_is_none_is_an_error(digits: Path, url: str) -> None:
+    result = duet_predict(digits / "0.png", "--url", url)
+    assert result.exit_code == 1
+    assert "error: " in result.stderr
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    result = duet_predict(tmp_path)
+    assert result.exit_code == 2
+    assert "no PNG or JPEG file" in result.stderr
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert duet_predict(tmp_path / "nothing.png").exit_code == 2

@@ -1,0 +1,71 @@
+"""Settings come from DUET_ variables, typed, and a wrong one is named."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from services.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"DUET_{name.upper()}", raising=False)
+
+
+def test_every_setting_has_a_default_and_help_with_its_unit() -> None:
+    Settings()
+    units = {"_ms": "Milliseconds", "_seconds": "Seconds", "_bytes": "Bytes", "_pixels": "Pixels"}
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith("."), name
+        for suffix, unit in units.items():
+            assert not name.endswith(suffix) or field.description.startswith(unit), name
+
+
+def test_the_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUET_MODELS", "digits-cnn,digits-vae:0123")
+    monkeypatch.setenv("DUET_QUEUE_ITEMS", "7")
+    monkeypatch.setenv("QUEUE_ITEMS", "8")
+    settings = Settings()
+    assert (settings.models, settings.queue_items) == ("digits-cnn,digits-vae:0123", 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("QUEUE_ITEMS", "0"),
+        ("QUEUE_ITEMS", "-1"),
+        ("BATCH_ITEMS", "many"),
+        ("REDIS_TIMEOUT_MS", "0"),
+        ("CACHE_TTL_SECONDS", "1.5"),
+        ("CACHE_MEMORY_BYTES", "64MB"),
+        ("REDIS_URL", "localhost:6379"),
+        ("REDIS_URL", "http://localhost:6379"),
+    ],
+)
+def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"DUET_{name}", value)
+    with pytest.raises(ValidationError, match=name.lower()):
+        Settings()
+
+
+def test_the_redis_password_is_shown_by_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUET_REDIS_URL", "redis://user:hunter2@host:6379/0")
+    settings = Settings()
+    assert "hunter2" not in f"{settings!r} {settings} {settings.model_dump_json()}"
+    assert settings.redis_url.get_secret_value() == "redis://user:hunter2@host:6379/0"
+    monkeypatch.setenv("DUET_REDIS_URL", "http://user:hunter2@host")
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_no_memory_tier_is_a_choice() -> None:
+    assert Settings(cache_memory_bytes=0).cache_memory_bytes == 0
+
+
+def test_settings_do_not_change_while_serving() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().queue_items = 1  # type: ignore[misc]
