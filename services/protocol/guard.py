@@ -94,7 +94,8 @@ class Guard:
         self._routes = frozenset(routes)
         self._v2 = V2(plane, name)
         # Unique over replicas by the random part, over requests by the count; a UUID a request costs ten times more.
-        self._ids = (b"%s-%x" % (secrets.token_hex(6).encode(), n) for n in itertools.count())
+        prefix = secrets.token_hex(6).encode()
+        self._ids = (b"%s-%x" % (prefix, n) for n in itertools.count())
         self._seconds: dict[tuple[str, int], Histogram] = {}
         self._stages: dict[tuple[str, str], Histogram] = {}
 
