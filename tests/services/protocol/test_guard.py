@@ -1,4 +1,4 @@
-"""The guard, around a small ASGI app."""
+"""The guard, around a small ASGI app that takes BentoML's place, with the native routes left to it (no fast lane)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.dataplane import DataPlane
 from services.errors import QueueFull
-from services.protocol.guard import PAGES, PROBES, Guard
+from services.protocol.guard import PAGES, PROBES, REQUEST_ID, Guard
 from services.settings import Settings
 
 LIMIT = 1000
@@ -26,6 +26,7 @@ LIMIT = 1000
 def plane(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> DataPlane:
     """One that serves nothing, and is ready."""
     monkeypatch.setenv("DUET_BODY_BYTES", str(LIMIT))
+    monkeypatch.setenv("DUET_FAST_LANE", "false")
     plane = DataPlane([])
     plane.problems = []
     assert plane.settings == Settings()
@@ -75,7 +76,7 @@ class Client:
         async def send(message: Message) -> None:
             self.sent.append(message)
 
-        await Guard(self.app, self.plane, {"/echo", "/other"})(scope, receive, send)
+        await Guard(self.app, self.plane, {"/echo", "/other"}, "tested")(scope, receive, send)
         start, *rest = self.sent
         assert start["type"] == "http.response.start"
         assert all(message["type"] == "http.response.body" for message in rest)
@@ -106,7 +107,7 @@ def total(name: str, **labels: str) -> float:
 async def test_a_request_goes_through_untouched_and_is_named(client: Client) -> None:
     answer = await client.ask(chunks=(b"ab", b"", b"c"))
     assert (answer.status, answer.body) == (200, b"abc")
-    assert len(answer.headers["x-request-id"]) == 32
+    assert REQUEST_ID.fullmatch(answer.headers["x-request-id"].encode())
 
 
 async def test_two_requests_have_two_names(client: Client) -> None:
@@ -119,7 +120,9 @@ async def test_a_callers_request_id_comes_back(client: Client) -> None:
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 65, "ä", "a\r\nSet-Cookie: b", "<script>", "a\n"])
 async def test_a_request_id_that_is_no_name_is_replaced(client: Client, given: str) -> None:
-    assert len((await client.ask(headers={"X-Request-Id": given})).headers["x-request-id"]) == 32
+    name = (await client.ask(headers={"X-Request-Id": given})).headers["x-request-id"]
+    assert name != given
+    assert REQUEST_ID.fullmatch(name.encode())
 
 
 async def test_refusals_are_named_too(client: Client) -> None:
@@ -174,7 +177,7 @@ async def test_pickle_never_reaches_the_app(plane: DataPlane, media_type: str, p
 async def test_an_unknown_route_is_404_and_lists_the_known_ones(client: Client, path: str) -> None:
     answer = await client.ask(path)
     assert answer.status == 404
-    assert "there is /echo, /healthz, /livez, /metrics, /other, /readyz" in answer.problem["detail"]
+    assert "there is /echo, /healthz, /livez, /metrics, /other, /readyz and /v2" in answer.problem["detail"]
     assert len(answer.problem["detail"]) < 200
 
 
@@ -209,6 +212,14 @@ async def test_not_ready_says_why_and_when_to_ask_again(client: Client) -> None:
 
 async def test_ready_lists_the_models(client: Client) -> None:
     assert json.loads((await client.ask("/readyz", "GET")).body) == {"ready": True, "models": []}
+
+
+async def test_draining_is_not_ready_and_sends_the_next_request_of_a_client_elsewhere(client: Client) -> None:
+    client.plane.draining = True
+    probe, request = await client.ask("/readyz", "GET"), await client.ask(chunks=(b"late",))
+    assert (probe.status, probe.headers["retry-after"]) == (503, "1")
+    assert (request.status, request.body) == (200, b"late")
+    assert probe.headers["connection"] == request.headers["connection"] == "close"
 
 
 async def test_metrics_are_prometheus_text(client: Client) -> None:
@@ -313,6 +324,6 @@ async def test_other_scopes_go_to_the_app_as_they_are(plane: DataPlane, kind: st
         raise AssertionError
 
     scope = {"type": kind, "app": object()}
-    await Guard(app, plane, {"/echo"})(scope, receive, send)
+    await Guard(app, plane, {"/echo"}, "tested")(scope, receive, send)
     assert seen == [(scope, receive, send)]
     assert seen[0][0] is scope
