@@ -166,7 +166,9 @@ async def _form(request: Request, schema: type[Q], max_items: int) -> dict[str, 
     lists = {name for name, info in schema.model_fields.items() if "list" in str(info.annotation)}
     try:
         form = await request.form(max_files=max_items + 1, max_fields=max_items + 16)
-    except (MultiPartException, HTTPException, ValueError) as error:  # a charset such as "undefined" is a ValueError
+    except ValueError:  # Python's codecs have more names than text has encodings: charset=undefined
+        raise MalformedRequest("the multipart body cannot be read in the charset that it names", field="body") from None
+    except (MultiPartException, HTTPException) as error:
         message = str(getattr(error, "message", "") or getattr(error, "detail", error))
         if message.startswith("Too many files"):
             raise TooLarge(f"images: more than {max_items} files in one request", field="images") from None

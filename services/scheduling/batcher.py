@@ -171,7 +171,9 @@ class Batcher:
     def _admit(self, count: int, remaining: float | None) -> None:
         """Refuse now what would be refused later, while the caller can still go elsewhere."""
         if remaining is not None and remaining <= 0:
-            raise DeadlineExceeded("the deadline passed before the request was queued", field="X-Request-Timeout-Ms")
+            raise DeadlineExceeded(
+                "the deadline (X-Request-Timeout-Ms) passed before the queue", field="X-Request-Timeout-Ms"
+            )
         drain = self._waiting * self._item_seconds
         if self._waiting and self._waiting + count > self._queue_items:
             message = f"{self._waiting} items wait for {self._model} and the limit is {self._queue_items}"
