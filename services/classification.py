@@ -24,7 +24,7 @@ async def classify(plane: DataPlane, request: ClassifyRequest, call: Call) -> Cl
     with call.stage("encode"):
         predictions = [_prediction(row, model.class_names, request.top_k) for row in outputs["probabilities"]]
     for prediction in predictions:
-        metrics.PREDICTIONS.labels(model.bundle.name, prediction.label).inc()
+        metrics.predictions(model.bundle.name, prediction.label).inc()
     return ClassifyResponse(model=model_ref(model), predictions=predictions)
 
 

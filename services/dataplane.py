@@ -70,6 +70,7 @@ class DataPlane:
         except BundleError as error:
             self._unresolved = str(error)
         self._served: dict[str, Served] = {}
+        self._batchers: dict[tuple[int, str], Batcher] = {}
         self._cache = Cache((), value_bytes=0)
         self._executor: ThreadPoolExecutor | None = None
 
@@ -163,6 +164,7 @@ class DataPlane:
                 item_seconds=seconds,
             )
             await batchers[operation].start()
+            self._batchers[id(model), operation] = batchers[operation]
             metrics.ITEM_SECONDS.labels(entry.name, operation).set(seconds)
         digest = model.bundle.digest
         metrics.MODEL_INFO.labels(entry.name, entry.version, digest, entry.task).set(1)
@@ -215,7 +217,7 @@ class DataPlane:
         Raises:
             QueueFull, DeadlineExceeded, InferenceFailed: see `Batcher.submit`.
         """
-        batcher = self._batcher(model, operation)
+        batcher = self._batchers[id(model), operation]
         if not (cacheable and (call.read_cache or call.write_cache)):
             return await self._compute(batcher, inputs, call)
         count = len(next(iter(inputs.values())))
@@ -237,9 +239,6 @@ class DataPlane:
             found |= fresh
         items = [found[key] for key in keys]
         return {name: np.stack([item[name] for item in items]) for name in items[0]}
-
-    def _batcher(self, model: Model, operation: str) -> Batcher:
-        return next(served for served in self._served.values() if served.model is model).batchers[operation]
 
     async def _compute(self, batcher: Batcher, inputs: dict[str, np.ndarray], call: Call) -> dict[str, np.ndarray]:
         job = await batcher.submit(inputs, deadline=call.deadline, gone=call.gone)

@@ -15,8 +15,6 @@ import secrets
 import time
 from collections.abc import Collection
 
-from prometheus_client import Histogram
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,12 +30,11 @@ from services.errors import (
     UnsupportedMedia,
 )
 from services.protocol.answer import Answer
-from services.protocol.headers import call_from_headers, client_left
+from services.protocol.headers import call_from_raw, client_left
 from services.protocol.native import RESPONDERS
 from services.protocol.problems import problem
 from services.protocol.v2.routes import V2
 from services.telemetry import metrics
-from services.telemetry.call import Call
 
 log = logging.getLogger("duet.guard")
 
@@ -46,7 +43,6 @@ PAGES = frozenset({"/", "/docs.json", "/schema.json"})  # BentoML's own
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 ASSETS = ("/static_content/", "/assets/")
 PICKLE = b"application/vnd.bentoml+pickle"
-V2_WISHES = (b"cache-control", b"x-request-timeout-ms")
 
 
 class Lane:
@@ -96,8 +92,6 @@ class Guard:
         # Unique over replicas by the random part, over requests by the count; a UUID a request costs ten times more.
         prefix = secrets.token_hex(6).encode()
         self._ids = (b"%s-%x" % (prefix, n) for n in itertools.count())
-        self._seconds: dict[tuple[str, int], Histogram] = {}
-        self._stages: dict[tuple[str, str], Histogram] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -121,7 +115,7 @@ class Guard:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        in_flight = metrics.IN_FLIGHT.labels(route)
+        in_flight = metrics.in_flight(route)
         in_flight.inc()
         try:
             answer = await self._answer(scope, route, headers, receive)
@@ -139,13 +133,7 @@ class Guard:
             await problem(known)(scope, receive, named_send)
         finally:
             in_flight.dec()
-            self._observe(route, status or 500, time.perf_counter() - begin)
-
-    def _observe(self, route: str, status: int, seconds: float) -> None:
-        series = self._seconds.get((route, status))
-        if series is None:
-            series = self._seconds[route, status] = metrics.REQUEST_SECONDS.labels(route, str(status))
-        series.observe(seconds)
+            metrics.REQUEST_SECONDS.labels(route, str(status or 500)).observe(time.perf_counter() - begin)
 
     def _label(self, path: str) -> str:
         if path.startswith("/v2") and path[3:4] in ("", "/"):
@@ -163,7 +151,7 @@ class Guard:
             DuetError: the request is refused.
         """
         path, method = scope["path"], scope["method"]
-        if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == PICKLE:
+        if PICKLE in headers.get(b"content-type", b"").lower():
             raise UnsupportedMedia(
                 "Content-Type: pickle is never read here; send application/json", field="Content-Type"
             )
@@ -185,18 +173,11 @@ class Guard:
     async def _answer_v2(
         self, method: str, path: str, route: str, headers: dict[bytes, bytes], receive: Receive
     ) -> Answer:
-        settings = self._plane.settings
-        if any(wish in headers for wish in V2_WISHES):
-            call = call_from_headers(Headers(raw=list(headers.items())), settings)
-        else:
-            call = Call(deadline=time.monotonic() + settings.request_timeout_ms / 1000)
+        call = call_from_raw(headers, self._plane.settings)
         call.gone = client_left(receive)
         answer = await self._v2.answer(method, path, headers, self._bounded(receive, headers), call)
         for stage, seconds in call.seconds.items():
-            series = self._stages.get((route, stage))
-            if series is None:
-                series = self._stages[route, stage] = metrics.STAGE_SECONDS.labels(route, stage)
-            series.observe(seconds)
+            metrics.STAGE_SECONDS.labels(route, stage).observe(seconds)
         answer.headers.append((b"server-timing", call.server_timing.encode()))
         answer.headers.append((b"x-cache", call.cache_status.encode()))
         return answer

@@ -49,17 +49,25 @@ class Job:
         return {name: array[start:stop] for name, array in self.inputs.items()}
 
     def keep(self, start: int, rows: Arrays) -> None:
-        """Copy computed rows to their place; `rows` may be views of a whole batch."""
-        for name, array in rows.items():
-            if name not in self.outputs:
-                self.outputs[name] = np.empty((self.count, *array.shape[1:]), array.dtype)
-            self.outputs[name][start : start + len(array)] = array
-        self.done += len(next(iter(rows.values())))
+        """Put computed rows in their place; they may be views of a whole batch."""
+        size = len(next(iter(rows.values())))
+        if size == self.count:
+            self.outputs = rows
+            self.done = size
+        else:
+            self._copy(start, rows)
+            self.done += size
         if self.done == self.count and not self.future.done():
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 self.expire()
             else:
                 self.future.set_result(self.outputs)
+
+    def _copy(self, start: int, rows: Arrays) -> None:
+        for name, array in rows.items():
+            if name not in self.outputs:
+                self.outputs[name] = np.empty((self.count, *array.shape[1:]), array.dtype)
+            self.outputs[name][start : start + len(array)] = array
 
     def expire(self) -> None:
         self.fail(

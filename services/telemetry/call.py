@@ -60,4 +60,4 @@ class Call:
     @property
     def server_timing(self) -> str:
         """The `Server-Timing` header (W3C): milliseconds by stage."""
-        return ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in self.seconds.items())
+        return ", ".join(["%s;dur=%.3f" % (name, 1000 * seconds) for name, seconds in self.seconds.items()])  # noqa: UP031

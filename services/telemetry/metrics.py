@@ -7,10 +7,13 @@ BENTOML_HOME that every server of the same home shares and each start wipes, hen
 from __future__ import annotations
 
 import os
+from functools import cache
 
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, generate_latest
+
+from services.telemetry.histogram import Histogram
 
 FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -44,6 +47,18 @@ P_VALUES = Histogram(
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
 )
 SAMPLES = Counter("duet_generated_samples_total", "Images generated.", ["model"])
+
+
+@cache
+def predictions(model: str, label: str) -> Counter:
+    """`PREDICTIONS` of one class; looking labels up anew costs more than counting."""
+    return PREDICTIONS.labels(model, label)
+
+
+@cache
+def in_flight(route: str) -> Gauge:
+    """`IN_FLIGHT` of one route."""
+    return IN_FLIGHT.labels(route)
 
 
 def exposition() -> tuple[bytes, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -82,24 +83,27 @@ class V2:
 
     async def _answer_infer(self, endpoint: Endpoint, headers: Headers, body: bytes, call: Call) -> Answer:
         self._plane.check()
-        with call.stage("parse"):
-            if (encoding := headers.get(b"content-encoding", b"identity")) != b"identity":
-                body = decompress(body, encoding.decode("latin-1").lower(), self._plane.settings.body_bytes)
-            length = headers.get(b"inference-header-content-length")
-            request = parse(body, None if length is None else length.decode("latin-1"))
-            outputs = _chosen(endpoint.signature, request)
+        begin = time.perf_counter()
+        if (encoding := headers.get(b"content-encoding", b"identity")) != b"identity":
+            body = decompress(body, encoding.decode("latin-1").lower(), self._plane.settings.body_bytes)
+        length = headers.get(b"inference-header-content-length")
+        request = parse(body, None if length is None else length.decode("latin-1"))
+        outputs = _chosen(endpoint.signature, request)
+        call.add("parse", time.perf_counter() - begin)
         names = {output.name for output in outputs}
         model = endpoint.served.model
         arrays = await endpoint.signature.infer(self._plane, model, request, names, call)
-        with call.stage("encode"):
-            entry = endpoint.served.entry
-            about: dict[str, Any] = {"model_name": entry.name, "model_version": entry.version}
-            if request.id is not None:
-                about["id"] = request.id
-            about["parameters"] = {"digest": model.bundle.digest}
-            tensors = [(o.name, _classified(arrays[o.name], o, endpoint.signature), o.binary) for o in outputs]
-            payload, json_length = render(about, tensors)
-        return _respond(payload, json_length, headers)
+        begin = time.perf_counter()
+        entry = endpoint.served.entry
+        about: dict[str, Any] = {"model_name": entry.name, "model_version": entry.version}
+        if request.id is not None:
+            about["id"] = request.id
+        about["parameters"] = {"digest": model.bundle.digest}
+        tensors = [(o.name, _classified(arrays[o.name], o, endpoint.signature), o.binary) for o in outputs]
+        payload, json_length = render(about, tensors)
+        answer = _respond(payload, json_length, headers)
+        call.add("encode", time.perf_counter() - begin)
+        return answer
 
     def _answer_about(self, method: str, path: str) -> Answer:
         """Health, metadata and the index of models."""

@@ -99,11 +99,12 @@ async def _classify(
 ) -> Arrays:
     inputs = {"images": _images(request.inputs, model, plane.settings, call)}
     outputs = await plane.infer(model, "classify", inputs, call)
-    best = outputs["probabilities"].argmax(axis=1)
-    for index in best:
-        metrics.PREDICTIONS.labels(model.bundle.name, model.class_names[index]).inc()
+    names = model.class_names
+    labels = [names[index] for index in outputs["probabilities"].argmax(axis=1).tolist()]
+    for label in labels:
+        metrics.predictions(model.bundle.name, label).inc()
     if "label" in wanted:
-        outputs = outputs | {"label": strings([model.class_names[index].encode() for index in best])}
+        outputs = outputs | {"label": strings([label.encode() for label in labels])}
     return outputs
 
 
