@@ -20,7 +20,7 @@ help: ## list the targets
 demo: .venv/installed ## train on the digits, verify, serve, and print an answer of each kind (ONCE=1: then stop)
 	$(BIN)/python deploy/demo.py
 
-test: .venv/installed ## run every test
+test: lint typecheck ## check style and types, then run every test
 	deploy/redis.sh
 	$(BIN)/pytest $(ARGS)
 

@@ -19,7 +19,11 @@ from PIL import Image
 from training.data.digits import load_digits
 
 HOME = Path(".duet/demo")
-ENVIRONMENT = os.environ | {"BENTOML_HOME": str(HOME.absolute()), "BENTOML_DO_NOT_TRACK": "True"}
+ENVIRONMENT = os.environ | {
+    "BENTOML_HOME": str(HOME.absolute()),
+    "BENTOML_DO_NOT_TRACK": "True",
+    "DUET_DRAIN_SECONDS": "0",  # nobody balances load here, so Ctrl-C need not wait
+}
 PATIENCE = 120  # seconds until a server must be ready
 
 

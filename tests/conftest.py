@@ -33,7 +33,7 @@ def free_port() -> int:
 def clean_environment(**extra: str) -> dict[str, str]:
     """This process's environment without settings that would change what a server does."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DUET_", "BENTOML_"))}
-    return kept | {"BENTOML_DO_NOT_TRACK": "True", **extra}
+    return kept | {"BENTOML_DO_NOT_TRACK": "True", "DUET_DRAIN_SECONDS": "0", **extra}
 
 
 def fingerprint() -> str:
