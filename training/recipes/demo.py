@@ -25,7 +25,7 @@ DEMO = Recipe(
     ),
     vae=VAERecipe(
         network=VAEConfig(latent_size=16),
-        epochs=150,
+        epochs=120,
         batch_size=64,
         learning_rate=2e-3,
         schedule="cosine",
@@ -35,7 +35,7 @@ DEMO = Recipe(
     ),
     gan=GANRecipe(
         network=GANConfig(latent_size=32, embedding=16, generator_channels=32, discriminator_channels=16),
-        epochs=70,
+        epochs=60,
         batch_size=64,
         generator_learning_rate=2e-3,
         discriminator_learning_rate=2e-3,

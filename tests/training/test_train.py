@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.data import Dataset, Split, load
+from training.recipes import RECIPES
+from training.run import RunError
+from training.train import train
+
+
+def test_data_without_labels_leave_the_cnn_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digits = load("digits")
+    splits = {role: Split(getattr(digits, role).images) for role in ("train", "validation", "calibration", "test")}
+    unlabelled = Dataset("unlabelled", (), **splits)
+    bundles = train(unlabelled, RECIPES["demo"], ["cnn"], seed=0, out=tmp_path, resume=False, accelerator="cpu")
+    assert bundles == []
+    assert "cnn: left out, for unlabelled has no labels to learn" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_trains_publishes_and_publishes_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.set_num_threads(1)
+    digits, demo = load("digits"), RECIPES["demo"]
+    (first,) = train(digits, demo, ["cnn"], seed=0, out=tmp_path, resume=False, accelerator="cpu")
+    assert first.manifest.metrics["accuracy"] >= 0.985
+    assert "digits-cnn" in capsys.readouterr().out
+    directory = tmp_path / "digits-demo-0" / "cnn"
+    assert {"config.json", "metrics.jsonl", "checkpoint.pt", "pictures"} <= {path.name for path in directory.iterdir()}
+    assert (directory / "pictures" / "loss.png").exists()
+
+    log = (directory / "metrics.jsonl").read_text()
+    (again,) = train(digits, demo, ["cnn"], seed=0, out=tmp_path, resume=True, accelerator="cpu")
+    assert again.digest == first.digest
+    assert (directory / "metrics.jsonl").read_text() == log
+
+    (directory / "config.json").write_text((directory / "config.json").read_text().replace(digits.digest, "0" * 64))
+    with pytest.raises(RunError, match="digest"):
+        train(digits, demo, ["cnn"], seed=0, out=tmp_path, resume=False, accelerator="cpu")
