@@ -43,7 +43,7 @@ def read_images(values: Sequence[object], model: Model, settings: Settings) -> n
     return np.stack(decoded)
 
 
-def class_index(label: str | int, class_names: Sequence[str]) -> int:
+def class_index(label: str | int, class_names: Sequence[str], field: str = "class") -> int:
     """The index of a class given by name, or by index.
 
     Raises:
@@ -53,7 +53,7 @@ def class_index(label: str | int, class_names: Sequence[str]) -> int:
         return class_names.index(str(label))
     if isinstance(label, int) and 0 <= label < len(class_names):
         return label
-    raise InvalidInput(f"class {str(label)[:40]!r} is not one of {', '.join(class_names)}", field="class")
+    raise InvalidInput(f"class {str(label)[:40]!r} is not one of {', '.join(class_names)}", field=field)
 
 
 def image_list(images: np.ndarray, form: str) -> list[Any]:

@@ -7,6 +7,7 @@ refuses what must not reach BentoML: unknown paths (which would become metric la
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import logging
@@ -14,6 +15,7 @@ import re
 import secrets
 import time
 from collections.abc import Collection
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,7 +23,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.dataplane import DataPlane
 from services.errors import (
+    DeadlineExceeded,
     DuetError,
+    MalformedRequest,
     MethodNotAllowed,
     NotReady,
     TooLarge,
@@ -30,11 +34,12 @@ from services.errors import (
     UnsupportedMedia,
 )
 from services.protocol.answer import Answer
-from services.protocol.headers import call_from_raw, client_left
+from services.protocol.headers import TIMEOUT, arrived, call_from_raw, client_left
 from services.protocol.native import RESPONDERS
 from services.protocol.problems import problem
 from services.protocol.v2.routes import V2
 from services.telemetry import metrics
+from services.telemetry.call import Call
 
 log = logging.getLogger("duet.guard")
 
@@ -175,12 +180,24 @@ class Guard:
     ) -> Answer:
         call = call_from_raw(headers, self._plane.settings)
         call.gone = client_left(receive)
-        answer = await self._v2.answer(method, path, headers, self._bounded(receive, headers), call)
+        read = partial(self._read, receive, headers, call)
+        answer = await self._v2.answer(method, path, headers, read, call)
         for stage, seconds in call.seconds.items():
             metrics.STAGE_SECONDS.labels(route, stage).observe(seconds)
         answer.headers.append((b"server-timing", call.server_timing.encode()))
         answer.headers.append((b"x-cache", call.cache_status.encode()))
         return answer
+
+    async def _read(self, receive: Receive, headers: dict[bytes, bytes], call: Call) -> bytes:
+        """The whole body, as far as the deadline allows: it may come slowly, or never."""
+        whole = _body(self._bounded(receive, headers))
+        if arrived(receive):  # as small bodies have; a timer costs many times what reading them does
+            return await whole
+        try:
+            async with asyncio.timeout(call.remaining()):
+                return await whole
+        except TimeoutError:
+            raise DeadlineExceeded(f"the body did not arrive before the deadline ({TIMEOUT})", field=TIMEOUT) from None
 
     def _probe(self, path: str) -> Response:
         if path == "/metrics":
@@ -211,3 +228,16 @@ class Guard:
             return message
 
         return counted
+
+
+async def _body(receive: Receive) -> bytes:
+    """Raises: MalformedRequest: the client left halfway."""
+    chunks: list[bytes] = []
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise MalformedRequest("the client left before its request was read", field="body")
+        chunks.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(chunks)

@@ -49,6 +49,11 @@ def call_from_raw(headers: Mapping[bytes, bytes], settings: Settings) -> Call:
     return call_from_headers({name: headers[raw].decode("latin-1") for raw, name in RAW if raw in headers}, settings)
 
 
+def arrived(receive: Receive) -> bool:
+    """Whether all of the body is there, so that reading it waits for nobody; asked of uvicorn as `client_left` asks."""
+    return getattr(getattr(receive, "__self__", None), "more_body", True) is False
+
+
 def client_left(receive: Receive) -> Callable[[], bool] | None:
     """A cheap question whether the client has hung up; None where this server cannot tell.
 

@@ -53,6 +53,8 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
         raise TooLarge(f"the body has more than {limit} bytes when decompressed", field="body")
     if not inflater.eof:
         raise MalformedRequest(f"the {encoding} body is cut short", field="body")
+    if inflater.unused_data:
+        raise MalformedRequest(f"{len(inflater.unused_data)} bytes follow the {encoding} body", field="body")
     return plain
 
 
@@ -75,7 +77,7 @@ def parse(body: bytes, header_length: str | None) -> InferRequest:
     """
     if header_length is None:
         size = len(body)
-    elif header_length.isdecimal() and int(header_length) <= len(body):
+    elif header_length.isdecimal() and len(header_length) < 12 and int(header_length) <= len(body):
         size = int(header_length)
     else:
         raise MalformedRequest(
@@ -87,7 +89,7 @@ def parse(body: bytes, header_length: str | None) -> InferRequest:
     except orjson.JSONDecodeError as error:
         raise MalformedRequest(f"the body is not JSON: {error}", field="body") from None
     if type(request) is not dict:
-        raise MalformedRequest(f"the body is a JSON {type(request).__name__}; send an object", field="body")
+        raise MalformedRequest("the body is JSON, but not an object; send one", field="body")
     parameters = _mapping(request.get("parameters"), "parameters")
     binary_output = parameters.pop("binary_data_output", False) is True
     identity = request.get("id")
@@ -108,9 +110,9 @@ def _inputs(specs: object, raw: memoryview, at: int) -> dict[str, np.ndarray]:
         if name in inputs:
             raise MalformedRequest(f"{where} comes twice", field=where)
         kind = spec.get("datatype")
-        if kind not in DTYPES:
+        if type(kind) is not str or kind not in DTYPES:
             raise InvalidInput(
-                f"{where}: datatype {kind!r:.40} is not one of {', '.join(DTYPES)}", field=f"{where}.datatype"
+                f"{where}: datatype {short(kind)} is not one of {', '.join(DTYPES)}", field=f"{where}.datatype"
             )
         shape = _shape(spec.get("shape"), where)
         if "data" in spec:
@@ -129,8 +131,8 @@ def _inputs(specs: object, raw: memoryview, at: int) -> dict[str, np.ndarray]:
 
 
 def _shape(shape: object, where: str) -> tuple[int, ...]:
-    if type(shape) is not list or len(shape) > 8 or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
-        raise MalformedRequest(f"{where}.shape is not a list of sizes", field=f"{where}.shape")
+    if type(shape) is not list or len(shape) > 8 or not all(type(n) is int and 0 < n < 2**31 for n in shape):
+        raise MalformedRequest(f"{where}.shape is not a list of sizes above 0", field=f"{where}.shape")
     return tuple(shape)
 
 
@@ -140,8 +142,13 @@ def _output(spec: object, where: str, binary_default: bool) -> Output:
     parameters = _mapping(spec.get("parameters"), where)
     top = parameters.get("classification", 0)
     if type(top) is not int or top < 0:
-        raise InvalidInput(f"{where}: classification is {top!r:.40}; send a count of classes", field=where)
+        raise InvalidInput(f"{where}: classification is {short(top)}; send a count of classes", field=where)
     return Output(spec["name"], parameters.get("binary_data", binary_default) is True, top)
+
+
+def short(value: object) -> str:
+    """A JSON value as the caller wrote it, cut to 40 characters."""
+    return orjson.dumps(value).decode()[:40]
 
 
 def _mapping(value: object, where: str) -> dict[str, Any]:

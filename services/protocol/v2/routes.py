@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
-from starlette.types import Receive
 
 from services import __version__
 from services.dataplane import DataPlane, Served
@@ -32,7 +31,10 @@ from services.telemetry.call import Call
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository(index)")
 COMPRESS_FROM = 1024  # bytes; below, a compressed answer is hardly smaller
 
+GET = ("GET", "HEAD")
+
 Headers = dict[bytes, bytes]
+Read = Callable[[], Awaitable[bytes]]
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,19 @@ class V2:
             return "/v2/models/{model}/infer"
         return "/v2/models" if path.startswith("/v2/models/") else "/v2"
 
-    async def answer(self, method: str, path: str, headers: Headers, receive: Receive, call: Call) -> Answer:
-        """Raises: DuetError."""
+    async def answer(self, method: str, path: str, headers: Headers, read: Read, call: Call) -> Answer:
+        """The answer to a request whose body `read` reads.
+
+        Raises:
+            DuetError: it is refused.
+        """
         if not self._infer and self._plane.loaded:
             self._lay_out()
         endpoint = self._infer.get(path)
         if endpoint is not None:
             if method != "POST":
-                raise MethodNotAllowed(f"{method} {path}: this route takes POST", allowed="POST")
-            return await self._answer_infer(endpoint, headers, await _body(receive), call)
+                raise MethodNotAllowed(f"{method[:20]} {path[:100]}: this route takes POST", allowed="POST")
+            return await self._answer_infer(endpoint, headers, await read(), call)
         return self._answer_about(method, path)
 
     async def _answer_infer(self, endpoint: Endpoint, headers: Headers, body: bytes, call: Call) -> Answer:
@@ -108,25 +114,26 @@ class V2:
     def _answer_about(self, method: str, path: str) -> Answer:
         """Health, metadata and the index of models."""
         allowed, about = self._find(path)
-        if method != allowed:
-            raise MethodNotAllowed(f"{method[:20]} {path[:100]}: this route takes {allowed}", allowed=allowed)
+        if method not in allowed:
+            methods = ", ".join(allowed)
+            raise MethodNotAllowed(f"{method[:20]} {path[:100]}: this route takes {methods}", allowed=methods)
         return Answer(200, [(b"content-type", JSON)], orjson.dumps(about()))
 
-    def _find(self, path: str) -> tuple[str, Callable[[], object]]:
-        """The method that a path takes, and what answers it.
+    def _find(self, path: str) -> tuple[tuple[str, ...], Callable[[], object]]:
+        """The methods that a path takes, and what answers them.
 
         Raises:
             UnknownModel, UnknownRoute.
         """
         match path.strip("/").split("/")[1:]:
             case []:
-                return "GET", self._server_metadata
+                return GET, self._server_metadata
             case ["health", "live"]:
-                return "GET", lambda: {"live": True}
+                return GET, lambda: {"live": True}
             case ["health", "ready"]:
-                return "GET", self._readiness
+                return GET, self._readiness
             case ["repository", "index"]:
-                return "POST", self._index
+                return ("POST",), self._index
             case ["models", name, *rest]:
                 version = ""
                 if rest[:1] == ["versions"] and len(rest) > 1:
@@ -138,9 +145,9 @@ class V2:
                     tag = f"{name}{version.replace('/versions/', ':')}"
                     raise UnknownModel(f"model {tag[:80]!r} is not served here; there is {known}", field="model")
                 if rest == ["ready"]:
-                    return "GET", lambda: {"name": name, "ready": True}
+                    return GET, lambda: {"name": name, "ready": True}
                 if not rest:
-                    return "GET", lambda: self._model_metadata(endpoint)
+                    return GET, lambda: self._model_metadata(endpoint)
         raise UnknownRoute(f"{path[:100]}: below /v2 there is health, models and repository/index")
 
     def _readiness(self) -> object:
@@ -174,18 +181,6 @@ class V2:
         }
 
 
-async def _body(receive: Receive) -> bytes:
-    message = await receive()
-    chunk: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        return chunk
-    chunks = [chunk]
-    while message.get("more_body", False):
-        message = await receive()
-        chunks.append(message.get("body", b""))
-    return b"".join(chunks)
-
-
 def _chosen(signature: Signature, request: InferRequest) -> list[Output]:
     """The outputs that the caller asked for, or the default ones.
 
@@ -199,7 +194,11 @@ def _chosen(signature: Signature, request: InferRequest) -> list[Output]:
     if not request.outputs:
         return [Output(name, request.binary_output) for name in signature.default_outputs]
     names = [tensor.name for tensor in signature.outputs]
+    seen: set[str] = set()
     for i, output in enumerate(request.outputs):
+        if output.name in seen:  # an answer may be far larger than its name: a list of names must not multiply it
+            raise InvalidInput(f"outputs[{i}]: {output.name} comes twice", field=f"outputs[{i}].name")
+        seen.add(output.name)
         if output.name not in names:
             message = f"outputs[{i}] is {output.name[:60]!r}; this model has {', '.join(names)}"
             raise InvalidInput(message, field=f"outputs[{i}].name")

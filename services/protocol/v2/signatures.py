@@ -17,7 +17,7 @@ from services.inference.noise import SEED_LIMIT, fresh_seed, latents
 from services.inference.scorer import Scorer
 from services.protocol.answers import check_count, class_index
 from services.protocol.images import to_array
-from services.protocol.v2.inference import InferRequest
+from services.protocol.v2.inference import InferRequest, short
 from services.protocol.v2.tensors import strings
 from services.settings import Settings
 from services.telemetry import metrics
@@ -111,7 +111,7 @@ async def _classify(
 async def _score(plane: DataPlane, model: Scorer, request: InferRequest, wanted: Collection[str], call: Call) -> Arrays:
     alpha = _number(request, "alpha", 0.05)
     if not 0 < alpha < 1:
-        raise InvalidInput(f"parameters.alpha is {alpha!r}; send a number between 0 and 1", field="parameters.alpha")
+        raise InvalidInput(f"parameters.alpha is {alpha}; send a number between 0 and 1", field="parameters.alpha")
     inputs = {"images": _images(request.inputs, model, plane.settings, call)}
     outputs = await plane.infer(model, "score_map" if "residual" in wanted else "score", inputs, call)
     p_values = metrics.P_VALUES.labels(model.bundle.name)
@@ -154,8 +154,9 @@ def _noise(model: Generator, request: InferRequest, settings: Settings) -> tuple
         if not np.isfinite(given).all():
             raise InvalidInput("inputs.latents holds values that are not finite", field="inputs.latents")
         check_count(len(given), "inputs.latents", settings)
-        return given, True
-    count = _integer(request, "count", 1)
+        return np.require(given, requirements="A"), True  # a binary tensor begins wherever the JSON before it ends
+    labels = request.inputs.get("labels")
+    count = _integer(request, "count", 1 if labels is None else labels.size)
     if count < 1:
         raise InvalidInput(f"count is {count}; send 1 or more", field="count")
     check_count(count, "count", settings)
@@ -165,9 +166,7 @@ def _noise(model: Generator, request: InferRequest, settings: Settings) -> tuple
         raise InvalidInput(f"seed is {seed}; send 0 to 2^63 - 1", field="seed")
     truncation = _number(request, "truncation", 1.0)
     if not 0 < truncation <= 2:
-        raise InvalidInput(
-            f"truncation is {truncation!r}; send a number above 0, up to 2", field="parameters.truncation"
-        )
+        raise InvalidInput(f"truncation is {truncation}; send a number above 0, up to 2", field="parameters.truncation")
     noise = latents(fresh_seed() if fresh else seed, count, model.latent_size, truncation=truncation)
     return noise, not fresh
 
@@ -186,7 +185,9 @@ def _labels(model: Generator, request: InferRequest, count: int) -> np.ndarray |
             f"inputs.labels has shape {list(given.shape)}; send INT64 or BYTES [{count}] or [1]", field="inputs.labels"
         )
     indices = [
-        class_index(label.decode("utf-8", "replace") if isinstance(label, bytes) else int(label), names)
+        class_index(
+            label.decode("utf-8", "replace") if isinstance(label, bytes) else int(label), names, "inputs.labels"
+        )
         for label in given.tolist()
     ]
     return np.resize(np.array(indices, np.int64), count)
@@ -230,7 +231,7 @@ def _images(inputs: Arrays, model: Model, settings: Settings, call: Call) -> np.
 def _number(request: InferRequest, name: str, default: float) -> float:
     value = request.parameters.get(name, default)
     if type(value) not in (int, float):
-        raise InvalidInput(f"parameters.{name} is {value!r:.40}; send a number", field=f"parameters.{name}")
+        raise InvalidInput(f"parameters.{name} is {short(value)}; send a number", field=f"parameters.{name}")
     return float(value)
 
 
@@ -243,5 +244,5 @@ def _integer(request: InferRequest, name: str, default: int) -> int:
         return int(tensor.item())
     value = request.parameters.get(name, default)
     if type(value) is not int:
-        raise InvalidInput(f"parameters.{name} is {value!r:.40}; send an integer", field=f"parameters.{name}")
+        raise InvalidInput(f"parameters.{name} is {short(value)}; send an integer", field=f"parameters.{name}")
     return value

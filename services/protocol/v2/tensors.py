@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,12 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "INT64": np.dtype("<i8"),
     "FP32": np.dtype("<f4"),
     "BYTES": np.dtype("O"),
+}
+TYPES: dict[str, frozenset[type]] = {  # of JSON values, by NumPy's kind of dtype
+    "b": frozenset({bool}),
+    "u": frozenset({int}),
+    "i": frozenset({int}),
+    "f": frozenset({int, float}),
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -49,34 +56,24 @@ def from_json(data: object, kind: str, shape: tuple[int, ...], field: str) -> np
         MalformedRequest: the number of values does not fit the shape.
         InvalidInput: a value is not of the datatype.
     """
-    if not isinstance(data, list):
+    if type(data) is not list:
         raise MalformedRequest(f"{field}.data is no list", field=f"{field}.data")
+    flat = _flatten(data, field)
     if kind == "BYTES":
-        return _objects([_encoded(value, field) for value in _flatten(data)], shape, field)
-    dtype = DTYPES[kind]
-    try:
-        array = np.array(data)
-    except (ValueError, OverflowError):
-        raise InvalidInput(f"{field}.data is ragged or holds numbers too large for {kind}", field=field) from None
-    if array.size != math.prod(shape):
+        return _objects([_encoded(value, field) for value in flat], shape, field)
+    if len(flat) != math.prod(shape):
         raise MalformedRequest(
-            f"{field}.data has {array.size} values, but shape {list(shape)} has {math.prod(shape)}", field=field
+            f"{field}.data has {len(flat)} values, but shape {list(shape)} has {math.prod(shape)}", field=field
         )
-    if array.size and not _holds(array, dtype):
+    dtype = DTYPES[kind]
+    # Types first: NumPy would take true for 1 and "1" for a number, and one long text would widen every element.
+    if not TYPES[dtype.kind].issuperset(map(type, flat)):
         raise InvalidInput(f"{field}.data holds values that are not {kind}", field=field)
-    return array.astype(dtype, copy=False).reshape(shape)
-
-
-def _holds(array: np.ndarray, dtype: np.dtype[Any]) -> bool:
-    """Whether every value of a parsed JSON array survives the conversion to `dtype`."""
-    if dtype.kind == "b" or array.dtype.kind == "b":
-        return dtype.kind == array.dtype.kind
-    if dtype.kind == "f":
-        return array.dtype.kind in "iuf"
-    if array.dtype.kind not in "iu":
-        return False
-    bounds = np.iinfo(dtype)
-    return bool(array.min() >= bounds.min and array.max() <= bounds.max)
+    try:
+        with np.errstate(over="raise"):
+            return np.array(flat, dtype).reshape(shape)
+    except (OverflowError, FloatingPointError):
+        raise InvalidInput(f"{field}.data holds numbers too large for {kind}", field=field) from None
 
 
 def to_binary(array: np.ndarray) -> bytes:
@@ -122,14 +119,19 @@ def _split(raw: memoryview, field: str) -> list[bytes]:
 
 def _encoded(value: object, field: str) -> bytes:
     if not isinstance(value, str):
-        raise InvalidInput(f"{field}.data holds {type(value).__name__}; BYTES in JSON are strings", field=field)
+        raise InvalidInput(f"{field}.data holds values that are not strings, as BYTES are in JSON", field=field)
     return value.encode("utf-8", "surrogatepass")
 
 
-def _flatten(data: list[Any]) -> list[Any]:
+def _flatten(data: list[Any], field: str) -> list[Any]:
+    """The values of a nested list in row-major order.
+
+    Raises:
+        InvalidInput: the rows differ in length or depth.
+    """
     flat = data
-    while flat and isinstance(flat[0], list):
-        if not all(isinstance(part, list) for part in flat):
-            return flat  # ragged: a list where a string should be is refused by `_encoded`
-        flat = [value for part in flat for value in part]
+    while flat and type(flat[0]) is list:
+        if set(map(type, flat)) != {list} or len(set(map(len, flat))) != 1:
+            raise InvalidInput(f"{field}.data is ragged: its rows differ in length", field=field)
+        flat = list(chain.from_iterable(flat))
     return flat
