@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.dataplane import DataPlane
 from services.errors import QueueFull
 from services.protocol.guard import PAGES, PROBES, REQUEST_ID, Guard
+from services.protocol.native import RESPONDERS
 from services.settings import Settings
 
 LIMIT = 1000
 
 
 @pytest.fixture
-def plane(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> DataPlane:
+def plane(monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> DataPlane:
     """One that serves nothing, and is ready."""
     monkeypatch.setenv("DUET_BODY_BYTES", str(LIMIT))
     monkeypatch.setenv("DUET_FAST_LANE", "false")
@@ -308,6 +310,32 @@ async def test_the_app_sees_that_the_client_left(plane: DataPlane) -> None:
 
     await Client(plane, patient).ask(headers={"Content-Length": "900"}, chunks=(b"half",), leaves=True)
     assert seen == ["left"]
+
+
+async def test_in_the_fast_lane_a_native_route_never_enters_bentoml(
+    plane: DataPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("the app was asked")
+
+    async def respond(plane: DataPlane, request: Request, gone: Callable[[], bool] | None) -> Response:
+        return PlainTextResponse(await request.body())
+
+    monkeypatch.setitem(RESPONDERS, "/echo", respond)
+    monkeypatch.setenv("DUET_FAST_LANE", "true")
+    plane.settings = Settings()
+    client = Client(plane, never)
+    answer = await client.ask(chunks=(b"a", b"b"), headers={"X-Request-Id": "mine"})
+    assert (answer.status, answer.body, answer.headers["x-request-id"]) == (200, b"ab", "mine")
+    assert (await client.ask(chunks=(bytes(LIMIT), b"x"))).status == 413
+    assert (await client.ask(method="GET")).status == 405
+
+
+async def test_v2_is_answered_here_and_its_errors_are_problems_too(client: Client) -> None:
+    answer = await client.ask("/v2/models/none/infer", chunks=(b"{}",))
+    assert answer.status == 404
+    assert answer.problem["detail"] == answer.problem["error"]
+    assert (await client.ask("/v2/health/live", "GET")).status == 200
 
 
 @pytest.mark.parametrize("kind", ["lifespan", "websocket"])

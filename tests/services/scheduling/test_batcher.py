@@ -55,10 +55,24 @@ def square() -> Iterator[Square]:
 
 @asynccontextmanager
 async def running(
-    run: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]], *, batch_items: int = 8, queue_items: int = 1024
+    run: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]],
+    *,
+    batch_items: int = 8,
+    queue_items: int = 1024,
+    batch_bytes: int = 2**20,
+    item_seconds: float = 0.0,
+    inline: bool = False,
 ) -> AsyncIterator[Batcher]:
     with ThreadPoolExecutor(1) as executor:
-        batcher = Batcher(run, LABELS, executor, batch_items=batch_items, queue_items=queue_items)
+        batcher = Batcher(
+            run,
+            LABELS,
+            None if inline else executor,
+            batch_items=batch_items,
+            queue_items=queue_items,
+            batch_bytes=batch_bytes,
+            item_seconds=item_seconds,
+        )
         await batcher.start()
         try:
             yield batcher
@@ -118,6 +132,34 @@ async def test_no_batch_is_larger_than_the_limit(square: Square) -> None:
     assert [len(batch) for batch in square.batches] == [4, 4, 3]
     assert squares(job) == [n * n for n in range(11)]
     assert job.outputs["twice"].tolist() == [[n, n] for n in range(11)]
+
+
+async def test_no_batch_has_more_bytes_than_the_limit_unless_one_item_has(square: Square) -> None:
+    async with running(square, batch_bytes=3 * 8) as batcher:
+        await batcher.submit(items(*range(7)))
+    async with running(square, batch_bytes=7) as batcher:
+        await batcher.submit(items(8, 9))
+    assert square.batches == [[0, 1, 2], [3, 4, 5], [6], [8], [9]]
+
+
+async def test_a_cheap_model_runs_on_the_event_loop_and_lets_others_in_between_batches() -> None:
+    threads, turns = set(), []
+
+    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        threads.add(threading.get_ident())
+        turns.append("batch")
+        return {"y": inputs["x"] ** 2}
+
+    async def other() -> None:
+        for _ in range(3):
+            turns.append("other")
+            await asyncio.sleep(0)
+
+    async with running(run, batch_items=1, inline=True) as batcher:
+        job, _ = await asyncio.gather(batcher.submit(items(1, 2, 3)), other())
+    assert squares(job) == [1, 4, 9]
+    assert threads == {threading.get_ident()}
+    assert turns.index("batch") < len(turns) - 1 - turns[::-1].index("other"), "the loop turned between batches"
 
 
 async def test_one_item_does_not_wait_behind_a_thousand(square: Square) -> None:
@@ -198,6 +240,50 @@ async def test_a_caller_that_leaves_between_two_batches_is_computed_no_further(s
         assert squares(await batcher.submit(items(200))) == [40000]
         assert waiting() == 0
     assert square.batches == [[0, 1, 2, 3], [200]]
+
+
+async def test_a_caller_whose_connection_is_gone_is_dropped_before_compute(square: Square) -> None:
+    square.gate.clear()
+    async with running(square) as batcher:
+        first = ask(batcher, 1)
+        await square.held()
+        gone = asyncio.create_task(batcher.submit(items(2), gone=lambda: True))
+        stays = asyncio.create_task(batcher.submit(items(3), gone=lambda: False))
+        await asyncio.sleep(0)
+        square.gate.set()
+        assert squares(await stays) == [9]
+        with pytest.raises(NotReady, match="the caller left"):
+            await gone
+        await first
+        assert waiting() == 0
+    assert square.batches == [[1], [3]]
+
+
+async def test_who_cannot_be_answered_in_time_is_refused_at_once(square: Square) -> None:
+    square.gate.clear()
+    async with running(square, item_seconds=100) as batcher:
+        first = ask(batcher, 1)
+        await square.held()
+        second = ask(batcher, 2, deadline=time.monotonic() + 50)  # nothing waits yet: the estimate may be wrong
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull, match="the deadline is in") as caught:
+            await batcher.submit(items(3), deadline=time.monotonic() + 50)
+        patient = ask(batcher, 4)
+        square.gate.set()
+        assert [squares(job) for job in await asyncio.gather(first, second, patient)] == [[1], [4], [16]]
+    assert caught.value.field == "X-Request-Timeout-Ms"
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after >= 100
+
+
+async def test_an_answer_after_the_deadline_is_none(square: Square) -> None:
+    square.gate.clear()
+    async with running(square) as batcher:
+        late = ask(batcher, 1, deadline=time.monotonic() + 0.01)
+        with pytest.raises(DeadlineExceeded):
+            await late
+        square.gate.set()
+        assert squares(await batcher.submit(items(2))) == [4]
 
 
 async def test_a_poisonous_item_fails_alone(square: Square) -> None:
