@@ -43,8 +43,8 @@ def test_one_byte_makes_another_key(images: np.ndarray, data: st.DataObject) -> 
     assert key({"images": images}) != key({"images": other})
 
 
-@given(st.binary(min_size=16, max_size=16), st.permutations(DTYPES))
-def test_the_same_bytes_as_another_dtype_make_another_key(content: bytes, two: list[np.dtype[Any]]) -> None:
+@given(st.binary(min_size=16, max_size=16), st.permutations(["|u1", "|i1", "<i4", "<f4", ">f4", "<i8", "<f8"]))
+def test_the_same_bytes_as_another_dtype_make_another_key(content: bytes, two: list[str]) -> None:
     one, other = (np.frombuffer(content, dtype).reshape(1, -1) for dtype in two[:2])
     assert key({"images": one}) != key({"images": other})
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import bentoml
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -193,6 +194,21 @@ def test_a_damaged_archive_is_refused_or_gives_the_very_bundle(
         assert registry.entries() == []
     else:  # the damage met a time stamp, or padding
         assert load(entry.path).manifest == load(tmp_path / "tiny").manifest
+
+
+def test_damage_in_the_middle_of_a_large_file_is_refused(make_bundle: MakeBundle, tmp_path: Path) -> None:
+    bundle = make_bundle()
+    digits = np.random.default_rng(0).integers(0, 10, 100_000)
+    (bundle.path / "large.txt").write_text("".join(map(str, digits)))
+    entry = registry.store(seal(bundle.path, bundle.manifest))
+    archive = registry.export_archive(entry.tag, tmp_path / "tiny.tar.gz")
+    registry.delete(entry.tag)
+    sound = archive.read_bytes()
+    for at in range(1000, len(sound) - 1000, len(sound) // 20):
+        archive.write_bytes(sound[:at] + b"\xff" * 64 + sound[at + 64 :])
+        with pytest.raises(BundleError, match=r"tiny\.tar\.gz: "):
+            registry.import_archive(archive)
+    assert registry.entries() == []
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8b" + bytes(20)])
