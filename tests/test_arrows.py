@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"dataplane"},
     {"scheduling", "caching"},
     {"inference"},
-    {"telemetry", "settings", "errors"},
+    {"telemetry", "settings", "errors", "__version__"},
 ]
 ENTRIES = LAYERS[0]
 # What a service must run without: training's code and its libraries.

@@ -208,8 +208,8 @@ def _images(inputs: Arrays, model: Model, settings: Settings, call: Call) -> np.
         with call.stage("decode"):
             return np.stack(
                 [
-                    to_array(file, shape, f"inputs.images[{i}]", max_pixels=settings.image_pixels)
-                    for i, file in enumerate(given)
+                    to_array(_file(value), shape, f"inputs.images[{i}]", max_pixels=settings.image_pixels)
+                    for i, value in enumerate(given)
                 ]
             )
     if given.shape[1:] != shape or not len(given):
@@ -226,6 +226,11 @@ def _images(inputs: Arrays, model: Model, settings: Settings, call: Call) -> np.
         raise InvalidInput("inputs.images holds FP32 values outside 0..1", field="inputs.images")
     # A product of 255 and k/255 rounds to k, so FP32 and UINT8 of one image are the same image.
     return np.rint(given * np.float32(255)).astype(np.uint8)
+
+
+def _file(value: bytes) -> bytes | str:
+    """A PNG or JPEG file, or base64 of one: in JSON, BYTES are text."""
+    return value if value[:1] in (b"\x89", b"\xff") else value.decode("latin-1")
 
 
 def _number(request: InferRequest, name: str, default: float) -> float:
