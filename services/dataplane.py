@@ -131,6 +131,8 @@ class DataPlane:
     def _open(self, entry: Entry) -> tuple[Model, dict[str, float]]:
         """Verify, load and warm one model; returns it with the seconds an item of each operation takes."""
         bundle = load(entry.path)
+        if bundle.version != entry.version:
+            raise BundleError(f"{entry.path}: holds version {bundle.version}, not {entry.version}; import it again")
         costs = {}
         try:
             model = load_model(bundle, threads=self.settings.threads or cpu_limit())

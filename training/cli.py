@@ -93,6 +93,7 @@ def train(
     data = _load(dataset, data_dir, image_size, colour, skip_unreadable)
 
     from services.inference import registry  # noqa: PLC0415
+    from services.inference.bundle import BundleError  # noqa: PLC0415
     from training.train import train as run  # noqa: PLC0415
 
     try:
@@ -100,8 +101,8 @@ def train(
             data, RECIPES[recipe], chosen, seed=seed, out=out, resume=resume, accelerator=accelerator, devices=devices
         )
     except KeyboardInterrupt:
-        _fail("interrupted; the same command with --resume goes on from the last checkpoint", status=130)
-    except (ValueError, RuntimeError) as error:
+        raise typer.Exit(130) from None  # the loop has said where its checkpoint is
+    except (ValueError, RuntimeError, BundleError) as error:
         _fail(str(error))
     for bundle in bundles:
         Console().print(f"stored {registry.store(bundle).tag}", highlight=False)
