@@ -44,7 +44,7 @@ def test_other_ways_to_write_a_path_mean_the_same(server: Any, path: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "media_type", [None, "APPLICATION/JSON", "application/json; charset=utf-8", " application/json ;"]
+    "media_type", [None, "APPLICATION/JSON", "application/json; charset=utf-8", "application/json;"]
 )
 def test_json_needs_no_exact_media_type(server: Any, media_type: str | None) -> None:
     headers = {} if media_type is None else {"Content-Type": media_type}
