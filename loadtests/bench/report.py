@@ -1,0 +1,107 @@
+"""What every result states beside its numbers, and where it is kept."""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from loadtests.bench import cores, rawloop
+from services.inference.bundle import Bundle
+
+mpl.use("Agg")
+out = Console(width=None if sys.stdout.isatty() else 120)
+
+LIBRARIES = ("duet", "bentoml", "onnxruntime", "numpy", "orjson", "starlette", "uvicorn", "uvloop", "httptools")
+QUIET = 0.5  # load average above which other work is likely to be in the numbers
+
+
+def options(description: str | None) -> argparse.ArgumentParser:
+    """The options of every benchmark."""
+    cores.require()
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, prog=f"python -m {_module()}"
+    )
+    parser.add_argument("--home", type=Path, help="BENTOML_HOME to serve from; left out: .duet/bench, made if missing")
+    parser.add_argument("--out", type=Path, default=Path("loadtests/results"), help="folder for JSON and plot")
+    parser.add_argument("--quick", action="store_true", help="too short to judge: shows that everything runs")
+    return parser
+
+
+def _module() -> str:
+    spec = sys.modules["__main__"].__spec__
+    return spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).name
+
+
+def facts(served: Bundle) -> dict[str, Any]:
+    """Machine, versions and model, with the cost of the graph alone (microseconds a run)."""
+    load = os.getloadavg()[0]
+    if load > QUIET:
+        out.print(f"[yellow]the load average is {load:.2f}: other work shares this machine and is in these numbers")
+    manifest, graph = served.manifest, served.graph_path("classify")
+    costs = {batch: rawloop.measure(graph, batch, manifest.image.shape, 0.5).median for batch in (1, 64)}
+    return {
+        "command": f"python -m {_module()} {' '.join(sys.argv[1:])}".strip(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "git_revision": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(
+            _git("status", "--porcelain", "--", "services", "training", "loadtests", ":!loadtests/results")
+        ),
+        "cpu_model": _cpu_model(),
+        "cores": {"machine": os.cpu_count(), "server": cores.SERVER, "load": cores.LOAD},
+        "load_average_at_start": load,
+        "kernel": platform.release(),
+        "versions": {"python": platform.python_version()} | {library: _version(library) for library in LIBRARIES},
+        "model": {
+            "tag": f"{served.name}:{served.version}",
+            "digest": served.digest,
+            "network": manifest.network,
+            "recipe": manifest.recipe,
+            "dataset": manifest.dataset.name,
+            "image": manifest.image.shape,
+            "graph_bytes": graph.stat().st_size,
+        },
+        "ort_only_us": {f"batch {batch}": 1e6 * seconds for batch, seconds in costs.items()},
+    }
+
+
+def show(about: dict[str, Any]) -> None:
+    """The facts in two lines."""
+    model, ort = about["model"], about["ort_only_us"]
+    costs = ", ".join(f"{name} {cost:.0f} µs" for name, cost in ort.items())
+    out.print(f"{about['cpu_model']}, server on core {cores.SERVER}, load on core {cores.LOAD}; {about['date']}")
+    out.print(f"{model['network']} {model['tag']} on {model['dataset']}; ONNX Runtime alone: {costs}", highlight=False)
+
+
+def save(folder: Path, name: str, about: dict[str, Any], results: dict[str, Any], figure: Figure) -> None:
+    """`name`.json and `name`.png in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(about | results, indent=2) + "\n")
+    figure.savefig(folder / f"{name}.png", dpi=120)
+    out.print(f"written: {folder / name}.json and .png")
+
+
+def _git(*arguments: str) -> str:
+    run = subprocess.run(["git", *arguments], check=False, capture_output=True, text=True, cwd=cores.ROOT)
+    return run.stdout.strip() if run.returncode == 0 else "unknown"
+
+
+def _cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "missing"
