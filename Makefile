@@ -5,11 +5,12 @@ TORCH_INDEX ?=
 export PYTHON TORCH_INDEX
 
 BIN := .venv/bin
+MINUTES ?= 30
 
-.PHONY: help demo test lint format typecheck lock clean
+.PHONY: help demo test lint format typecheck bench bench-overload bench-soak bench-peers lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -34,6 +35,18 @@ format: .venv/installed ## fix style and formatting
 
 typecheck: .venv/installed ## check the types
 	$(BIN)/mypy
+
+bench: .venv/installed ## ratios against stock BentoML, bare uvicorn and ONNX Runtime; overhead by stage (needs wrk)
+	$(BIN)/python -m loadtests.bench $(ARGS)
+
+bench-overload: .venv/installed ## what happens above capacity
+	$(BIN)/python -m loadtests.bench.overload $(ARGS)
+
+bench-soak: .venv/installed ## memory and latency over MINUTES (30)
+	$(BIN)/python -m loadtests.bench.soak --minutes $(MINUTES) $(ARGS)
+
+bench-peers: .venv/installed ## MLServer, LitServe and Ray Serve beside Duet (needs wrk; installs them below .duet)
+	$(BIN)/python -m loadtests.bench.peers $(ARGS)
 
 lock: ## pin every version again, after a change of pyproject.toml's dependencies
 	deploy/lock.sh

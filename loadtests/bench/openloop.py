@@ -46,7 +46,10 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
-        self._load.idle(self)
+        self._load.opened(self)
+
+    def close(self) -> None:
+        self._transport.abort()
 
     def ask(self, due: float) -> None:
         self._busy, self._due, self._sent = True, due, time.monotonic()
@@ -82,7 +85,7 @@ class Load:
         self._port = port
         self._idle: deque[Connection] = deque()
         self._waiting: deque[float] = deque()
-        self._open = 0
+        self._open: set[Connection] = set()
         self._outstanding = 0
         self._opening: set[asyncio.Task[object]] = set()
         self._closed = False
@@ -93,7 +96,6 @@ class Load:
         await asyncio.gather(*self._opening)
 
     def _dial(self) -> None:
-        self._open += 1
         loop = asyncio.get_running_loop()
         task: asyncio.Task[object] = loop.create_task(
             loop.create_connection(lambda: Connection(self), "127.0.0.1", self._port)
@@ -108,8 +110,12 @@ class Load:
             self._idle.pop().ask(moment)
             return
         self._waiting.append(moment)
-        if self._open < LIMIT:
+        if len(self._open) + len(self._opening) < LIMIT:
             self._dial()
+
+    def opened(self, connection: Connection) -> None:
+        self._open.add(connection)
+        self.idle(connection)
 
     def idle(self, connection: Connection) -> None:
         if self._waiting:
@@ -118,7 +124,7 @@ class Load:
             self._idle.append(connection)
 
     def lost(self, connection: Connection) -> None:
-        self._open -= 1
+        self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
         if self._waiting and not self._closed:
@@ -140,9 +146,11 @@ class Load:
         for moment in self._waiting:
             self.answered(moment, time.monotonic(), 0)
         self._waiting.clear()
-        for connection in list(self._idle):
-            connection._transport.close()
-        await asyncio.sleep(0)
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        for connection in self._open:
+            connection.close()
+        while self._open:  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 async def offer(

@@ -1,0 +1,66 @@
+"""Each benchmark runs from end to end, shortened, and its report has what makes its numbers worth something."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+FACTS = {"command", "date", "git_revision", "cpu_model", "cores", "versions", "model", "ort_only_us"}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.server,
+    pytest.mark.skipif(shutil.which("taskset") is None, reason="taskset is not installed (Debian: util-linux)"),
+    pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="server and load need a core each"),
+]
+needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed (Debian: apt-get install wrk)")
+
+
+def bench(module: str, store: Path, out: Path) -> None:
+    command = [sys.executable, "-m", module, "--quick", "--home", str(store), "--out", str(out)]
+    run = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, timeout=240)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+
+
+def report(out: Path, name: str) -> dict[str, Any]:
+    assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    saved: dict[str, Any] = json.loads((out / f"{name}.json").read_text())
+    assert saved.keys() >= FACTS
+    assert len(saved["model"]["digest"]) == 64
+    return saved
+
+
+@needs_wrk
+def test_side_by_side_and_overhead(model_store: Path, tmp_path: Path) -> None:
+    bench("loadtests.bench", model_store, tmp_path)
+    saved = report(tmp_path, "bench")
+    assert len(saved["ratios"]) == 7
+    assert all(rate > 0 for rate in saved["images_per_second"].values())
+    assert saved["latency"].keys() < saved["images_per_second"].keys()
+    costs = report(tmp_path, "overhead")["costs_us"]
+    assert [cost["items"] for cost in costs] == [1, 4, 16, 64, 256, 1, 1, 1, 1]
+    assert all(cost["stages"].keys() >= {"parse", "queue", "compute", "encode"} for cost in costs)
+
+
+def test_overload(model_store: Path, tmp_path: Path) -> None:
+    bench("loadtests.bench.overload", model_store, tmp_path)
+    saved = report(tmp_path, "overload")
+    assert [level["level"] for level in saved["levels"]] == [0.5, 0.8, 1.0, 1.5, 3.0]
+    assert saved["generator_capacity"] > 0
+    assert saved["levels"][0]["goodput"] > 0
+    assert saved["rss_mb"]
+
+
+def test_soak(model_store: Path, tmp_path: Path) -> None:
+    bench("loadtests.bench.soak", model_store, tmp_path)
+    saved = report(tmp_path, "soak")
+    assert isinstance(saved["rss_mb_per_hour"], float)
+    assert len(saved["by_minute"]) == 3
+    assert all(minute["p99_ms"] >= minute["p50_ms"] > 0 for minute in saved["by_minute"])
