@@ -105,7 +105,7 @@ def _labels(model: Generator, label: str | int | None, count: int) -> np.ndarray
             raise InvalidInput(f"model {model.bundle.name} does not draw by class; leave class out", field="class")
         return None
     if label is None:
-        return np.arange(count, dtype=np.int64) % max(1, len(names))
+        return model.classes_in_turn(count)
     return np.full(count, class_index(label, names), np.int64)
 
 

@@ -33,6 +33,10 @@ class Generator:
         """Whether samples are drawn by class."""
         return "labels" in self._graphs["decode"].inputs
 
+    def classes_in_turn(self, count: int) -> np.ndarray:
+        """Class indices int64 [count], each class as often as the next: what to draw when no class is asked for."""
+        return np.arange(count, dtype=np.int64) % max(1, len(self.bundle.manifest.class_names))
+
     @property
     def can_encode(self) -> bool:
         return "encode" in self._graphs

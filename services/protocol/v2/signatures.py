@@ -179,7 +179,7 @@ def _labels(model: Generator, request: InferRequest, count: int) -> np.ndarray |
             raise InvalidInput(f"model {model.bundle.name} does not draw by class", field="inputs.labels")
         return None
     if given is None:
-        return np.arange(count, dtype=np.int64) % max(1, len(names))
+        return model.classes_in_turn(count)
     if given.shape not in ((count,), (1,)) or given.dtype.kind not in "iO":
         raise InvalidInput(
             f"inputs.labels has shape {list(given.shape)}; send INT64 or BYTES [{count}] or [1]", field="inputs.labels"
