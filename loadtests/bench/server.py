@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -81,6 +82,7 @@ def running(name: str, command: list[str], *, ready: str = "/readyz", **environm
         yield server
     finally:
         _stop(process)
+    shutil.rmtree(folder)  # after a failure its log stays
 
 
 def _wait(server: Server, path: str) -> None:

@@ -4,12 +4,13 @@ Each peer has a virtual environment of its own below .duet/peers, made here; a p
 start is reported as such, and left out. Their packages come from PyPI: the first run downloads some hundred megabytes.
 """
 
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -49,17 +50,19 @@ class Peer:
     way: str
 
 
-def mlserver(python: str, graph: Path) -> AbstractContextManager[Server]:
-    folder = Path(tempfile.mkdtemp(prefix="duet-bench-mlserver-"))
-    # Its gRPC and metrics ports cannot be left out, only moved; parallel_workers 0 is inference in this process.
+@contextlib.contextmanager
+def mlserver(python: str, graph: Path) -> Iterator[Server]:
+    # parallel_workers 0: inference in the process that answers.
     settings = {"host": "127.0.0.1", "grpc_port": 0, "metrics_endpoint": None, "parallel_workers": 0, "debug": False}
-    (folder / "settings.json").write_text(json.dumps(settings))
     model = {"name": "digits", "implementation": "mlserver_model.Classifier"}
-    (folder / "model-settings.json").write_text(json.dumps(model))
-    command = [str(Path(python).with_name("mlserver")), "start", str(folder)]
-    port = ["env", "MLSERVER_HTTP_PORT={port}"]
-    ready = "/v2/models/digits/ready"
-    return server.running("MLServer", [*port, *command], ready=ready, GRAPH=str(graph), PYTHONPATH=str(HERE))
+    program = str(Path(python).with_name("mlserver"))
+    with tempfile.TemporaryDirectory(prefix="duet-bench-") as folder:
+        Path(folder, "settings.json").write_text(json.dumps(settings))
+        Path(folder, "model-settings.json").write_text(json.dumps(model))
+        command = ["env", "MLSERVER_HTTP_PORT={port}", program, "start", folder]
+        ready = "/v2/models/digits/ready"
+        with server.running("MLServer", command, ready=ready, GRAPH=str(graph), PYTHONPATH=str(HERE)) as running:
+            yield running
 
 
 def litserve(python: str, graph: Path) -> AbstractContextManager[Server]:
