@@ -22,7 +22,7 @@ async def score(plane: DataPlane, request: ScoreRequest, call: Call) -> ScoreRes
     operation = "score_map" if request.heatmap else "score"
     model = plane.select(Scorer, operation, request.model)
     with call.stage("decode"):
-        images = read_images(request.images, model, plane.settings)
+        images = await read_images(request.images, model, plane.settings)
     outputs = await plane.infer(model, operation, {"images": images}, call)
     scores = []
     with call.stage("encode"):

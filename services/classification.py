@@ -19,7 +19,7 @@ async def classify(plane: DataPlane, request: ClassifyRequest, call: Call) -> Cl
     """Classify images: the most probable classes of each."""
     model = plane.select(Classifier, "classify", request.model)
     with call.stage("decode"):
-        images = read_images(request.images, model, plane.settings)
+        images = await read_images(request.images, model, plane.settings)
     outputs = await plane.infer(model, "classify", {"images": images}, call)
     with call.stage("encode"):
         predictions = [_prediction(row, model.class_names, request.top_k) for row in outputs["probabilities"]]

@@ -51,7 +51,7 @@ async def interpolate(plane: DataPlane, request: InterpolateRequest, call: Call)
     else:
         model = plane.select(Generator, "encode", request.model)
         with call.stage("decode"):
-            images = read_images(request.images, model, plane.settings)
+            images = await read_images(request.images, model, plane.settings)
         ends = (await plane.infer(model, "encode", {"images": images}, call))["mean"]
     walk = latent_walk(ends[0], ends[1], request.steps, spherical=request.path == "spherical")
     # One class for the whole walk: classes do not lie on a line.
@@ -70,7 +70,7 @@ async def reconstruct(plane: DataPlane, request: ReconstructRequest, call: Call)
     """Redraw images from their latents alone: what a model with an encoder keeps of them."""
     model = plane.select(Generator, "encode", request.model)
     with call.stage("decode"):
-        originals = read_images(request.images, model, plane.settings)
+        originals = await read_images(request.images, model, plane.settings)
     mean = (await plane.infer(model, "encode", {"images": originals}, call))["mean"]
     images = await _decode(plane, model, mean, None, call)
     with call.stage("encode"):

@@ -30,7 +30,9 @@ class Settings(BaseSettings):
     )
     body_bytes: int = Field(default=16 * 2**20, ge=1, description="Bytes of the largest request body.")
     image_pixels: int = Field(
-        default=16_000_000, ge=1, description="Pixels of the largest image file, checked before it is decoded."
+        default=16_000_000,
+        ge=1,
+        description="Pixels of a request's image files together, checked before any is decoded.",
     )
     request_items: int = Field(default=256, ge=1, description="Images or samples in one request, at most.")
     request_timeout_ms: int = Field(

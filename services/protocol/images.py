@@ -7,6 +7,7 @@ import binascii
 import io
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -15,6 +16,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from services.errors import InvalidInput, TooLarge
 
 FORMATS = ("PNG", "JPEG")
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A PNG or JPEG file of which only the header has been read."""
+
+    image: Image.Image
+    bytes: int
+    field: str
+
+    @property
+    def pixels(self) -> int:
+        return self.image.width * self.image.height
 
 
 def to_array(value: object, shape: tuple[int, int, int], field: str, *, max_pixels: int) -> np.ndarray:
@@ -33,45 +47,58 @@ def to_array(value: object, shape: tuple[int, int, int], field: str, *, max_pixe
         InvalidInput: not an image, or a wrong shape or value.
         TooLarge: a file with more than `max_pixels`.
     """
-    if isinstance(value, bytes):
-        return _decode(value, shape, field, max_pixels)
+    opened = open_image(value, shape, field, max_pixels=max_pixels)
+    return decode(opened, shape) if isinstance(opened, ImageFile) else opened
+
+
+def open_image(value: object, shape: tuple[int, int, int], field: str, *, max_pixels: int) -> ImageFile | np.ndarray:
+    """The cheap half of `to_array`: nested lists wholly, of a file the header, so that a bomb costs nothing."""
+    if isinstance(value, list):
+        return _nested(value, shape, field)
     if isinstance(value, str):
         text = value.partition(",")[2] if value.startswith("data:") else value
         try:
-            raw = base64.b64decode(text, validate=True)
+            value = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             raise InvalidInput(
                 f"{field} is text of {len(value)} characters, but not base64 of a PNG or JPEG file", field=field
             ) from None
-        return _decode(raw, shape, field, max_pixels)
-    if isinstance(value, list):
-        return _nested(value, shape, field)
-    raise InvalidInput(f"{field} is {_kind(value)}; send base64 of a PNG or JPEG file, or nested lists", field=field)
-
-
-def _decode(raw: bytes, shape: tuple[int, int, int], field: str, max_pixels: int) -> np.ndarray:
-    channels, height, width = shape
-    if not raw:
+    if not isinstance(value, bytes):
+        raise InvalidInput(
+            f"{field} is {_kind(value)}; send base64 of a PNG or JPEG file, or nested lists", field=field
+        )
+    if not value:
         raise InvalidInput(f"{field} is empty; send a PNG or JPEG file", field=field)
     try:
-        with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
-            # The header is all that is read yet, so a bomb costs nothing.
-            if image.width * image.height > max_pixels:
-                raise TooLarge(
-                    f"{field} has {image.width} x {image.height} pixels; at most {max_pixels} are allowed", field=field
-                )
-            fitted = _flat(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
-    except TooLarge:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit, also by the header
+        file = ImageFile(Image.open(io.BytesIO(value), formats=FORMATS), len(value), field)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit
         raise TooLarge(f"{field} has more than the {max_pixels} pixels that are allowed", field=field) from None
-    except Exception as error:  # a damaged file makes Pillow raise nearly anything; its words are for programmers
-        damage = "no PNG or JPEG file" if isinstance(error, UnidentifiedImageError) else "a damaged PNG or JPEG file"
-        raise InvalidInput(f"{field} ({len(raw)} bytes) is {damage}", field=field) from None
+    except Exception as error:
+        raise _damaged(error, len(value), field) from None
+    if file.pixels > max_pixels:
+        size = f"{file.image.width} x {file.image.height}"
+        raise TooLarge(f"{field} has {size} pixels; at most {max_pixels} are allowed", field=field)
+    return file
+
+
+def decode(file: ImageFile, shape: tuple[int, int, int]) -> np.ndarray:
+    """The dear half of `to_array`: the pixels."""
+    channels, height, width = shape
+    try:
+        with file.image as image:
+            fitted = _flat(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
+    except Exception as error:
+        raise _damaged(error, file.bytes, file.field) from None
     if fitted.size != (width, height):
         fitted = fitted.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(fitted, np.uint8)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _damaged(error: Exception, size: int, field: str) -> InvalidInput:
+    """A damaged file makes Pillow raise nearly anything, in words for programmers."""
+    damage = "no PNG or JPEG file" if isinstance(error, UnidentifiedImageError) else "a damaged PNG or JPEG file"
+    return InvalidInput(f"{field} ({size} bytes) is {damage}", field=field)
 
 
 def _flat(image: Image.Image) -> Image.Image:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
+from PIL import Image
 
 from services.settings import Settings
 from training.data.digits import load_digits
@@ -20,7 +24,7 @@ IMAGE = load_digits().test.images[0, 0].tolist()
 GOOD = {"images": [IMAGE]}
 BODY = json.dumps(GOOD).encode()
 
-Image = list[list[int]]
+Rows = list[list[int]]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +37,7 @@ Image = list[list[int]]
         pytest.param(lambda image: [[[pixel] for pixel in row] for row in image], id="channels last"),
     ],
 )
-def test_other_ways_to_write_an_image_mean_the_same(server: Any, write: Callable[[Image], object]) -> None:
+def test_other_ways_to_write_an_image_mean_the_same(server: Any, write: Callable[[Rows], object]) -> None:
     expected = server.answers("/classify", GOOD)
     assert server.client.post("/classify", json={"images": [write(IMAGE)]}).json() == expected
 
@@ -120,3 +124,37 @@ def test_what_is_no_http_is_refused_and_harms_nobody(server: Any, sent: bytes) -
     assert heard == b"" or heard.startswith(b"HTTP/1.1 4")
     assert b"Traceback" not in heard
     server.answers("/classify", GOOD)
+
+
+def test_many_large_files_are_refused_together_before_any_is_decoded(allinone_url: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGBA", (2500, 2500)).save(file, "PNG")
+    parts = [("images", ("large.png", file.getvalue())) for _ in range(3)]
+    answer = httpx.post(f"{allinone_url}/classify", files=parts, timeout=60)
+    assert answer.status_code == 413
+    assert answer.json()["field"] == "images[2]", "two fit into sixteen million pixels, three do not"
+
+
+def test_probes_are_answered_while_a_large_file_is_decoded(allinone_url: str) -> None:
+    """Decoding is off the event loop: many probes pass during one decode."""
+    file = io.BytesIO()
+    Image.new("RGBA", (3900, 3900)).save(file, "PNG")
+    done = threading.Event()
+    answers: list[int] = []
+
+    def send() -> None:
+        answers.append(
+            httpx.post(f"{allinone_url}/classify", files={"images": file.getvalue()}, timeout=60).status_code
+        )
+        done.set()
+
+    with httpx.Client() as client:
+        thread = threading.Thread(target=send)
+        thread.start()
+        probes = 0
+        while not done.is_set():
+            assert client.get(f"{allinone_url}/livez").status_code == 200
+            probes += 1
+        thread.join()
+    assert answers == [200]
+    assert probes > 20

@@ -15,8 +15,7 @@ from services.inference.generator import Generator
 from services.inference.model import Model
 from services.inference.noise import SEED_LIMIT, fresh_seed, latents
 from services.inference.scorer import Scorer
-from services.protocol.answers import check_count, class_index
-from services.protocol.images import to_array
+from services.protocol.answers import check_count, class_index, read_images
 from services.protocol.v2.inference import InferRequest, short
 from services.protocol.v2.tensors import strings
 from services.settings import Settings
@@ -97,7 +96,7 @@ def _generator_signature(model: Generator, images: Tensor) -> Signature:
 async def _classify(
     plane: DataPlane, model: Classifier, request: InferRequest, wanted: Collection[str], call: Call
 ) -> Arrays:
-    inputs = {"images": _images(request.inputs, model, plane.settings, call)}
+    inputs = {"images": await _images(request.inputs, model, plane.settings, call)}
     outputs = await plane.infer(model, "classify", inputs, call)
     names = model.class_names
     labels = [names[index] for index in outputs["probabilities"].argmax(axis=1).tolist()]
@@ -112,7 +111,7 @@ async def _score(plane: DataPlane, model: Scorer, request: InferRequest, wanted:
     alpha = _number(request, "alpha", 0.05)
     if not 0 < alpha < 1:
         raise InvalidInput(f"parameters.alpha is {alpha}; send a number between 0 and 1", field="parameters.alpha")
-    inputs = {"images": _images(request.inputs, model, plane.settings, call)}
+    inputs = {"images": await _images(request.inputs, model, plane.settings, call)}
     outputs = await plane.infer(model, "score_map" if "residual" in wanted else "score", inputs, call)
     p_values = metrics.P_VALUES.labels(model.bundle.name)
     for p_value in outputs["p_value"].tolist():
@@ -128,7 +127,7 @@ async def _generate(
             raise InvalidInput(
                 f"model {model.bundle.name} has no encoder; send latents or a seed", field="inputs.images"
             )
-        images = {"images": _images(request.inputs, model, plane.settings, call)}
+        images = {"images": await _images(request.inputs, model, plane.settings, call)}
         noise, cacheable = (await plane.infer(model, "encode", images, call))["mean"], True
     else:
         noise, cacheable = _noise(model, request, plane.settings)
@@ -193,7 +192,7 @@ def _labels(model: Generator, request: InferRequest, count: int) -> np.ndarray |
     return np.resize(np.array(indices, np.int64), count)
 
 
-def _images(inputs: Arrays, model: Model, settings: Settings, call: Call) -> np.ndarray:
+async def _images(inputs: Arrays, model: Model, settings: Settings, call: Call) -> np.ndarray:
     """The `images` input as uint8 [N,C,H,W], wholly validated."""
     given = inputs.get("images")
     if given is None:
@@ -204,14 +203,8 @@ def _images(inputs: Arrays, model: Model, settings: Settings, call: Call) -> np.
     if given.dtype.kind == "O":
         if given.ndim != 1 or not len(given):
             raise InvalidInput(f"inputs.images has shape {list(given.shape)}; BYTES is [n]", field="inputs.images")
-        check_count(len(given), "inputs.images", settings)
         with call.stage("decode"):
-            return np.stack(
-                [
-                    to_array(_file(value), shape, f"inputs.images[{i}]", max_pixels=settings.image_pixels)
-                    for i, value in enumerate(given)
-                ]
-            )
+            return await read_images([_file(value) for value in given], model, settings, "inputs.images")
     if given.shape[1:] != shape or not len(given):
         raise InvalidInput(
             f"inputs.images has shape {list(given.shape)}; this model takes [n,{','.join(map(str, shape))}]",
