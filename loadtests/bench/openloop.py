@@ -12,7 +12,8 @@ from typing import cast
 
 import numpy as np
 
-CONNECTIONS = 64  # open at the start
+CONNECTIONS = 512  # open at the start, so that what is measured is requests, not the server's accepting
+SETTLE = 1.0  # seconds until the server has accepted them: a connection is open for its client before that
 LIMIT = 1024  # connections; what is due beyond waits, and its clock runs
 
 
@@ -107,7 +108,7 @@ class Load:
         """Send a request that was due at `moment`, now or as soon as a connection is free."""
         self._outstanding += 1
         if self._idle:
-            self._idle.pop().ask(moment)
+            self._idle.popleft().ask(moment)  # in turn, so that none idles until the server closes it
             return
         self._waiting.append(moment)
         if len(self._open) + len(self._opening) < LIMIT:
@@ -159,6 +160,7 @@ async def offer(
     """Poisson arrivals at `rate` requests a second for `seconds`."""
     load = Load(port, request)
     await load.connect(CONNECTIONS)
+    await asyncio.sleep(SETTLE)
     gaps = np.random.default_rng(seed).exponential(1 / rate, int(2 * rate * seconds) + 10)
     begin = time.monotonic()
     for moment in (begin + np.cumsum(gaps)).tolist():

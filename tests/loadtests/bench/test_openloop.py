@@ -17,6 +17,12 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BUSY = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n"
 
 
+@pytest.fixture(autouse=True)
+def few_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openloop, "CONNECTIONS", 8)
+    monkeypatch.setattr(openloop, "SETTLE", 0.0)
+
+
 class Answering(asyncio.Protocol):
     def __init__(self, answer: Callable[[asyncio.Transport], None]) -> None:
         self._answer = answer
