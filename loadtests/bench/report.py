@@ -5,6 +5,7 @@ import datetime
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +29,7 @@ QUIET = 0.5  # load average above which other work is likely to be in the number
 def options(description: str | None) -> argparse.ArgumentParser:
     """The options of every benchmark."""
     cores.require()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a benchmark that is ended ends its servers
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, prog=f"python -m {_module()}"
     )
