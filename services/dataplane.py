@@ -26,6 +26,7 @@ from services.inference.cpus import cpu_limit
 from services.inference.model import Model, load_model
 from services.inference.registry import Entry
 from services.scheduling.batcher import Batcher
+from services.scheduling.lag import LoopLag
 from services.settings import Settings
 from services.telemetry import metrics
 from services.telemetry.call import Call
@@ -63,6 +64,8 @@ class DataPlane:
         self.problems: list[str] = ["starting: models are being verified and warmed"]
         self.draining = False
         self.loaded = False
+        self.lag = LoopLag()
+        self._watch: asyncio.Task[None] | None = None
         self.entries: list[Entry] = []
         self._unresolved = ""
         try:
@@ -104,6 +107,7 @@ class DataPlane:
         for task in self.tasks:
             if not self._unresolved and not any(entry.task == task for entry in self.entries):
                 problems.append(f"no {task} model in the store: run `duet train` or `duet models import`")
+        self._watch = asyncio.create_task(self.lag.watch())
         self._cache = Cache.from_settings(self.settings)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="duet-compute")
         loop = asyncio.get_running_loop()
@@ -181,6 +185,9 @@ class DataPlane:
                 await batcher.stop()
         if self._executor is not None:
             self._executor.shutdown()
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
         await self._cache.close()
 
     def select(self, kind: type[M], operation: str, name: str | None) -> M:
@@ -203,6 +210,15 @@ class DataPlane:
         raise UnknownModel(
             f"{wanted} for {operation!r} is not served here; there is {', '.join(fitting) or 'none'}", field="model"
         )
+
+    def admit(self, model: Model, call: Call) -> None:
+        """Refuse a request before its body is read, where even one item would come too late.
+
+        Raises:
+            QueueFull, DeadlineExceeded: see `Batcher.admit`.
+        """
+        for operation in model.operations:
+            self._batchers[id(model), operation].admit(1, call.remaining())
 
     async def infer(
         self, model: Model, operation: str, inputs: dict[str, np.ndarray], call: Call, *, cacheable: bool = True

@@ -178,7 +178,7 @@ class Guard:
     async def _answer_v2(
         self, method: str, path: str, route: str, headers: dict[bytes, bytes], receive: Receive
     ) -> Answer:
-        call = call_from_raw(headers, self._plane.settings)
+        call = call_from_raw(headers, self._plane.settings, self._plane.lag.seconds)
         call.gone = client_left(receive)
         read = partial(self._read, receive, headers, call)
         answer = await self._v2.answer(method, path, headers, read, call)

@@ -18,8 +18,13 @@ CACHE = "Cache-Control"
 RAW = ((b"x-request-timeout-ms", TIMEOUT), (b"cache-control", CACHE))
 
 
-def call_from_headers(headers: Mapping[str, str], settings: Settings) -> Call:
+def call_from_headers(headers: Mapping[str, str], settings: Settings, late: float = 0.0) -> Call:
     """The call that `X-Request-Timeout-Ms` and `Cache-Control` describe.
+
+    Args:
+        headers: the request's, by name in any case.
+        settings: the longest timeout.
+        late: seconds that the request has waited already, as far as can be known.
 
     Raises:
         InvalidInput: the timeout is not a positive number.
@@ -33,7 +38,7 @@ def call_from_headers(headers: Mapping[str, str], settings: Settings) -> Call:
         if not asked > 0:
             raise InvalidInput(f"{TIMEOUT} is {wish[:40]!r}; send milliseconds above 0", field=TIMEOUT)
         timeout_ms = min(timeout_ms, asked)
-    deadline = time.monotonic() + timeout_ms / 1000
+    deadline = time.monotonic() + timeout_ms / 1000 - late
     if (wishes := headers.get(CACHE)) is None:
         return Call(deadline)
     directives = {part.strip().lower() for part in wishes.split(",")}
@@ -44,9 +49,11 @@ def call_from_headers(headers: Mapping[str, str], settings: Settings) -> Call:
     )
 
 
-def call_from_raw(headers: Mapping[bytes, bytes], settings: Settings) -> Call:
+def call_from_raw(headers: Mapping[bytes, bytes], settings: Settings, late: float) -> Call:
     """`call_from_headers`, of ASGI's headers, where most requests have neither."""
-    return call_from_headers({name: headers[raw].decode("latin-1") for raw, name in RAW if raw in headers}, settings)
+    return call_from_headers(
+        {name: headers[raw].decode("latin-1") for raw, name in RAW if raw in headers}, settings, late
+    )
 
 
 def arrived(receive: Receive) -> bool:

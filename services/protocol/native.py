@@ -85,7 +85,7 @@ async def _respond(
 ) -> Response:
     call = Call()
     try:
-        call = call_from_headers(request.headers, plane.settings)
+        call = call_from_headers(request.headers, plane.settings, plane.lag.seconds)
         call.gone = gone
         with call.stage("parse"):
             parsed = await _read(request, schema, plane.settings.request_items, call)

@@ -25,6 +25,8 @@ from services.telemetry import metrics
 log = logging.getLogger("duet.batcher")
 
 Arrays = dict[str, np.ndarray]
+QUANTA = 4  # turns that a batch has at least: a large job takes a quarter of it before the next job's turn
+
 Run = Callable[[Mapping[str, np.ndarray]], Arrays]
 
 
@@ -129,6 +131,8 @@ class Batcher:
         self._depth = metrics.QUEUE_ITEMS.labels(*labels)
         self._sizes = metrics.BATCH_ITEMS.labels(*labels)
         self._item_seconds = item_seconds
+        self._busy_since: float | None = None
+        self._computing = 0
 
     async def start(self) -> None:
         self._owner = asyncio.create_task(self._work())
@@ -161,7 +165,7 @@ class Batcher:
         if self._owner is None or self._owner.done():
             raise NotReady(f"{self._model} is stopped", retry_after=1.0)
         now = time.monotonic()
-        self._admit(count, None if deadline is None else deadline - now)
+        self.admit(count, None if deadline is None else deadline - now)
         loop = asyncio.get_running_loop()
         job = Job(inputs, count, deadline, loop.create_future(), now, gone)
         if deadline is not None:
@@ -176,8 +180,16 @@ class Batcher:
                 job.timer.cancel()
         return job
 
-    def _admit(self, count: int, remaining: float | None) -> None:
-        """Refuse now what would be refused later, while the caller can still go elsewhere."""
+    def admit(self, count: int, remaining: float | None) -> None:
+        """Refuse now what would be refused later, while the caller can still go elsewhere.
+
+        Args:
+            count: items to be computed.
+            remaining: seconds until the deadline, None without one.
+
+        Raises:
+            QueueFull, DeadlineExceeded: as `submit`.
+        """
         if remaining is not None and remaining <= 0:
             raise DeadlineExceeded(
                 "the deadline (X-Request-Timeout-Ms) passed before the queue", field="X-Request-Timeout-Ms"
@@ -186,8 +198,10 @@ class Batcher:
         if self._waiting and self._waiting + count > self._queue_items:
             message = f"{self._waiting} items wait for {self._model} and the limit is {self._queue_items}"
             raise QueueFull(message, retry_after=max(1.0, drain))
-        # Shares are fair: a small request does not wait for all that a large one queued, only for as much as its own.
-        ahead = min(self._waiting, (count + 1) * (len(self._jobs) + 1) + self._batch_items)
+        # Round robin: of each waiting job, at most as many quanta go first as this one has.
+        quantum = max(1, self._batch_items // QUANTA)
+        rounds = -(-count // quantum)
+        ahead = min(self._waiting, rounds * quantum * len(self._jobs)) + self._computing
         if remaining is not None and self._waiting and (ahead + count) * self._item_seconds > remaining:
             raise QueueFull(
                 f"{self._waiting} items wait for {self._model}: about {1000 * drain:.0f} ms, "
@@ -220,38 +234,48 @@ class Batcher:
     async def _compute(self, batch: list[Slice]) -> None:
         size = sum(part.stop - part.start for part in batch)
         begin = time.monotonic()
+        self._computing = size
         try:
             outputs = await self._infer(_join(batch), size)
         except Exception:
             log.exception("%s failed on a batch of %d items; running them one by one", self._model, size)
             await self._isolate(batch)
             return
-        seconds = time.monotonic() - begin
+        finally:
+            self._computing = 0
+        end = time.monotonic()
+        seconds = end - begin
         self._sizes.observe(size)
-        self._item_seconds = 0.9 * self._item_seconds + 0.1 * seconds / size
+        # While jobs wait, an item takes what passes from batch to batch: answers and refusals take their time too.
+        pace = (end - (self._busy_since or begin)) / size
+        self._item_seconds = 0.9 * self._item_seconds + 0.1 * pace
+        self._busy_since = end if self._jobs else None
         self._deliver(batch, outputs, begin, seconds)
 
     def _take(self) -> list[Slice]:
-        """The next batch: an equal share of every waiting job, then what room is left, in order of arrival."""
+        """The next batch: round robin by quanta; small jobs are served in order of arrival, large ones take turns.
+
+        Equal shares for everybody would let equal jobs all finish last: under overload, past their deadlines.
+        """
         self._drop_dead()
         if not self._jobs:
             return []
         first = self._jobs[0]  # all items of an operation have one size, or nearly so
         item_bytes = max(1, sum(array.nbytes for array in first.inputs.values()) // first.count)
         room = max(1, min(self._batch_items, self._batch_bytes // item_bytes))
+        quantum = max(1, room // QUANTA)
         sizes: dict[Job, int] = {}
         while room and self._jobs:
-            share = max(1, room // len(self._jobs))
-            for job in list(self._jobs):
-                size = min(share, job.count - job.taken, room)
-                if not size:
-                    break
-                sizes[job] = sizes.get(job, 0) + size
-                job.taken += size
-                room -= size
-                self._add(-size)
-                if job.taken == job.count:
-                    self._jobs.remove(job)
+            job = self._jobs[0]
+            size = min(quantum, job.count - job.taken, room)
+            sizes[job] = sizes.get(job, 0) + size
+            job.taken += size
+            room -= size
+            self._add(-size)
+            if job.taken == job.count:
+                self._jobs.popleft()
+            elif size == quantum:
+                self._jobs.rotate(-1)
         return [Slice(job, job.taken - size, job.taken) for job, size in sizes.items()]
 
     def _drop_dead(self) -> None:

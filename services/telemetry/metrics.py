@@ -32,6 +32,7 @@ REJECTIONS = Counter("duet_rejections_total", "Requests answered with an error, 
 QUEUE_ITEMS = Gauge("duet_queue_items", "Items waiting for a model.", ["model", "operation"])
 BATCH_ITEMS = Histogram("duet_batch_items", "Items computed by one call.", ["model", "operation"], buckets=POWERS)
 ITEM_SECONDS = Gauge("duet_item_seconds", "Compute time of one item, measured at warm-up.", ["model", "operation"])
+LOOP_LAG = Gauge("duet_event_loop_lag_seconds", "How late the event loop runs.")
 ABANDONED = Counter(
     "duet_abandoned_items_total", "Items dropped before compute: caller left or deadline passed.", ["model", "reason"]
 )

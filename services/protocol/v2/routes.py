@@ -84,11 +84,12 @@ class V2:
         if endpoint is not None:
             if method != "POST":
                 raise MethodNotAllowed(f"{method[:20]} {path[:100]}: this route takes POST", allowed="POST")
+            self._plane.check()
+            self._plane.admit(endpoint.served.model, call)
             return await self._answer_infer(endpoint, headers, await read(), call)
         return self._answer_about(method, path)
 
     async def _answer_infer(self, endpoint: Endpoint, headers: Headers, body: bytes, call: Call) -> Answer:
-        self._plane.check()
         begin = time.perf_counter()
         if (encoding := headers.get(b"content-encoding", b"identity")) != b"identity":
             body = decompress(body, encoding.decode("latin-1").lower(), self._plane.settings.body_bytes)

@@ -176,7 +176,7 @@ async def test_one_item_does_not_wait_behind_a_thousand(square: Square) -> None:
     assert len(square.batches[1]) == 64
 
 
-async def test_large_requests_share_a_batch_equally(square: Square) -> None:
+async def test_large_requests_share_equally(square: Square) -> None:
     square.gate.clear()
     async with running(square, batch_items=10) as batcher:
         first = ask(batcher, -1)
@@ -184,7 +184,20 @@ async def test_large_requests_share_a_batch_equally(square: Square) -> None:
         rest = await enqueued(batcher, tuple(range(100)), tuple(range(100, 200)))
         square.gate.set()
         await asyncio.gather(first, *rest)
-    assert square.batches[1] == [*range(5), *range(100, 105)]
+    both = square.batches[1] + square.batches[2]
+    assert sorted(both) == [*range(10), *range(100, 110)]
+    assert {value >= 100 for value in square.batches[1]} == {False, True}, "they take turns within a batch"
+
+
+async def test_equal_requests_finish_one_after_the_other_not_all_at_last(square: Square) -> None:
+    square.gate.clear()
+    async with running(square, batch_items=8) as batcher:
+        first = ask(batcher, -1)
+        await square.held()
+        rest = await enqueued(batcher, *[tuple(range(10 * n, 10 * n + 2)) for n in range(8)])
+        square.gate.set()
+        await asyncio.gather(first, *rest)
+    assert square.batches[1] == [0, 1, 10, 11, 20, 21, 30, 31]
 
 
 async def test_a_deadline_that_passes_while_waiting_drops_the_job_before_compute(square: Square) -> None:

@@ -97,6 +97,15 @@ async def test_a_pixel_as_k_of_255_is_the_pixel_k_for_every_k(ask: Ask) -> None:
         assert np.array_equal(reply.outputs["residual"], expected)
 
 
+async def test_a_fraction_between_two_pixels_is_the_nearer_one(ask: Ask) -> None:
+    pixels = np.resize(np.arange(1, 255, dtype=np.uint8), (1, 1, 28, 28))
+    expected = (await ask(SCORER, {"images": pixels}, outputs=named("residual"))).outputs["residual"]
+    for off in (-0.4, 0.4):
+        fraction = ((pixels + off) / 255).astype(np.float32)
+        reply = await ask(SCORER, {"images": fraction}, outputs=named("residual"))
+        assert np.array_equal(reply.outputs["residual"], expected)
+
+
 async def test_a_jpeg_is_decoded_and_resized(ask: Ask, digits: np.ndarray) -> None:
     large = io.BytesIO()
     Image.fromarray(digits[0, 0]).resize((140, 140)).save(large, "JPEG", quality=95)
