@@ -272,6 +272,7 @@ def test_an_error_carries_our_words(
     with pytest.raises(InferenceServerException, match=detail) as refusal:
         triton.infer(model, tensor(name, array), outputs=outputs and wanted(*outputs))
     assert refusal.value.status() == "422"
+    assert "exception occurred in the client" not in refusal.value.message()  # it has understood the body
 
 
 def test_an_unknown_model_or_version_is_an_error_with_those_there_are(triton: Triton) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import signal
 from collections import Counter
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -136,25 +136,19 @@ def test_a_slow_request_with_a_deadline_of_a_millisecond_is_504(allinone_url: st
     assert "X-Request-Timeout-Ms" in answer.json()["detail"]
 
 
-async def test_no_request_is_answered_after_its_deadline(allinone_url: str) -> None:
-    """By the server's own account of its stages, which begins after the deadline was set."""
-    late, statuses = [], Counter[int]()
-    async with httpx.AsyncClient(base_url=allinone_url, timeout=PATIENCE) as client:
-
-        async def one(seed: int) -> None:
-            deadline_ms = 1 + seed % 40
-            body = json.dumps({"parameters": {"seed": 10_000 + seed, "count": 1 + seed % 64}})
-            headers = {"X-Request-Timeout-Ms": str(deadline_ms), "Cache-Control": "no-store"}
-            answer = await client.post("/v2/models/digits-vae/infer", content=body, headers=headers)
+def test_no_request_is_answered_after_its_deadline(allinone_url: str) -> None:
+    """By the server's own account of its stages, which begin after the deadline was set."""
+    statuses, late = Counter[int](), []
+    body = {"parameters": {"seed": 7, "count": 128}}
+    with httpx.Client(base_url=allinone_url, timeout=PATIENCE) as client:
+        for deadline_ms in np.geomspace(1, 1000, 200):
+            headers = {"X-Request-Timeout-Ms": f"{deadline_ms}", "Cache-Control": "no-store"}
+            answer = client.post("/v2/models/digits-gan/infer", json=body, headers=headers)
             statuses[answer.status_code] += 1
             if answer.status_code == 200:
                 stages = [part.split(";dur=") for part in answer.headers["server-timing"].split(", ")]
                 spent = {name: float(milliseconds) for name, milliseconds in stages}
-                until_computed = spent["parse"] + spent["queue"] + spent["compute"]
-                late.extend([(deadline_ms, spent)] if until_computed > deadline_ms else [])
-
-        await asyncio.gather(*map(one, range(300)))
+                if spent["parse"] + spent["queue"] + spent["compute"] > deadline_ms:
+                    late.append((deadline_ms, spent))
     assert late == []
-    assert set(statuses) <= {200, 429, 504}
-    assert statuses[200] > 0
-    assert statuses[504] + statuses[429] > 0
+    assert set(statuses) == {200, 504}
