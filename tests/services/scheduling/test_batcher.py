@@ -289,6 +289,17 @@ async def test_who_cannot_be_answered_in_time_is_refused_at_once(square: Square)
     assert caught.value.retry_after >= 100
 
 
+async def test_a_deadline_that_passes_while_the_event_loop_computes_is_kept(square: Square) -> None:
+    def slow(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        time.sleep(0.05)  # no timer runs meanwhile
+        return square(inputs)
+
+    async with running(slow, inline=True) as batcher:
+        with pytest.raises(DeadlineExceeded, match="no answer was ready"):
+            await batcher.submit(items(1), deadline=time.monotonic() + 0.02)
+    assert square.batches == [[1]]
+
+
 async def test_an_answer_after_the_deadline_is_none(square: Square) -> None:
     square.gate.clear()
     async with running(square) as batcher:
