@@ -1,18 +1,20 @@
 """The micro-batcher of one model operation.
 
 A bounded queue with one owner task. A batch is whatever waits when the model is free, up to a limit by items and by
-bytes: there is no artificial delay. Items are taken from the waiting requests in turn, so that a request with one item
-does not stand behind one with a thousand. A request that could not be answered before its deadline is refused at once;
-requests whose caller left or whose deadline passed are dropped before compute. Input was validated before it came here;
-should a batch fail all the same, its items run one by one: only the culprit errs.
+bytes: there is no artificial delay. Requests are served by weighted fair queueing (Demers, Keshav, Shenker 1989), so
+that one with a single item does not stand behind one with a thousand, and equal ones are served in order of arrival.
+A request that could not be answered before its deadline is refused at once; requests whose caller left or whose
+deadline passed are dropped before compute. Input was validated before it came here; should a batch fail all the same,
+its items run one by one: only the culprit errs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -25,8 +27,6 @@ from services.telemetry import metrics
 log = logging.getLogger("duet.batcher")
 
 Arrays = dict[str, np.ndarray]
-QUANTA = 4  # turns that a batch has at least: a large job takes a quarter of it before the next job's turn
-
 Run = Callable[[Mapping[str, np.ndarray]], Arrays]
 
 
@@ -39,6 +39,8 @@ class Job:
     deadline: float | None
     future: asyncio.Future[Arrays]
     enqueued: float
+    finish: float = 0.0  # virtual time at which it would be done if all that wait shared equally
+    order: int = field(default_factory=itertools.count().__next__)
     gone: Callable[[], bool] | None = None
     timer: asyncio.TimerHandle | None = None
     taken: int = 0
@@ -46,6 +48,9 @@ class Job:
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
     outputs: Arrays = field(default_factory=dict)
+
+    def __lt__(self, other: Job) -> bool:
+        return (self.finish, self.order) < (other.finish, other.order)
 
     def rows(self, start: int, stop: int) -> Arrays:
         return {name: array[start:stop] for name, array in self.inputs.items()}
@@ -122,7 +127,8 @@ class Batcher:
         self._batch_items = batch_items
         self._batch_bytes = batch_bytes
         self._queue_items = queue_items
-        self._jobs: deque[Job] = deque()
+        self._jobs: list[Job] = []  # a heap, by virtual finish time
+        self._virtual = 0.0
         self._batch: list[Slice] = []
         self._waiting = 0
         self._wake = asyncio.Event()
@@ -167,10 +173,10 @@ class Batcher:
         now = time.monotonic()
         self.admit(count, None if deadline is None else deadline - now)
         loop = asyncio.get_running_loop()
-        job = Job(inputs, count, deadline, loop.create_future(), now, gone)
+        job = Job(inputs, count, deadline, loop.create_future(), now, self._virtual + count, gone=gone)
         if deadline is not None:
             job.timer = loop.call_later(deadline - now, job.expire)
-        self._jobs.append(job)
+        heapq.heappush(self._jobs, job)
         self._add(count)
         self._wake.set()
         try:
@@ -198,11 +204,11 @@ class Batcher:
         if self._waiting and self._waiting + count > self._queue_items:
             message = f"{self._waiting} items wait for {self._model} and the limit is {self._queue_items}"
             raise QueueFull(message, retry_after=max(1.0, drain))
-        # Round robin: of each waiting job, at most as many quanta go first as this one has.
-        quantum = max(1, self._batch_items // QUANTA)
-        rounds = -(-count // quantum)
-        ahead = min(self._waiting, rounds * quantum * len(self._jobs)) + self._computing
-        if remaining is not None and self._waiting and (ahead + count) * self._item_seconds > remaining:
+        if remaining is None or (self._waiting + self._computing + count) * self._item_seconds <= remaining:
+            return
+        finish = self._virtual + count
+        ahead = sum(job.count - job.taken for job in self._jobs if job.finish <= finish) + self._computing
+        if self._waiting and (ahead + count) * self._item_seconds > remaining:
             raise QueueFull(
                 f"{self._waiting} items wait for {self._model}: about {1000 * drain:.0f} ms, "
                 f"but the deadline is in {1000 * remaining:.0f} ms",
@@ -253,9 +259,9 @@ class Batcher:
         self._deliver(batch, outputs, begin, seconds)
 
     def _take(self) -> list[Slice]:
-        """The next batch: round robin by quanta; small jobs are served in order of arrival, large ones take turns.
+        """The next batch, by weighted fair queueing: whoever would finish first if all shared equally goes first.
 
-        Equal shares for everybody would let equal jobs all finish last: under overload, past their deadlines.
+        Truly equal shares would let equal jobs all finish last: under overload, past their deadlines.
         """
         self._drop_dead()
         if not self._jobs:
@@ -263,33 +269,35 @@ class Batcher:
         first = self._jobs[0]  # all items of an operation have one size, or nearly so
         item_bytes = max(1, sum(array.nbytes for array in first.inputs.values()) // first.count)
         room = max(1, min(self._batch_items, self._batch_bytes // item_bytes))
-        quantum = max(1, room // QUANTA)
-        sizes: dict[Job, int] = {}
+        self._virtual += min(room, self._waiting) / len(self._jobs)
+        batch: list[Slice] = []
         while room and self._jobs:
             job = self._jobs[0]
-            size = min(quantum, job.count - job.taken, room)
-            sizes[job] = sizes.get(job, 0) + size
+            size = min(job.count - job.taken, room)
+            batch.append(Slice(job, job.taken, job.taken + size))
             job.taken += size
             room -= size
             self._add(-size)
             if job.taken == job.count:
-                self._jobs.popleft()
-            elif size == quantum:
-                self._jobs.rotate(-1)
-        return [Slice(job, job.taken - size, job.taken) for job, size in sizes.items()]
+                heapq.heappop(self._jobs)
+        return batch
 
     def _drop_dead(self) -> None:
         now = time.monotonic()
-        for job in list(self._jobs):
+        alive = []
+        for job in self._jobs:
             late = job.deadline is not None and now >= job.deadline
-            left = job.gone is not None and job.gone()
-            if left:
+            if job.gone is not None and job.gone():
                 job.fail(NotReady("the caller left"))
             if job.future.done() or late:
-                self._jobs.remove(job)
                 self._add(job.taken - job.count)
                 reason = "deadline" if late else "caller-left"
                 metrics.ABANDONED.labels(self._model, reason).inc(job.count - job.taken)
+            else:
+                alive.append(job)
+        if len(alive) < len(self._jobs):
+            self._jobs = alive
+            heapq.heapify(self._jobs)
 
     def _deliver(self, batch: list[Slice], outputs: Arrays, begin: float, seconds: float) -> None:
         offset = 0
