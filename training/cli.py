@@ -89,7 +89,8 @@ def train(
 
     if recipe not in RECIPES:
         raise typer.BadParameter(f"{recipe!r} is not one of {', '.join(RECIPES)}", param_hint="--recipe")
-    chosen = [name for name in ("cnn", "vae", "gan") if not network or name in network or Network.all in network]
+    every: tuple[Literal["cnn", "vae", "gan"], ...] = ("cnn", "vae", "gan")
+    chosen = [name for name in every if not network or name in network or Network.all in network]
     data = _load(dataset, data_dir, image_size, colour, skip_unreadable)
 
     from services.inference import registry  # noqa: PLC0415

@@ -47,6 +47,7 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 PAGES = frozenset({"/", "/docs.json", "/schema.json"})  # BentoML's own
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 ASSETS = ("/static_content/", "/assets/")
+CLOSE = (b"connection", b"close")
 PICKLE = b"application/vnd.bentoml+pickle"
 
 
@@ -117,14 +118,20 @@ class Guard:
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
                 if draining:  # the next request of this client should go to another replica
-                    message["headers"].append((b"connection", b"close"))
+                    message["headers"].append(CLOSE)
             await send(message)
 
         in_flight = metrics.in_flight(route)
         in_flight.inc()
         try:
             answer = await self._answer(scope, route, headers, receive)
-            if answer is not None:
+            if isinstance(answer, Answer):
+                status = answer.status
+                answer.headers.append((b"x-request-id", request_id))
+                if draining:
+                    answer.headers.append(CLOSE)
+                await answer(scope, receive, send)
+            elif answer is not None:
                 await answer(scope, receive, named_send)
             else:
                 await self.app(scope, self._bounded(receive, headers), named_send)
@@ -190,8 +197,11 @@ class Guard:
 
     def _read(self, receive: Receive, headers: dict[bytes, bytes], call: Call) -> Awaitable[bytes]:
         """The whole body, as far as the deadline allows: it may come slowly, or never."""
-        whole = _body(self._bounded(receive, headers))
-        return whole if arrived(receive) else _in_time(whole, call)  # a timer costs four times what reading does
+        bounded = self._bounded(receive, headers)
+        if not arrived(receive):  # a timer costs four times what reading does
+            return _in_time(_body(bounded), call)
+        # A declared length has been checked, and the server hands out no more than that.
+        return _body(receive if b"content-length" in headers else bounded)
 
     def _probe(self, path: str) -> Response:
         if path == "/metrics":
@@ -227,14 +237,13 @@ class Guard:
 async def _body(receive: Receive) -> bytes:
     """Raises: MalformedRequest: the client left halfway."""
     chunks: list[bytes] = []
-    more = True
-    while more:
+    while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise MalformedRequest("the client left before its request was read", field="body")
         chunks.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    return b"".join(chunks)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 async def _in_time(whole: Awaitable[bytes], call: Call) -> bytes:

@@ -30,7 +30,7 @@ Arrays = dict[str, np.ndarray]
 Run = Callable[[Mapping[str, np.ndarray]], Arrays]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Job:
     """One request's items in the queue."""
 
@@ -88,7 +88,7 @@ class Job:
             self.future.set_exception(error)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Slice:
     """The rows of one job in one batch."""
 
@@ -109,6 +109,9 @@ class Batcher:
         queue_items: items that may wait.
         batch_bytes: bytes of inputs a batch at most (but one item always goes).
         item_seconds: compute time of an item as measured at warm-up; the running mean starts from it.
+
+    Attributes:
+        waiting: items in the queue.
     """
 
     def __init__(
@@ -130,11 +133,11 @@ class Batcher:
         self._jobs: list[Job] = []  # a heap, by virtual finish time
         self._virtual = 0.0
         self._batch: list[Slice] = []
-        self._waiting = 0
+        self.waiting = 0
         self._wake = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
         self._model = labels[0]
-        self._depth = metrics.QUEUE_ITEMS.labels(*labels)
+        metrics.QUEUE_ITEMS.labels(*labels).set_function(lambda: self.waiting)
         self._sizes = metrics.BATCH_ITEMS.labels(*labels)
         self._item_seconds = item_seconds
         self._busy_since: float | None = None
@@ -177,7 +180,7 @@ class Batcher:
         if deadline is not None:
             job.timer = loop.call_later(deadline - now, job.expire)
         heapq.heappush(self._jobs, job)
-        self._add(count)
+        self.waiting += count
         self._wake.set()
         try:
             await job.future
@@ -200,25 +203,21 @@ class Batcher:
             raise DeadlineExceeded(
                 "the deadline (X-Request-Timeout-Ms) passed before the queue", field="X-Request-Timeout-Ms"
             )
-        drain = self._waiting * self._item_seconds
-        if self._waiting and self._waiting + count > self._queue_items:
-            message = f"{self._waiting} items wait for {self._model} and the limit is {self._queue_items}"
+        drain = self.waiting * self._item_seconds
+        if self.waiting and self.waiting + count > self._queue_items:
+            message = f"{self.waiting} items wait for {self._model} and the limit is {self._queue_items}"
             raise QueueFull(message, retry_after=max(1.0, drain))
-        if remaining is None or (self._waiting + self._computing + count) * self._item_seconds <= remaining:
+        if remaining is None or (self.waiting + self._computing + count) * self._item_seconds <= remaining:
             return
         finish = self._virtual + count
         ahead = sum(job.count - job.taken for job in self._jobs if job.finish <= finish) + self._computing
-        if self._waiting and (ahead + count) * self._item_seconds > remaining:
+        if self.waiting and (ahead + count) * self._item_seconds > remaining:
             raise QueueFull(
-                f"{self._waiting} items wait for {self._model}: about {1000 * drain:.0f} ms, "
+                f"{self.waiting} items wait for {self._model}: about {1000 * drain:.0f} ms, "
                 f"but the deadline is in {1000 * remaining:.0f} ms",
                 retry_after=max(1.0, drain),
                 field="X-Request-Timeout-Ms",
             )
-
-    def _add(self, items: int) -> None:
-        self._waiting += items
-        self._depth.set(self._waiting)
 
     async def _work(self) -> None:
         try:
@@ -235,7 +234,7 @@ class Batcher:
             for job in [*self._jobs, *(part.job for part in self._batch)]:
                 job.fail(NotReady(f"{self._model} is stopped", retry_after=1.0))
             self._jobs.clear()
-            self._add(-self._waiting)
+            self.waiting = 0
 
     async def _compute(self, batch: list[Slice]) -> None:
         size = sum(part.stop - part.start for part in batch)
@@ -269,7 +268,7 @@ class Batcher:
         first = self._jobs[0]  # all items of an operation have one size, or nearly so
         item_bytes = max(1, sum(array.nbytes for array in first.inputs.values()) // first.count)
         room = max(1, min(self._batch_items, self._batch_bytes // item_bytes))
-        self._virtual += min(room, self._waiting) / len(self._jobs)
+        self._virtual += min(room, self.waiting) / len(self._jobs)
         batch: list[Slice] = []
         while room and self._jobs:
             job = self._jobs[0]
@@ -277,7 +276,7 @@ class Batcher:
             batch.append(Slice(job, job.taken, job.taken + size))
             job.taken += size
             room -= size
-            self._add(-size)
+            self.waiting -= size
             if job.taken == job.count:
                 heapq.heappop(self._jobs)
         return batch
@@ -290,7 +289,7 @@ class Batcher:
             if job.gone is not None and job.gone():
                 job.fail(NotReady("the caller left"))
             if job.future.done() or late:
-                self._add(job.taken - job.count)
+                self.waiting += job.taken - job.count
                 reason = "deadline" if late else "caller-left"
                 metrics.ABANDONED.labels(self._model, reason).inc(job.count - job.taken)
             else:

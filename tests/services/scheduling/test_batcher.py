@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from services.errors import DeadlineExceeded, InferenceFailed, NotReady, QueueFull
 from services.scheduling.batcher import Batcher, Job
@@ -89,7 +90,9 @@ def squares(job: Job) -> list[int]:
 
 
 def waiting() -> float:
-    return metrics.QUEUE_ITEMS.labels(*LABELS)._value.get()
+    value = REGISTRY.get_sample_value("duet_queue_items", dict(zip(("model", "operation"), LABELS, strict=True)))
+    assert value is not None
+    return value
 
 
 def abandoned(reason: str) -> float:
