@@ -19,7 +19,7 @@ import numpy as np
 
 from services.caching.cache import Cache
 from services.caching.keys import item_keys
-from services.errors import NotReady, UnknownModel
+from services.errors import DeadlineExceeded, NotReady, UnknownModel
 from services.inference import registry
 from services.inference.bundle import BundleError, Task, load
 from services.inference.cpus import cpu_limit
@@ -240,7 +240,7 @@ class DataPlane:
             QueueFull, DeadlineExceeded, InferenceFailed: see `Batcher.submit`.
         """
         batcher = self._batchers[id(model), operation]
-        if not (cacheable and (call.read_cache or call.write_cache)):
+        if not (cacheable and self._cache.holds_anything and (call.read_cache or call.write_cache)):
             return await self._compute(batcher, inputs, call)
         count = len(next(iter(inputs.values())))
         with call.stage("cache"):
@@ -259,7 +259,11 @@ class DataPlane:
                 with call.stage("cache"):
                     await self._cache.put(fresh)
             found |= fresh
+        elif (remaining := call.remaining()) is not None and remaining <= 0:
+            raise DeadlineExceeded("no answer was ready in time", field="X-Request-Timeout-Ms")
         items = [found[key] for key in keys]
+        if count == 1:
+            return {name: array[None].copy() for name, array in items[0].items()}
         return {name: np.stack([item[name] for item in items]) for name in items[0]}
 
     async def _compute(self, batcher: Batcher, inputs: dict[str, np.ndarray], call: Call) -> dict[str, np.ndarray]:

@@ -48,6 +48,11 @@ class Cache:
             tiers.append(RedisTier(url, timeout_seconds=timeout, ttl_seconds=settings.cache_ttl_seconds))
         return cls(tiers, value_bytes=settings.cache_value_bytes)
 
+    @property
+    def holds_anything(self) -> bool:
+        """Whether there is a tier at all."""
+        return bool(self._tiers)
+
     async def get(self, keys: Sequence[str]) -> dict[str, Item]:
         """The items found, by key."""
         found: dict[str, Item] = {}
@@ -55,10 +60,9 @@ class Cache:
         for position, tier in enumerate(self._tiers):
             if not missing:
                 break
-            values = await self._ask(tier, missing)
+            values, items = await self._ask(tier, missing)
             await self._fill(self._tiers[:position], values)
-            for key, value in values.items():
-                found[key] = decode(value)
+            found |= items
             missing = [key for key in missing if key not in found]
         return found
 
@@ -71,21 +75,31 @@ class Cache:
         for tier in self._tiers:
             await tier.close()
 
-    async def _ask(self, tier: Tier, keys: list[str]) -> dict[str, bytes]:
+    async def _ask(self, tier: Tier, keys: list[str]) -> tuple[dict[str, bytes], dict[str, Item]]:
+        """What a tier holds of `keys`, as bytes and decoded; damaged values are deleted and count as misses."""
         try:
             values = await tier.get(keys)
         except RedisUnavailable:
-            metrics.CACHE_REQUESTS.labels(tier.name, "unavailable").inc(len(keys))
-            return {}
-        sound = {key: value for key, value in zip(keys, values, strict=True) if value is not None and _sound(value)}
-        damaged = [key for key, value in zip(keys, values, strict=True) if value is not None and key not in sound]
-        metrics.CACHE_REQUESTS.labels(tier.name, "hit").inc(len(sound))
-        metrics.CACHE_REQUESTS.labels(tier.name, "miss").inc(len(keys) - len(sound) - len(damaged))
+            metrics.cache_requests(tier.name, "unavailable").inc(len(keys))
+            return {}, {}
+        sound: dict[str, bytes] = {}
+        items: dict[str, Item] = {}
+        damaged: list[str] = []
+        for key, value in zip(keys, values, strict=True):
+            if value is None:
+                continue
+            try:
+                items[key] = decode(value)
+                sound[key] = value
+            except CorruptValue:
+                damaged.append(key)
+        metrics.cache_requests(tier.name, "hit").inc(len(sound))
+        metrics.cache_requests(tier.name, "miss").inc(len(keys) - len(sound) - len(damaged))
         if damaged:
-            metrics.CACHE_REQUESTS.labels(tier.name, "corrupt").inc(len(damaged))
+            metrics.cache_requests(tier.name, "corrupt").inc(len(damaged))
             with suppress(RedisUnavailable):  # then they stay, and count as misses until they expire
                 await tier.delete(damaged)
-        return sound
+        return sound, items
 
     async def _fill(self, tiers: Sequence[Tier], values: Mapping[str, bytes]) -> None:
         if not values:
@@ -94,12 +108,4 @@ class Cache:
             try:
                 await tier.put(values)
             except RedisUnavailable:
-                metrics.CACHE_REQUESTS.labels(tier.name, "unwritten").inc(len(values))
-
-
-def _sound(value: bytes) -> bool:
-    try:
-        decode(value)
-    except CorruptValue:
-        return False
-    return True
+                metrics.cache_requests(tier.name, "unwritten").inc(len(values))

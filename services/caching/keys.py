@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -33,10 +34,7 @@ def item_keys(digest: str, operation: str, inputs: Mapping[str, np.ndarray], cou
     """
     names = sorted(inputs)
     arrays = [np.ascontiguousarray(inputs[name]) for name in names]
-    header = json.dumps(
-        [SCHEMA, digest, operation, [[name, a.dtype.str, a.shape[1:]] for name, a in zip(names, arrays, strict=True)]]
-    ).encode()
-    base = blake2b(len(header).to_bytes(8, "little") + header, digest_size=20)
+    base = _base(digest, operation, tuple((name, inputs[name].dtype.str, inputs[name].shape[1:]) for name in names))
     space = namespace(digest)
     keys = []
     for row in range(count):
@@ -46,3 +44,10 @@ def item_keys(digest: str, operation: str, inputs: Mapping[str, np.ndarray], cou
             item.update(array[row].tobytes())
         keys.append(space + item.hexdigest())
     return keys
+
+
+@lru_cache(maxsize=256)
+def _base(digest: str, operation: str, signature: tuple[tuple[str, str, tuple[int, ...]], ...]) -> blake2b:
+    """The hash of all that the items of a batch have in common; to be copied, never updated."""
+    header = json.dumps([SCHEMA, digest, operation, signature]).encode()
+    return blake2b(len(header).to_bytes(8, "little") + header, digest_size=20)

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping
 
 import numpy as np
+import orjson
 
 MAGIC = b"DUE1"
 DTYPES = {"|u1", "<i8", "<f4"}
@@ -49,7 +50,7 @@ def decode(value: bytes) -> dict[str, np.ndarray]:
 def _arrays(body: memoryview) -> dict[str, np.ndarray]:
     start = 4 + int.from_bytes(body[:4], "little")
     arrays = {}
-    for name, dtype, shape in json.loads(bytes(body[4:start])):
+    for name, dtype, shape in orjson.loads(body[4:start]):
         if dtype not in DTYPES or min(shape, default=0) < 0:
             raise CorruptValue(f"{name}: dtype {dtype}, shape {shape}")
         arrays[name] = np.frombuffer(body, dtype, math.prod(shape), start).reshape(shape)

@@ -57,6 +57,12 @@ def predictions(model: str, label: str) -> Counter:
 
 
 @cache
+def cache_requests(tier: str, result: str) -> Counter:
+    """`CACHE_REQUESTS` of one tier and result."""
+    return CACHE_REQUESTS.labels(tier, result)
+
+
+@cache
 def in_flight(route: str) -> Gauge:
     """`IN_FLIGHT` of one route."""
     return IN_FLIGHT.labels(route)
