@@ -7,7 +7,13 @@ import sys
 
 
 def configure() -> None:
-    """Send what `duet.*` loggers say at INFO and above to standard error."""
+    """Send what `duet.*` loggers say at INFO and above to standard error, and silence uvicorn's access log.
+
+    uvicorn puts a line together for every request (8 µs) if its logger has any handler above it, printed or not.
+    """
+    access = logging.getLogger("uvicorn.access")
+    access.handlers.clear()
+    access.propagate = False
     logger = logging.getLogger("duet")
     if logger.handlers:
         return
