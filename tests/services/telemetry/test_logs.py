@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,14 +15,24 @@ def test_uvicorn_does_not_put_a_line_together_for_every_request() -> None:
     assert not logging.getLogger("uvicorn.access").hasHandlers()
 
 
+@pytest.fixture(autouse=True)
+def unconfigured() -> Iterator[None]:
+    logger = logging.getLogger("duet")
+    before = list(logger.handlers), logger.propagate, logger.level
+    logger.handlers.clear()
+    yield
+    logger.handlers[:], logger.propagate = before[0], before[1]
+    logger.setLevel(before[2])
+
+
 def test_configuring_twice_does_not_say_everything_twice() -> None:
     logs.configure()
     logs.configure()
-    assert len(logging.getLogger("duet").handlers) == 1
+    streams = [handler for handler in logging.getLogger("duet").handlers if type(handler) is logging.StreamHandler]
+    assert len(streams) == 1
 
 
 def test_a_line_says_when_how_bad_and_where(capsys: pytest.CaptureFixture[str]) -> None:
-    logging.getLogger("duet").handlers.clear()  # the handler holds the stream of the test before
     logs.configure()
     logging.getLogger("duet.cache").warning("Redis does not answer")
     line = capsys.readouterr().err
