@@ -62,7 +62,9 @@ def train(
     fabric = launch(accelerator, devices)
     parent = out / f"{dataset.name}-{recipe.name}-{seed}"
     bundles: list[Bundle] = []
-    table = Table("network", "metric", "value", "minutes", title=f"{dataset.name}, recipe {recipe.name}, seed {seed}")
+    table = Table(
+        "bundle", "gate", "value", "bound", "minutes", title=f"{dataset.name}, recipe {recipe.name}, seed {seed}"
+    )
     judge: Bundle | None = None
     for network in (name for name in NETWORKS if name in networks):
         if network == "cnn" and not dataset.class_names:
@@ -82,7 +84,8 @@ def train(
         minutes = f"{(time.perf_counter() - start) / 60:.1f}"
         for bundle in published:
             for gate in bundle.manifest.gates:
-                table.add_row(bundle.name, gate.metric, f"{gate.value:.4g}", minutes)
+                bound = f"{gate.direction} {gate.bound:.4g}"
+                table.add_row(bundle.name, gate.metric, f"{gate.value:.4g}", bound, minutes)
     if fabric.is_global_zero:
         Console().print(table)
     fabric.barrier()
