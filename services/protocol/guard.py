@@ -179,7 +179,7 @@ class Guard:
             if not self._plane.settings.fast_lane:
                 return None
             bounded = self._bounded(receive, headers)
-            return await RESPONDERS[path](self._plane, Request(scope, bounded), client_left(receive))
+            return await RESPONDERS[path](self._plane, Request(scope, bounded), receive)
         return self._probe(path) if path in PROBES else None
 
     async def _answer_v2(

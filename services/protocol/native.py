@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar, get_type_hints
 
 import bentoml
@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive
 
 from services.dataplane import DataPlane
 from services.errors import (
@@ -32,7 +33,7 @@ from services.errors import (
     Unexpected,
     UnsupportedMedia,
 )
-from services.protocol.headers import TIMEOUT, call_from_headers
+from services.protocol.headers import TIMEOUT, arrived, call_from_headers, client_left
 from services.protocol.problems import problem
 from services.telemetry import metrics
 from services.telemetry.call import Call
@@ -43,7 +44,7 @@ Q = TypeVar("Q", bound=BaseModel)
 Handler = Callable[[DataPlane, Q, Call], Awaitable[BaseModel | Response]]
 
 
-Responder = Callable[[DataPlane, Request, Callable[[], bool] | None], Awaitable[Response]]
+Responder = Callable[[DataPlane, Request, Receive], Awaitable[Response]]
 RESPONDERS: dict[str, Responder] = {}  # by path: one schema and one handler, whichever way in
 
 
@@ -73,7 +74,7 @@ def route(path: str, handler: Handler[Q], answer: type[BaseModel]) -> Any:
     spec = type(schema.__name__, (Input, schema), {"__module__": schema.__module__, "__doc__": schema.__doc__})
 
     async def endpoint(self: Any, request: Request, /) -> Response:
-        return await RESPONDERS[path](self.plane, request, None)
+        return await RESPONDERS[path](self.plane, request, request.receive)
 
     endpoint.__name__ = path.strip("/")
     endpoint.__doc__ = handler.__doc__
@@ -81,14 +82,16 @@ def route(path: str, handler: Handler[Q], answer: type[BaseModel]) -> Any:
 
 
 async def _respond(
-    path: str, schema: type[Q], handler: Handler[Q], plane: DataPlane, request: Request, gone: Callable[[], bool] | None
+    path: str, schema: type[Q], handler: Handler[Q], plane: DataPlane, request: Request, receive: Receive
 ) -> Response:
+    """Answer one request; `receive` is the server's own, which can be asked about the client and the body."""
     call = Call()
     try:
         call = call_from_headers(request.headers, plane.settings, plane.lag.seconds)
-        call.gone = gone
+        call.gone = client_left(receive)
         with call.stage("parse"):
-            parsed = await _read(request, schema, plane.settings.request_items, call)
+            parsing = _parse(request, schema, plane.settings.request_items)
+            parsed = await (parsing if arrived(receive) else _in_time(parsing, call))
         answer = await handler(plane, parsed, call)
         with call.stage("encode"):
             response = answer if isinstance(answer, Response) else _json(answer)
@@ -103,8 +106,8 @@ async def _respond(
         return problem(Unexpected())
     for stage, seconds in call.seconds.items():
         metrics.STAGE_SECONDS.labels(path, stage).observe(seconds)
-    response.headers["X-Cache"] = call.cache_status
-    response.headers["Server-Timing"] = call.server_timing
+    response.raw_headers.append((b"x-cache", call.cache_status.encode()))
+    response.raw_headers.append((b"server-timing", call.server_timing.encode()))
     return response
 
 
@@ -112,11 +115,11 @@ def _json(answer: BaseModel) -> Response:
     return Response(answer.model_dump_json(by_alias=True, exclude_none=True), media_type="application/json")
 
 
-async def _read(request: Request, schema: type[Q], max_items: int, call: Call) -> Q:
+async def _in_time(parsing: Awaitable[Q], call: Call) -> Q:
     """Parse a request as far as its deadline allows: a body may come slowly, or never."""
     try:
         async with asyncio.timeout(call.remaining()):
-            return await _parse(request, schema, max_items)
+            return await parsing
     except TimeoutError:
         raise DeadlineExceeded(f"the body did not arrive before the deadline ({TIMEOUT})", field=TIMEOUT) from None
 
@@ -163,7 +166,7 @@ def _object(body: bytes) -> dict[str, Any]:
 
 async def _form(request: Request, schema: type[Q], max_items: int) -> dict[str, Any]:
     """Fields of a form: files become bytes, lists are repeated parts, other text is JSON where it parses as such."""
-    lists = {name for name, info in schema.model_fields.items() if "list" in str(info.annotation)}
+    lists = _lists(schema)
     try:
         form = await request.form(max_files=max_items + 1, max_fields=max_items + 16)
     except ValueError:  # Python's codecs have more names than text has encodings: charset=undefined
@@ -186,6 +189,12 @@ async def _form(request: Request, schema: type[Q], max_items: int) -> dict[str, 
         return fields
     finally:
         await form.close()
+
+
+@cache
+def _lists(schema: type[BaseModel]) -> frozenset[str]:
+    """The fields that take several values."""
+    return frozenset(name for name, info in schema.model_fields.items() if "list" in str(info.annotation))
 
 
 def _text(value: str) -> Any:

@@ -7,9 +7,24 @@ request" would be somebody else's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+
+class Stage:
+    """Adds the time of a block to a call; a class, for a generator-based context costs four times as much."""
+
+    __slots__ = ("_begin", "_call", "_name")
+
+    def __init__(self, call: Call, name: str) -> None:
+        self._call = call
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._begin = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._call.add(self._name, time.perf_counter() - self._begin)
 
 
 @dataclass
@@ -37,13 +52,9 @@ class Call:
     def add(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(name, time.perf_counter() - begin)
+    def stage(self, name: str) -> Stage:
+        """A context whose time counts for a stage."""
+        return Stage(self, name)
 
     def remaining(self) -> float | None:
         """Seconds until the deadline (may be negative), None without one."""
