@@ -122,7 +122,7 @@ class Guard:
             await send(message)
 
         in_flight = metrics.in_flight(route)
-        in_flight.inc()
+        in_flight.count += 1
         try:
             answer = await self._answer(scope, route, headers, receive)
             if isinstance(answer, Answer):
@@ -144,7 +144,7 @@ class Guard:
             metrics.REJECTIONS.labels(route, known.slug).inc()
             await problem(known)(scope, receive, named_send)
         finally:
-            in_flight.dec()
+            in_flight.count -= 1
             metrics.REQUEST_SECONDS.labels(route, str(status or 500)).observe(time.perf_counter() - begin)
 
     def _label(self, path: str) -> str:

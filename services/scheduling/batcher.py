@@ -177,7 +177,8 @@ class Batcher:
         self.admit(count, None if deadline is None else deadline - now)
         loop = asyncio.get_running_loop()
         job = Job(inputs, count, deadline, loop.create_future(), now, self._virtual + count, gone=gone)
-        if deadline is not None:
+        # On the event loop no timer could fire while a batch is computed, and between batches the dead are dropped.
+        if deadline is not None and self._executor is not None:
             job.timer = loop.call_later(deadline - now, job.expire)
         heapq.heappush(self._jobs, job)
         self.waiting += count
@@ -288,7 +289,9 @@ class Batcher:
             late = job.deadline is not None and now >= job.deadline
             if job.gone is not None and job.gone():
                 job.fail(NotReady("the caller left"))
-            if job.future.done() or late:
+            if late:
+                job.expire()
+            if job.future.done():
                 self.waiting += job.taken - job.count
                 reason = "deadline" if late else "caller-left"
                 metrics.ABANDONED.labels(self._model, reason).inc(job.count - job.taken)

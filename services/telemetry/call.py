@@ -27,7 +27,7 @@ class Stage:
         self._call.add(self._name, time.perf_counter() - self._begin)
 
 
-@dataclass
+@dataclass(slots=True)
 class Call:
     """One request.
 
