@@ -138,17 +138,20 @@ def _nested(value: list[object], shape: tuple[int, int, int], field: str) -> np.
 
 
 def _plain(value: list[object], shape: tuple[int, int, int]) -> np.ndarray | None:
-    """The usual case, rows of integers 0 to 255 of one channel, five times as fast; None where it is another."""
+    """The usual case, rows of integers 0 to 255 of one channel; None where it is another."""
     channels, height, width = shape
+    if channels != 1 or len(value) != height or not all(type(row) is list and len(row) == width for row in value):
+        return None
+    plain = plain_bytes(list(chain.from_iterable(value)))  # type: ignore[arg-type]  # they are lists
+    return None if plain is None else np.frombuffer(plain, np.uint8).reshape(shape)
+
+
+def plain_bytes(values: list[object]) -> bytes | None:
+    """Integers 0 to 255 as bytes, five times as fast as NumPy would check and convert them; None if they are others."""
     try:
-        # An e stands in true, false and 1e2, so its absence says that there are no booleans.
-        if channels != 1 or len(value) != height or b"e" in orjson.dumps(value):
-            return None
-        rows: list[list[int]] = value  # type: ignore[assignment]  # else the next two lines raise
-        if set(map(len, rows)) != {width}:
-            return None
-        return np.frombuffer(bytes(chain.from_iterable(rows)), np.uint8).reshape(shape)
-    except (TypeError, ValueError):  # orjson's error is a ValueError too
+        # `bytes` refuses all but integers and booleans; an e stands in true and false, so none in the JSON is proof.
+        return None if b"e" in orjson.dumps(values) else bytes(values)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
         return None
 
 

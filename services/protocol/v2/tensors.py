@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from services.errors import InvalidInput, MalformedRequest
+from services.protocol.images import plain_bytes
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
@@ -65,6 +66,8 @@ def from_json(data: object, kind: str, shape: tuple[int, ...], field: str) -> np
         raise MalformedRequest(
             f"{field}.data has {len(flat)} values, but shape {list(shape)} has {math.prod(shape)}", field=field
         )
+    if kind == "UINT8" and (plain := plain_bytes(flat)) is not None:
+        return np.frombuffer(plain, np.uint8).reshape(shape)
     dtype = DTYPES[kind]
     # Types first: NumPy would take true for 1 and "1" for a number, and one long text would widen every element.
     if not TYPES[dtype.kind].issuperset(map(type, flat)):
