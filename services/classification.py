@@ -30,8 +30,10 @@ async def classify(plane: DataPlane, request: ClassifyRequest, call: Call) -> Cl
 
 def _prediction(probabilities: np.ndarray, class_names: tuple[str, ...], top_k: int) -> Prediction:
     order = np.argsort(-probabilities, kind="stable")[:top_k]
-    top = [ClassProbability(label=class_names[i], index=int(i), probability=float(probabilities[i])) for i in order]
-    return Prediction(**top[0].model_dump(), top=top)
+    ranked = [(class_names[i], i, float(probabilities[i])) for i in order.tolist()]
+    top = [ClassProbability(label=label, index=i, probability=p) for label, i, p in ranked]
+    label, index, probability = ranked[0]
+    return Prediction(label=label, index=index, probability=probability, top=top)
 
 
 class ClassificationRoutes:

@@ -53,7 +53,8 @@ async def read_images(values: Sequence[object], model: Model, settings: Settings
         opened.append(image)
 
     def pixels() -> np.ndarray:
-        return np.stack([decode(image, shape) if isinstance(image, ImageFile) else image for image in opened])
+        arrays = [decode(image, shape) if isinstance(image, ImageFile) else image for image in opened]
+        return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
 
     if settings.image_pixels - left <= INLINE_PIXELS:
         return pixels()

@@ -140,9 +140,12 @@ def _nested(value: list[object], shape: tuple[int, int, int], field: str) -> np.
 def _plain(value: list[object], shape: tuple[int, int, int]) -> np.ndarray | None:
     """The usual case, rows of integers 0 to 255 of one channel; None where it is another."""
     channels, height, width = shape
-    if channels != 1 or len(value) != height or not all(type(row) is list and len(row) == width for row in value):
+    if channels != 1 or len(value) != height or set(map(type, value)) != {list}:
         return None
-    plain = plain_bytes(list(chain.from_iterable(value)))  # type: ignore[arg-type]  # they are lists
+    rows: list[list[object]] = value  # type: ignore[assignment]  # as was just seen
+    if set(map(len, rows)) != {width}:
+        return None
+    plain = plain_bytes(list(chain.from_iterable(rows)))
     return None if plain is None else np.frombuffer(plain, np.uint8).reshape(shape)
 
 

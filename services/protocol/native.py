@@ -14,6 +14,7 @@ from functools import cache, partial
 from typing import Any, TypeVar, get_type_hints
 
 import bentoml
+import orjson
 from _bentoml_sdk.io_models import IODescriptor
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -156,9 +157,12 @@ def _short(value: object) -> str:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        fields = from_json(body)  # its depth is bounded: deep nesting is an error, not a crash
-    except ValueError as error:
-        raise MalformedRequest(f"the body is not JSON: {error}", field="body") from None
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError:  # three times as fast, but it knows no NaN, which deserves a message of its own
+        try:
+            fields = from_json(body)
+        except ValueError as error:
+            raise MalformedRequest(f"the body is not JSON: {error}", field="body") from None
     if not isinstance(fields, dict):
         raise MalformedRequest("the body is JSON, but not an object; send one", field="body")
     return fields
