@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 Headers = list[tuple[bytes, bytes]]
@@ -19,6 +20,12 @@ class Answer:
     status: int
     headers: Headers
     body: bytes
+
+    def response(self) -> Response:
+        """The same for Starlette, where the answer has to go through BentoML's layers."""
+        return Response(
+            self.body, self.status, {name.decode("latin-1"): value.decode("latin-1") for name, value in self.headers}
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [*self.headers, (b"content-length", b"%d" % len(self.body))]

@@ -34,7 +34,8 @@ from services.errors import (
     Unexpected,
     UnsupportedMedia,
 )
-from services.protocol.headers import TIMEOUT, arrived, call_from_headers, client_left
+from services.protocol.answer import Answer
+from services.protocol.headers import TIMEOUT, arrived, call_from_raw, client_left
 from services.protocol.problems import problem
 from services.telemetry import metrics
 from services.telemetry.call import Call
@@ -45,7 +46,7 @@ Q = TypeVar("Q", bound=BaseModel)
 Handler = Callable[[DataPlane, Q, Call], Awaitable[BaseModel | Response]]
 
 
-Responder = Callable[[DataPlane, Request, Receive], Awaitable[Response]]
+Responder = Callable[[DataPlane, Request, Receive], Awaitable[Response | Answer]]
 RESPONDERS: dict[str, Responder] = {}  # by path: one schema and one handler, whichever way in
 
 
@@ -75,7 +76,8 @@ def route(path: str, handler: Handler[Q], answer: type[BaseModel]) -> Any:
     spec = type(schema.__name__, (Input, schema), {"__module__": schema.__module__, "__doc__": schema.__doc__})
 
     async def endpoint(self: Any, request: Request, /) -> Response:
-        return await RESPONDERS[path](self.plane, request, request.receive)
+        answer = await RESPONDERS[path](self.plane, request, request.receive)
+        return answer if isinstance(answer, Response) else answer.response()
 
     endpoint.__name__ = path.strip("/")
     endpoint.__doc__ = handler.__doc__
@@ -84,18 +86,20 @@ def route(path: str, handler: Handler[Q], answer: type[BaseModel]) -> Any:
 
 async def _respond(
     path: str, schema: type[Q], handler: Handler[Q], plane: DataPlane, request: Request, receive: Receive
-) -> Response:
+) -> Response | Answer:
     """Answer one request; `receive` is the server's own, which can be asked about the client and the body."""
     call = Call()
     try:
-        call = call_from_headers(request.headers, plane.settings, plane.lag.seconds)
+        headers = dict(request.scope["headers"])
+        call = call_from_raw(headers, plane.settings, plane.lag.seconds)
         call.gone = client_left(receive)
         with call.stage("parse"):
-            parsing = _parse(request, schema, plane.settings.request_items)
+            media_type = headers.get(b"content-type", b"application/json").decode("latin-1")
+            parsing = _parse(request, media_type, schema, plane.settings.request_items)
             parsed = await (parsing if arrived(receive) else _in_time(parsing, call))
         answer = await handler(plane, parsed, call)
         with call.stage("encode"):
-            response = answer if isinstance(answer, Response) else _json(answer)
+            response: Response | Answer = answer if isinstance(answer, Response) else _json(answer)
     except DuetError as error:
         metrics.REJECTIONS.labels(path, error.slug).inc()
         return problem(error)
@@ -107,13 +111,15 @@ async def _respond(
         return problem(Unexpected())
     for stage, seconds in call.seconds.items():
         metrics.STAGE_SECONDS.labels(path, stage).observe(seconds)
-    response.raw_headers.append((b"x-cache", call.cache_status.encode()))
-    response.raw_headers.append((b"server-timing", call.server_timing.encode()))
+    written = response.headers if isinstance(response, Answer) else response.raw_headers
+    written.append((b"x-cache", call.cache_status.encode()))
+    written.append((b"server-timing", call.server_timing.encode()))
     return response
 
 
-def _json(answer: BaseModel) -> Response:
-    return Response(answer.model_dump_json(by_alias=True, exclude_none=True), media_type="application/json")
+def _json(answer: BaseModel) -> Answer:
+    body = answer.model_dump_json(by_alias=True, exclude_none=True).encode()
+    return Answer(200, [(b"content-type", b"application/json")], body)
 
 
 async def _in_time(parsing: Awaitable[Q], call: Call) -> Q:
@@ -125,8 +131,8 @@ async def _in_time(parsing: Awaitable[Q], call: Call) -> Q:
         raise DeadlineExceeded(f"the body did not arrive before the deadline ({TIMEOUT})", field=TIMEOUT) from None
 
 
-async def _parse(request: Request, schema: type[Q], max_items: int) -> Q:
-    media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+async def _parse(request: Request, media_type: str, schema: type[Q], max_items: int) -> Q:
+    media_type = media_type.partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
         fields = await _form(request, schema, max_items)
     elif media_type == "application/json":

@@ -64,7 +64,8 @@ async def ask(path: str, body: bytes, headers: dict[str, str] | None = None, *, 
         return next(incoming)
 
     scope = {"type": "http", "method": "POST", "path": path, "headers": raw, "query_string": b""}
-    return await RESPONDERS[path](DataPlane([]), Request(scope, receive), None)
+    answer = await RESPONDERS[path](DataPlane([]), Request(scope, receive), receive)
+    return answer if isinstance(answer, Response) else answer.response()
 
 
 def body(response: Response) -> dict[str, Any]:
