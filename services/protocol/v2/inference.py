@@ -131,7 +131,9 @@ def _inputs(specs: object, raw: memoryview, at: int) -> dict[str, np.ndarray]:
             )
         shape = _shape(spec.get("shape"), where)
         if "data" in spec:
-            inputs[name] = from_json(spec["data"], kind, shape, where)
+            text: bytes = raw.obj  # type: ignore[assignment]  # searching it costs less than looking at every value
+            booleans = b"true" in text or b"false" in text
+            inputs[name] = from_json(spec["data"], kind, shape, where, booleans=booleans)
             continue
         size = _mapping(spec.get("parameters"), where).get("binary_data_size")
         if type(size) is not int or size < 0:

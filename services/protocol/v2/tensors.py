@@ -50,8 +50,15 @@ def from_binary(raw: memoryview, kind: str, shape: tuple[int, ...], field: str) 
     return np.frombuffer(raw, dtype).reshape(shape)
 
 
-def from_json(data: object, kind: str, shape: tuple[int, ...], field: str) -> np.ndarray:
+def from_json(data: object, kind: str, shape: tuple[int, ...], field: str, *, booleans: bool = True) -> np.ndarray:
     """An array from JSON `data`, flat or nested, in row-major order.
+
+    Args:
+        data: the parsed JSON.
+        kind: the datatype.
+        shape: of the tensor.
+        field: for messages.
+        booleans: False where the JSON is known to hold none.
 
     Raises:
         MalformedRequest: the number of values does not fit the shape.
@@ -66,7 +73,7 @@ def from_json(data: object, kind: str, shape: tuple[int, ...], field: str) -> np
         raise MalformedRequest(
             f"{field}.data has {len(flat)} values, but shape {list(shape)} has {math.prod(shape)}", field=field
         )
-    if kind == "UINT8" and (plain := plain_bytes(flat)) is not None:
+    if kind == "UINT8" and (plain := plain_bytes(flat, booleans=booleans)) is not None:
         return np.frombuffer(plain, np.uint8).reshape(shape)
     dtype = DTYPES[kind]
     # Types first: NumPy would take true for 1 and "1" for a number, and one long text would widen every element.
