@@ -59,7 +59,10 @@ class Tensor(_Record):
 
 
 class Parity(_Record):
-    """Largest absolute difference between PyTorch and ONNX Runtime over all outputs and batch sizes."""
+    """PyTorch against ONNX Runtime, over all outputs and batch sizes.
+
+    Outputs have bounds of their own; the difference and the bound are those of the element nearest to its bound.
+    """
 
     batch_sizes: tuple[int, ...]
     max_abs_diff: float

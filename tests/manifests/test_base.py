@@ -119,11 +119,12 @@ def test_a_pod_may_finish_its_requests_before_it_is_killed(objects: list[Object]
     deadline = Settings().request_timeout_ms / 1000
     for name in SERVICES:
         spec = container(deployments[name])
+        told = Settings.model_fields["drain_seconds"].default
         pause = spec["lifecycle"]["preStop"]["sleep"]["seconds"]
         drain = int(spec["args"][spec["args"].index("--timeout-graceful-shutdown") + 1])
         readiness = spec["readinessProbe"]
         assert drain > deadline
-        assert pod(deployments[name])["terminationGracePeriodSeconds"] >= pause + drain + 5
+        assert pod(deployments[name])["terminationGracePeriodSeconds"] >= pause + told + drain + 5
         assert readiness["timeoutSeconds"] <= readiness["periodSeconds"]
         assert deployments[name]["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
 
