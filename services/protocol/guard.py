@@ -7,7 +7,6 @@ refuses what must not reach BentoML: unknown paths (which would become metric la
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import logging
@@ -23,7 +22,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.dataplane import DataPlane
 from services.errors import (
-    DeadlineExceeded,
     DuetError,
     MalformedRequest,
     MethodNotAllowed,
@@ -34,7 +32,7 @@ from services.errors import (
     UnsupportedMedia,
 )
 from services.protocol.answer import Answer
-from services.protocol.headers import TIMEOUT, arrived, call_from_raw, client_left
+from services.protocol.headers import arrived, call_from_raw, client_left, in_time
 from services.protocol.native import RESPONDERS
 from services.protocol.problems import problem
 from services.protocol.v2.routes import V2
@@ -199,7 +197,7 @@ class Guard:
         """The whole body, as far as the deadline allows: it may come slowly, or never."""
         bounded = self._bounded(receive, headers)
         if not arrived(receive):  # a timer costs four times what reading does
-            return _in_time(_body(bounded), call)
+            return in_time(_body(bounded), call)
         # A declared length has been checked, and the server hands out no more than that.
         return _body(receive if b"content-length" in headers else bounded)
 
@@ -244,11 +242,3 @@ async def _body(receive: Receive) -> bytes:
         chunks.append(message.get("body", b""))
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-async def _in_time(whole: Awaitable[bytes], call: Call) -> bytes:
-    try:
-        async with asyncio.timeout(call.remaining()):
-            return await whole
-    except TimeoutError:
-        raise DeadlineExceeded(f"the body did not arrive before the deadline ({TIMEOUT})", field=TIMEOUT) from None

@@ -6,7 +6,6 @@ BentoML turns a failed parse into a body of its own, so `Input.from_http_request
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -26,7 +25,6 @@ from starlette.types import Receive
 
 from services.dataplane import DataPlane
 from services.errors import (
-    DeadlineExceeded,
     DuetError,
     InvalidInput,
     MalformedRequest,
@@ -35,7 +33,7 @@ from services.errors import (
     UnsupportedMedia,
 )
 from services.protocol.answer import Answer
-from services.protocol.headers import TIMEOUT, arrived, call_from_raw, client_left
+from services.protocol.headers import arrived, call_from_raw, client_left, in_time
 from services.protocol.problems import problem
 from services.telemetry import metrics
 from services.telemetry.call import Call
@@ -96,7 +94,7 @@ async def _respond(
         with call.stage("parse"):
             media_type = headers.get(b"content-type", b"application/json").decode("latin-1")
             parsing = _parse(request, media_type, schema, plane.settings.request_items)
-            parsed = await (parsing if arrived(receive) else _in_time(parsing, call))
+            parsed = await (parsing if arrived(receive) else in_time(parsing, call))
         answer = await handler(plane, parsed, call)
         with call.stage("encode"):
             response: Response | Answer = answer if isinstance(answer, Response) else _json(answer)
@@ -120,15 +118,6 @@ async def _respond(
 def _json(answer: BaseModel) -> Answer:
     body = answer.model_dump_json(by_alias=True, exclude_none=True).encode()
     return Answer(200, [(b"content-type", b"application/json")], body)
-
-
-async def _in_time(parsing: Awaitable[Q], call: Call) -> Q:
-    """Parse a request as far as its deadline allows: a body may come slowly, or never."""
-    try:
-        async with asyncio.timeout(call.remaining()):
-            return await parsing
-    except TimeoutError:
-        raise DeadlineExceeded(f"the body did not arrive before the deadline ({TIMEOUT})", field=TIMEOUT) from None
 
 
 async def _parse(request: Request, media_type: str, schema: type[Q], max_items: int) -> Q:
