@@ -17,9 +17,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from services.caching.cache import Cache
-from services.caching.keys import item_keys
-from services.errors import DeadlineExceeded, NotReady, UnknownModel
+from services.caching.admission import Worth
+from services.caching.cache import Cache, Subject
+from services.caching.values import Layout
+from services.errors import NotReady, UnknownModel
 from services.inference import registry
 from services.inference.bundle import BundleError, Task, load
 from services.inference.cpus import cpu_limit
@@ -43,11 +44,20 @@ INLINE_BATCH_SECONDS = 0.008  # ... in batches that do not hold up probes and ne
 
 @dataclass(frozen=True)
 class Served:
-    """A model with its queues."""
+    """A model with, for each of its operations, the queue and what the cache knows it by."""
 
     entry: Entry
     model: Model
     batchers: dict[str, Batcher]
+    subjects: dict[str, Subject]
+
+
+@dataclass(frozen=True)
+class Warm:
+    """What the warm-up of one operation showed: seconds an item takes, and how its outputs lie in the cache."""
+
+    seconds: float
+    layout: Layout
 
 
 class DataPlane:
@@ -74,8 +84,8 @@ class DataPlane:
         except BundleError as error:
             self._unresolved = str(error)
         self._served: dict[str, Served] = {}
-        self._batchers: dict[tuple[int, str], Batcher] = {}
-        self._cache = Cache((), value_bytes=0)
+        self._queues: dict[tuple[int, str], tuple[Batcher, Subject]] = {}
+        self._cache = Cache()
         self._executor: ThreadPoolExecutor | None = None
 
     @property
@@ -109,16 +119,21 @@ class DataPlane:
             if not self._unresolved and not any(entry.task == task for entry in self.entries):
                 problems.append(f"no {task} model in the store: run `duet train` or `duet models import`")
         self._watch = asyncio.create_task(self.lag.watch())
-        self._cache = Cache.from_settings(self.settings)
+        try:
+            self._cache = Cache.from_settings(self.settings)
+        except ValueError as error:  # of the URL; it is no reason not to answer
+            log.error("DUET_REDIS_URL cannot be used (%s); serving without Redis", error)
+            self._cache = Cache.from_settings(self.settings.model_copy(update={"redis_admission": "never"}))
+        await self._cache.start()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="duet-compute")
         loop = asyncio.get_running_loop()
         for entry in self.entries:
             try:
-                model, costs = await loop.run_in_executor(self._executor, self._open, entry)
+                model, warm = await loop.run_in_executor(self._executor, self._open, entry)
             except BundleError as error:
                 problems.append(str(error))
             else:
-                self._served[entry.tag] = await self._serve(entry, model, costs, self._executor)
+                self._served[entry.tag] = await self._serve(entry, model, warm, self._executor)
         for problem in problems:
             log.error("not ready: %s", problem)
         # What is loaded by now stays for good: without it, a full collection has little to walk through.
@@ -134,19 +149,21 @@ class DataPlane:
         self.draining = True
         metrics.READY.set(0)
 
-    def _open(self, entry: Entry) -> tuple[Model, dict[str, float]]:
-        """Verify, load and warm one model; returns it with the seconds an item of each operation takes."""
+    def _open(self, entry: Entry) -> tuple[Model, dict[str, Warm]]:
+        """Verify, load and warm one model; returns it with what that showed of each operation."""
         bundle = load(entry.path)
         if bundle.version != entry.version:
             raise BundleError(f"{entry.path}: holds version {bundle.version}, not {entry.version}; import it again")
-        costs = {}
+        warm = {}
         try:
             model = load_model(bundle, threads=self.settings.threads or cpu_limit())
             for operation in model.operations:
                 example = model.example(operation)
                 for size in WARM_BATCHES:
-                    model.run(operation, {name: np.repeat(array, size, axis=0) for name, array in example.items()})
-                costs[operation] = min(_seconds(model, operation, example) for _ in range(MEASURED_RUNS))
+                    batch = {name: np.repeat(array, size, axis=0) for name, array in example.items()}
+                    layout = Layout.of(model.run(operation, batch))
+                seconds = min(_seconds(model, operation, example) for _ in range(MEASURED_RUNS))
+                warm[operation] = Warm(seconds, layout)
         except BundleError:
             raise
         except KeyError as error:
@@ -155,11 +172,13 @@ class DataPlane:
             raise BundleError(
                 f"{bundle.path}: a graph does not run on the inputs of {bundle.manifest.task}: {error}"
             ) from error
-        return model, costs
+        return model, warm
 
-    async def _serve(self, entry: Entry, model: Model, costs: dict[str, float], executor: Executor) -> Served:
-        batchers = {}
-        for operation, seconds in costs.items():
+    async def _serve(self, entry: Entry, model: Model, warm: dict[str, Warm], executor: Executor) -> Served:
+        batchers, subjects = {}, {}
+        digest = model.bundle.digest
+        for operation, found in warm.items():
+            seconds = found.seconds
             inline = seconds <= INLINE_SECONDS
             limit = self.settings.batch_items
             batchers[operation] = Batcher(
@@ -172,13 +191,22 @@ class DataPlane:
                 item_seconds=seconds,
             )
             await batchers[operation].start()
-            self._batchers[id(model), operation] = batchers[operation]
-            metrics.ITEM_SECONDS.labels(entry.name, operation).set(seconds)
-        digest = model.bundle.digest
+            measured = partial(getattr, batchers[operation], "item_seconds")
+            subjects[operation] = subject = Subject(digest, operation, found.layout, measured)
+            self._queues[id(model), operation] = batchers[operation], subject
+            metrics.ITEM_SECONDS.labels(entry.name, operation).set_function(measured)
+            metrics.REDIS_FROM_ITEMS.labels(entry.name, operation).set_function(partial(self._from_items, subject))
         metrics.MODEL_INFO.labels(entry.name, entry.version, digest, entry.task).set(1)
-        ways = ", ".join(f"{operation} {1e6 * seconds:.0f} µs" for operation, seconds in costs.items())
+        ways = ", ".join(f"{operation} {1e6 * found.seconds:.0f} µs" for operation, found in warm.items())
         log.info("serving %s (%s), digest %s; an item takes: %s", entry.tag, entry.task, digest, ways)
-        return Served(entry, model, batchers)
+        return Served(entry, model, batchers, subjects)
+
+    def _from_items(self, subject: Subject) -> int:
+        return self._cache.worth(subject).from_items or 0
+
+    def worth(self, model: Model) -> dict[str, Worth]:
+        """What decides whether Redis is asked, by operation."""
+        return {name: self._cache.worth(self._queues[id(model), name][1]) for name in model.operations}
 
     async def stop(self) -> None:
         self.problems = ["stopping"]
@@ -220,7 +248,7 @@ class DataPlane:
             QueueFull, DeadlineExceeded: see `Batcher.admit`.
         """
         for operation in model.operations:
-            batcher = self._batchers[id(model), operation]
+            batcher, _ = self._queues[id(model), operation]
             if batcher.waiting:
                 batcher.admit(1, call.remaining())
 
@@ -239,35 +267,16 @@ class DataPlane:
         Raises:
             QueueFull, DeadlineExceeded, InferenceFailed: see `Batcher.submit`.
         """
-        batcher = self._batchers[id(model), operation]
-        if not (cacheable and self._cache.holds_anything and (call.read_cache or call.write_cache)):
-            return await self._compute(batcher, inputs, call)
-        count = len(next(iter(inputs.values())))
-        with call.stage("cache"):
-            keys = item_keys(model.bundle.digest, operation, inputs, count)
-            found = await self._cache.get(keys) if call.read_cache else {}
-        if call.read_cache:
-            call.lookups += count
-            call.hits += sum(key in found for key in keys)
-        first_row = {key: row for row, key in reversed(list(enumerate(keys))) if key not in found}
-        if first_row:
-            # Equal items of one request are computed once.
-            rows = np.fromiter(first_row.values(), np.intp)
-            computed = await self._compute(batcher, {name: array[rows] for name, array in inputs.items()}, call)
-            fresh = {key: {name: array[i] for name, array in computed.items()} for i, key in enumerate(first_row)}
-            if call.write_cache:
-                with call.stage("cache"):
-                    await self._cache.put(fresh)
-            found |= fresh
-        elif (remaining := call.remaining()) is not None and remaining <= 0:
-            raise DeadlineExceeded("no answer was ready in time", field="X-Request-Timeout-Ms")
-        items = [found[key] for key in keys]
-        if count == 1:
-            return {name: array[None].copy() for name, array in items[0].items()}
-        return {name: np.stack([item[name] for item in items]) for name in items[0]}
+        batcher, subject = self._queues[id(model), operation]
+        if not cacheable:
+            return await self._compute(batcher, call, inputs, None)
+        return await self._cache.answer(subject, inputs, call, partial(self._compute, batcher, call, inputs))
 
-    async def _compute(self, batcher: Batcher, inputs: dict[str, np.ndarray], call: Call) -> dict[str, np.ndarray]:
-        job = await batcher.submit(inputs, deadline=call.deadline, gone=call.gone)
+    async def _compute(
+        self, batcher: Batcher, call: Call, inputs: dict[str, np.ndarray], rows: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        chosen = inputs if rows is None else {name: array[rows] for name, array in inputs.items()}
+        job = await batcher.submit(chosen, deadline=call.deadline, gone=call.gone)
         call.add("queue", job.queue_seconds)
         call.add("compute", job.compute_seconds)
         return job.outputs

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
 
 class Settings(BaseSettings):
@@ -16,10 +20,15 @@ class Settings(BaseSettings):
     )
     redis_url: SecretStr = Field(
         default=SecretStr(""),
-        description="Redis for the shared cache tier, redis://[user:password@]host:port/db; empty: memory only.",
+        description="Redis for the shared cache tier, redis://[user:password@]host:port/db, or another form (below); "
+        "empty: memory only.",
+    )
+    redis_admission: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="When Redis is asked: auto: when computing would take longer than asking, both measured.",
     )
     redis_timeout_ms: int = Field(
-        default=50, ge=1, description="Milliseconds to connect to Redis, and to wait for one of its answers."
+        default=50, ge=1, description="Milliseconds for one command of Redis, connecting and waiting included."
     )
     cache_memory_bytes: int = Field(
         default=64 * 2**20, ge=0, description="Bytes of answers that a process keeps in memory; 0: no memory tier."
@@ -61,6 +70,6 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _has_a_scheme(cls, url: SecretStr) -> SecretStr:
-        if url.get_secret_value() and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must be empty or begin with redis://, rediss:// or unix://")
+        if (text := url.get_secret_value()) and text.partition("://")[0] not in REDIS_SCHEMES:
+            raise ValueError(f"must be empty or begin with one of {', '.join(f'{name}://' for name in REDIS_SCHEMES)}")
         return url

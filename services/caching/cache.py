@@ -1,111 +1,264 @@
-"""The cache: tiers asked in turn, memory first. A miss, a failure and damage all mean the same: compute it."""
+"""The cache: memory, then whoever computes it already, then Redis, then computing. Per item, and never in the way.
+
+A miss, a failure and damage all mean the same: compute it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
+from services.caching.admission import Admission, Worth
+from services.caching.flights import Flights, follow
+from services.caching.keys import item_keys
+from services.caching.lease import once_in_all
 from services.caching.memory import MemoryTier
 from services.caching.redis import RedisTier, RedisUnavailable
-from services.caching.values import CorruptValue, decode, encode
+from services.caching.values import CorruptValue, Layout, created
+from services.errors import DeadlineExceeded
 from services.settings import Settings
 from services.telemetry import metrics
+from services.telemetry.call import Call
 
-Item = dict[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
+Values = dict[str, bytes]
+Compute = Callable[[np.ndarray | None], Awaitable[Arrays]]
+
+FOLLOWED = 2  # leaders that may fail before a follower computes beside whoever leads next
 
 
-class Tier(Protocol):
-    name: str
+@dataclass(frozen=True)
+class Subject:
+    """What is cached: the answers of one operation of one bundle.
 
-    async def get(self, keys: Sequence[str]) -> list[bytes | None]: ...
-    async def put(self, values: Mapping[str, bytes]) -> None: ...
-    async def delete(self, keys: Sequence[str]) -> None: ...
-    async def close(self) -> None: ...
+    Attributes:
+        digest: the bundle's.
+        operation: its name; parameters that change the answer are inputs.
+        layout: of the operation's outputs.
+        item_seconds: measures the compute time of an item.
+    """
+
+    digest: str
+    operation: str
+    layout: Layout
+    item_seconds: Callable[[], float]
+
+
+@dataclass(slots=True)
+class Lookup:
+    """One request on its way through the tiers."""
+
+    subject: Subject
+    call: Call
+    compute: Compute
+    keys: list[str]
+    rows: dict[str, int]  # the first row of each key
+    values: Values
+    known: set[str] = field(default_factory=set)  # keys that a tier answered
+    whole: Arrays | None = None  # the outputs, where all rows were computed here and at once
 
 
 class Cache:
-    """Answers by key, one an item.
+    """Answers by content, one an item.
 
     Args:
-        tiers: fastest first; what a slower one finds is copied to the faster ones.
+        memory: this process's tier, if it has one.
+        redis: the tier of all replicas, if there is one.
         value_bytes: larger values are not kept.
+        admission: when Redis is asked.
     """
 
-    def __init__(self, tiers: Sequence[Tier], *, value_bytes: int) -> None:
-        self._tiers = tuple(tiers)
+    def __init__(
+        self,
+        memory: MemoryTier | None = None,
+        redis: RedisTier | None = None,
+        *,
+        value_bytes: int = 2**20,
+        admission: Admission = "auto",
+    ) -> None:
+        self._memory = memory
+        self._redis = redis
         self._value_bytes = value_bytes
+        self._admission: Admission = admission
+        self._flights = Flights()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Cache:
-        tiers: list[Tier] = []
-        if settings.cache_memory_bytes:
-            tiers.append(MemoryTier(settings.cache_memory_bytes))
-        if url := settings.redis_url.get_secret_value():
+        memory = MemoryTier(settings.cache_memory_bytes) if settings.cache_memory_bytes else None
+        redis = None
+        if (url := settings.redis_url.get_secret_value()) and settings.redis_admission != "never":
             timeout = settings.redis_timeout_ms / 1000
-            tiers.append(RedisTier(url, timeout_seconds=timeout, ttl_seconds=settings.cache_ttl_seconds))
-        return cls(tiers, value_bytes=settings.cache_value_bytes)
+            redis = RedisTier(url, timeout_seconds=timeout, ttl_seconds=settings.cache_ttl_seconds)
+        return cls(memory, redis, value_bytes=settings.cache_value_bytes, admission=settings.redis_admission)
 
-    @property
-    def holds_anything(self) -> bool:
-        """Whether there is a tier at all."""
-        return bool(self._tiers)
-
-    async def get(self, keys: Sequence[str]) -> dict[str, Item]:
-        """The items found, by key."""
-        found: dict[str, Item] = {}
-        missing = list(dict.fromkeys(keys))
-        for position, tier in enumerate(self._tiers):
-            if not missing:
-                break
-            values, items = await self._ask(tier, missing)
-            await self._fill(self._tiers[:position], values)
-            found |= items
-            missing = [key for key in missing if key not in found]
-        return found
-
-    async def put(self, items: Mapping[str, Item]) -> None:
-        """Keep computed items in every tier."""
-        values = {key: encode(item) for key, item in items.items()}
-        await self._fill(self._tiers, {key: v for key, v in values.items() if len(v) <= self._value_bytes})
+    async def start(self) -> None:
+        if self._redis is not None:
+            await self._redis.start()
 
     async def close(self) -> None:
-        for tier in self._tiers:
-            await tier.close()
+        if self._redis is not None:
+            await self._redis.close()
+        if self._memory is not None:
+            self._memory.clear()
 
-    async def _ask(self, tier: Tier, keys: list[str]) -> tuple[dict[str, bytes], dict[str, Item]]:
-        """What a tier holds of `keys`, as bytes and decoded; damaged values are deleted and count as misses."""
-        try:
-            values = await tier.get(keys)
-        except RedisUnavailable:
-            metrics.cache_requests(tier.name, "unavailable").inc(len(keys))
-            return {}, {}
-        sound: dict[str, bytes] = {}
-        items: dict[str, Item] = {}
-        damaged: list[str] = []
-        for key, value in zip(keys, values, strict=True):
-            if value is None:
-                continue
+    def worth(self, subject: Subject) -> Worth:
+        """What decides whether Redis is asked."""
+        round_trip = None if self._redis is None else self._redis.round_trip
+        admission = "never" if self._redis is None else self._admission
+        return Worth(admission, subject.item_seconds(), round_trip)
+
+    async def answer(self, subject: Subject, inputs: Mapping[str, np.ndarray], call: Call, compute: Compute) -> Arrays:
+        """Outputs [N, ...] for inputs [N, ...], computed only where nobody knows them.
+
+        Args:
+            subject: what is asked.
+            inputs: arrays whose first axis is the batch; all that the answer depends on.
+            call: the request, for its deadline, cache wishes, timings and hits.
+            compute: computes the given rows of `inputs`, None: all of them.
+
+        Raises:
+            DeadlineExceeded: no answer was there in time.
+            Exception: whatever `compute` raises.
+        """
+        if (self._memory is None and self._redis is None) or not (call.read_cache or call.write_cache):
+            return await compute(None)
+        with call.stage("cache"):
+            keys = item_keys(subject.digest, subject.operation, inputs, len(next(iter(inputs.values()))))
+            if call.read_cache:
+                values = {} if self._memory is None else self._memory.get(keys)
+                missing = [] if len(values) == len(keys) else list(dict.fromkeys(k for k in keys if k not in values))
+                if self._memory is not None:
+                    metrics.cache_requests("memory", "hit").inc(len(values))
+                    if missing:
+                        metrics.cache_requests("memory", "miss").inc(len(missing))
+                if not missing:
+                    outputs = self._assembled(subject, call, keys, values, values)
+        if not call.read_cache:
+            outputs = await compute(None)
+            if call.write_cache:
+                with call.stage("cache"):
+                    fresh = dict(zip(keys, subject.layout.encode(outputs), strict=True))
+                    self._keep(subject, fresh, remote=self.worth(subject).asks(len(keys)))
+        elif missing:
+            rows = {key: row for row, key in reversed(list(enumerate(keys))) if key not in values}
+            lookup = Lookup(subject, call, compute, keys, rows, values, known=set(values))
+            await self._fill(lookup, missing)
+            with call.stage("cache"):
+                outputs = self._assembled(subject, call, keys, lookup.values, lookup.known, lookup.whole)
+        if (remaining := call.remaining()) is not None and remaining <= 0:
+            raise _late()
+        return outputs
+
+    def _assembled(
+        self,
+        subject: Subject,
+        call: Call,
+        keys: Sequence[str],
+        values: Values,
+        known: set[str] | Values,
+        whole: Arrays | None = None,
+    ) -> Arrays:
+        call.lookups += len(keys)
+        if known:
+            call.hits += len(keys) if len(known) == len(keys) else sum(key in known for key in keys)
+            call.dated(min(created(values[key]) for key in known))
+        return subject.layout.decode([values[key] for key in keys]) if whole is None else whole
+
+    async def _fill(self, lookup: Lookup, missing: list[str]) -> None:
+        """Find or compute what memory does not hold, beside nobody who does so already."""
+        for _ in range(FOLLOWED):
+            mine, theirs = self._flights.claim(missing)
+            if mine:
+                try:
+                    await self._lead(lookup, list(mine), partial(self._flights.land, mine))
+                finally:
+                    self._flights.abandon(mine)
+            if not theirs:
+                return
+            metrics.cache_requests("flight", "followed").inc(len(theirs))
+            with lookup.call.stage("queue"):
+                try:
+                    lookup.values |= await follow(theirs, lookup.call.remaining())
+                except TimeoutError:
+                    raise _late() from None
+            missing = [key for key in theirs if key not in lookup.values]
+            if not missing:
+                return
+        await self._lead(lookup, missing, lambda values: None)
+
+    async def _lead(self, lookup: Lookup, keys: list[str], land: Callable[[Values], None]) -> None:
+        """Redis, then computing."""
+
+        async def compute(missing: Sequence[str]) -> Values:
+            rows = np.fromiter((lookup.rows[key] for key in missing), np.intp)
+            everything = len(rows) == len(lookup.keys)
+            outputs = await lookup.compute(None if everything else rows)
+            lookup.whole = outputs if everything else None
+            with lookup.call.stage("cache"):
+                fresh = dict(zip(missing, lookup.subject.layout.encode(outputs), strict=True))
+                self._keep(lookup.subject, fresh, remote=remote and not worth.leases)
+                lookup.values |= fresh
+                land(fresh)
+            return fresh
+
+        def arrive(found: Values) -> Values:
+            sound = self._sound(lookup.subject.layout, found)
+            if sound and self._memory is not None:
+                self._memory.put(sound)
+            lookup.values |= sound
+            lookup.known |= sound.keys()
+            land(sound)
+            return sound
+
+        worth = self.worth(lookup.subject)
+        remote = self._redis is not None and worth.asks(len(keys))
+        if self._redis is not None and remote:
+            with lookup.call.stage("cache"):
+                try:
+                    found = arrive(await self._redis.get(keys))
+                    metrics.cache_requests("redis", "hit").inc(len(found))
+                    metrics.cache_requests("redis", "miss").inc(len(keys) - len(found))
+                    keys = [key for key in keys if key not in found]
+                except RedisUnavailable:
+                    metrics.cache_requests("redis", "unavailable").inc(len(keys))
+            if keys and worth.leases:
+                expected = len(keys) * worth.item_seconds
+                remaining = lookup.call.remaining()
+                seconds = worth.lease_seconds(len(keys))
+                patience = seconds if remaining is None else remaining - expected
+                await once_in_all(self._redis, keys, compute, arrive, seconds=seconds, patience=patience)
+                return
+        elif self._redis is not None:
+            metrics.cache_requests("redis", "skipped").inc(len(keys))
+        if keys:
+            await compute(keys)
+
+    def _keep(self, subject: Subject, values: Values, *, remote: bool) -> None:
+        if subject.layout.value_bytes > self._value_bytes:
+            return
+        if self._memory is not None:
+            self._memory.put(values)
+        if self._redis is not None and remote:
+            self._redis.keep(values)
+
+    def _sound(self, layout: Layout, found: Values) -> Values:
+        """What can be trusted of values from Redis; the rest counts as a miss and is deleted."""
+        sound = {}
+        damaged = []
+        for key, value in found.items():
             try:
-                items[key] = decode(value)
+                layout.check(value)
                 sound[key] = value
             except CorruptValue:
                 damaged.append(key)
-        metrics.cache_requests(tier.name, "hit").inc(len(sound))
-        metrics.cache_requests(tier.name, "miss").inc(len(keys) - len(sound) - len(damaged))
-        if damaged:
-            metrics.cache_requests(tier.name, "corrupt").inc(len(damaged))
-            with suppress(RedisUnavailable):  # then they stay, and count as misses until they expire
-                await tier.delete(damaged)
-        return sound, items
+        if damaged and self._redis is not None:
+            metrics.cache_requests("redis", "corrupt").inc(len(damaged))
+            self._redis.drop(damaged)
+        return sound
 
-    async def _fill(self, tiers: Sequence[Tier], values: Mapping[str, bytes]) -> None:
-        if not values:
-            return
-        for tier in tiers:
-            try:
-                await tier.put(values)
-            except RedisUnavailable:
-                metrics.cache_requests(tier.name, "unwritten").inc(len(values))
+
+def _late() -> DeadlineExceeded:
+    return DeadlineExceeded("no answer was ready in time", field="X-Request-Timeout-Ms")

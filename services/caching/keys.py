@@ -11,10 +11,11 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 
-SCHEMA = 1
+SCHEMA = 2  # of keys and of the values behind them: during a rollout neither release meets the other's
 PREFIX = "duet"
 
 
@@ -33,21 +34,23 @@ def item_keys(digest: str, operation: str, inputs: Mapping[str, np.ndarray], cou
         count: the batch size.
     """
     names = sorted(inputs)
-    arrays = [np.ascontiguousarray(inputs[name]) for name in names]
-    base = _base(digest, operation, tuple((name, inputs[name].dtype.str, inputs[name].shape[1:]) for name in names))
-    space = namespace(digest)
+    # `tobytes` is C order whatever the array's own order is.
+    contents = [inputs[name].tobytes() for name in names]
+    space, base = _base(digest, operation, *[(name, inputs[name].dtype, inputs[name].shape[1:]) for name in names])
+    rows = [(content, len(content) // count) for content in contents]
     keys = []
     for row in range(count):
         item = base.copy()
-        for array in arrays:
+        for content, size in rows:
             # The header fixes dtype and shape, so every array's bytes have a known length: no separator is needed.
-            item.update(array[row].tobytes())
+            item.update(content[row * size : row * size + size])
         keys.append(space + item.hexdigest())
     return keys
 
 
 @lru_cache(maxsize=256)
-def _base(digest: str, operation: str, signature: tuple[tuple[str, str, tuple[int, ...]], ...]) -> blake2b:
-    """The hash of all that the items of a batch have in common; to be copied, never updated."""
+def _base(digest: str, operation: str, *arrays: tuple[str, np.dtype[Any], tuple[int, ...]]) -> tuple[str, blake2b]:
+    """The namespace, and the hash of all that the items of a batch have in common; to be copied, never updated."""
+    signature = [(name, dtype.str, shape) for name, dtype, shape in arrays]
     header = json.dumps([SCHEMA, digest, operation, signature]).encode()
-    return blake2b(len(header).to_bytes(8, "little") + header, digest_size=20)
+    return namespace(digest), blake2b(len(header).to_bytes(8, "little") + header, digest_size=20)

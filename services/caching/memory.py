@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from services.telemetry import metrics
 
@@ -11,45 +11,46 @@ OVERHEAD = 200  # bytes of bookkeeping an entry: key, two objects, a slot in the
 
 
 class MemoryTier:
-    """Bytes by key, for one event loop.
+    """Bytes by key, for one event loop. What is in here was checked before.
 
     Args:
         limit: bytes to hold, keys and bookkeeping included.
     """
-
-    name = "memory"
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held = 0
         self._values: OrderedDict[str, bytes] = OrderedDict()
 
-    async def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        found: list[bytes | None] = []
+    def get(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """What is held of `keys`."""
+        found = {}
+        values, touch = self._values, self._values.move_to_end
         for key in keys:
-            value = self._values.get(key)
+            value = values.get(key)
             if value is not None:
-                self._values.move_to_end(key)
-            found.append(value)
+                touch(key)
+                found[key] = value
         return found
 
-    async def put(self, values: Mapping[str, bytes]) -> None:
+    def put(self, values: Mapping[str, bytes]) -> None:
         for key, value in values.items():
             self._drop(key)
             if _cost(key, value) <= self._limit:  # else it would push out everything, and then itself
                 self._values[key] = value
                 self._held += _cost(key, value)
+        evicted = 0
         while self._held > self._limit:
             self._drop(next(iter(self._values)))
+            evicted += 1
+        if evicted:
+            metrics.CACHE_EVICTIONS.inc(evicted)
         metrics.CACHE_BYTES.set(self._held)
 
-    async def delete(self, keys: Sequence[str]) -> None:
-        for key in keys:
-            self._drop(key)
-        metrics.CACHE_BYTES.set(self._held)
-
-    async def close(self) -> None:
-        await self.delete(list(self._values))
+    def clear(self) -> None:
+        self._values.clear()
+        self._held = 0
+        metrics.CACHE_BYTES.set(0)
 
     def _drop(self, key: str) -> None:
         value = self._values.pop(key, None)

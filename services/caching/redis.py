@@ -1,31 +1,43 @@
 """The Redis tier: shared by replicas, optional, and never in the way.
 
-Short timeouts and no retries (redis-py's defaults turn a 50 ms timeout into seconds), and after a failure Redis is
-left alone for a second, so that a hung one costs one timeout a second and not one a request.
+One bound covers a whole command: waiting for a connection, connecting, sending, the answer. A failure opens the
+breaker, and from then on nobody asks: a background task tries once a second (half-open) and closes the breaker when
+Redis answers, so that an outage costs the requests in flight one timeout and later ones nothing. A Redis that answers
+but refuses to write (full, a read-only replica) has only its writes stopped. Writes wait for nobody: they run behind
+the answer, bounded in bytes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
+import statistics
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import TypeVar, cast
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ConnectionError as StaleConnection
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
-if TYPE_CHECKING:
-    from redis.asyncio.client import Pipeline
+from services.caching.breaker import Breaker
+from services.caching.connect import CONNECTIONS, connect
+from services.caching.keys import PREFIX
+from services.telemetry import metrics
+
+T = TypeVar("T")
 
 log = logging.getLogger("duet.cache")
 
-PAUSE_SECONDS = 1.0
+PROBE_SECONDS = 1.0
+PROBES = 5  # a median of so many forgives one that came while the event loop was busy
+PROBE_KEY = f"{PREFIX}:probe"
+PENDING_BYTES = 16 * 2**20  # of values on their way to Redis; what comes beyond is not written
 FAILURES = (RedisError, OSError, TimeoutError)
-STALE = (StaleConnection,)  # redis-py's TimeoutError is no subclass of it: a slow Redis is never asked twice
+LEASE = ":lease"
 
 
 class RedisUnavailable(Exception):
@@ -36,75 +48,167 @@ class RedisTier:
     """Bytes by key in Redis.
 
     Args:
-        url: `redis://` or `rediss://` URL.
-        timeout_seconds: bound on connecting and on each answer.
+        url: see `connect`.
+        timeout_seconds: bound on each command, connecting included.
         ttl_seconds: lifetime of a value, ±10 % so that values written together do not expire together.
+
+    Attributes:
+        round_trip: seconds that asking for one key takes, None before the first answer.
     """
 
-    name = "redis"
-
     def __init__(self, url: str, *, timeout_seconds: float, ttl_seconds: int) -> None:
+        self._redis = connect(url, timeout_seconds)
+        self._timeout = timeout_seconds
         self._ttl_ms = 1000 * ttl_seconds
-        self._quiet_until = 0.0
-        self._failing = False
-        # Blocking: a request beyond `max_connections` waits its turn, where the default pool would raise.
-        pool = BlockingConnectionPool.from_url(
-            url,
-            protocol=3,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
-            retry=Retry(NoBackoff(), 0),
-            max_connections=32,
-            timeout=timeout_seconds,
-        )
-        self._redis = Redis.from_pool(pool)
+        self._turns = asyncio.Semaphore(CONNECTIONS)
+        self._reads = Breaker("read", "Redis does not answer ({}); serving without it", "Redis answers again")
+        self._writes = Breaker("write", "Redis refuses writes ({}); reading goes on", "Redis takes writes again")
+        self._probes: deque[float] = deque(maxlen=PROBES)
+        self._pending: set[asyncio.Task[None]] = set()
+        self._pending_bytes = 0
+        self._watch: asyncio.Task[None] | None = None
+        self.round_trip: float | None = None
 
-    async def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        """One MGET.
+    async def start(self) -> None:
+        """Try once, so that a Redis that is there is used from the first request on, and then for ever."""
+        await self._probe()
+        self._watch = asyncio.create_task(self._probe_for_ever())
+
+    async def get(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """What Redis holds of `keys`: one MGET.
 
         Raises:
-            RedisUnavailable: Redis failed, or failed within the last second.
+            RedisUnavailable: Redis failed, or is being left alone.
         """
-        return cast("list[bytes | None]", await self._ask(lambda: self._redis.mget(keys)))
+        found = await self._ask("get", lambda: self._mget(keys))
+        return {key: value for key, value in zip(keys, found, strict=True) if value is not None}
 
-    async def put(self, values: Mapping[str, bytes]) -> None:
-        """One pipelined SET with a time to live.
+    async def lease(self, keys: Sequence[str], seconds: float) -> tuple[set[str], dict[str, bytes]]:
+        """Take a lease on those keys that nobody else computes, and see what is there by now: one pipeline.
+
+        Returns:
+            The keys whose lease is now ours, and the values that were there after all.
 
         Raises:
             RedisUnavailable: as `get`.
         """
 
+        def send() -> Awaitable[list[object]]:
+            pipeline = self._redis.pipeline(transaction=False)
+            for key in keys:
+                pipeline.set(key + LEASE, b"", nx=True, px=max(1, int(1000 * seconds)))
+                pipeline.get(key)
+            return cast("Awaitable[list[object]]", pipeline.execute())
+
+        answers = await self._ask("lease", send)
+        ours = {key for key, taken in zip(keys, answers[0::2], strict=True) if taken}
+        return ours, {key: value for key, value in zip(keys, answers[1::2], strict=True) if isinstance(value, bytes)}
+
+    def keep(self, values: Mapping[str, bytes], *, leased: Sequence[str] = ()) -> None:
+        """Write behind the answer: one pipeline of SETs with a time to live, and the end of leases after them."""
+        size = sum(map(len, values.values()))
+        if self._reads.open or self._writes.open or self._pending_bytes + size > PENDING_BYTES:
+            metrics.cache_requests("redis", "unwritten").inc(len(values))
+            return
+        self._pending_bytes += size
+        self._behind(self._write(values, leased, size))
+
+    def drop(self, keys: Sequence[str]) -> None:
+        """Delete behind the answer; what cannot be deleted stays, counts as a miss and expires."""
+        self._behind(self._delete(keys))
+
+    async def close(self) -> None:
+        """Let what is being written arrive, as far as the timeout allows, and hang up."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        if self._pending:
+            await asyncio.wait(self._pending, timeout=self._timeout)
+        await self._redis.aclose()
+
+    def _behind(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+
+    async def _delete(self, keys: Sequence[str]) -> None:
+        with suppress(RedisUnavailable):
+            await self._ask("delete", lambda: cast("Awaitable[object]", self._redis.unlink(*keys)))
+
+    async def _write(self, values: Mapping[str, bytes], leased: Sequence[str], size: int) -> None:
         def send() -> Awaitable[object]:
-            pipeline: Pipeline = self._redis.pipeline(transaction=False)
+            pipeline = self._redis.pipeline(transaction=False)
             for key, value in values.items():
                 # Jitter spreads expiry; it protects nothing, so a plain generator will do.
                 pipeline.set(key, value, px=int(self._ttl_ms * random.uniform(0.9, 1.1)))  # noqa: S311
-            return pipeline.execute()
+            for key in leased:
+                pipeline.unlink(key + LEASE)
+            return cast("Awaitable[object]", pipeline.execute())
 
-        await self._ask(send)
+        try:
+            await self._ask("set", send)
+        except RedisUnavailable:
+            metrics.cache_requests("redis", "unwritten").inc(len(values))
+        finally:
+            self._pending_bytes -= size
 
-    async def delete(self, keys: Sequence[str]) -> None:
-        await self._ask(lambda: self._redis.unlink(*keys))
+    async def _mget(self, keys: Sequence[str]) -> list[bytes | None]:
+        if isinstance(self._redis, RedisCluster):
+            return cast("list[bytes | None]", await self._redis.mget_nonatomic(keys))
+        return cast("list[bytes | None]", await self._redis.mget(keys))
 
-    async def close(self) -> None:
-        await self._redis.aclose()
-
-    async def _ask(self, command: Callable[[], Awaitable[object]]) -> object:
-        if time.monotonic() < self._quiet_until:
+    async def _ask(self, command: str, send: Callable[[], Awaitable[T]]) -> T:
+        if self._reads.open:
             raise RedisUnavailable
         try:
-            try:
-                answer = await command()
-            except STALE:
-                # A pooled connection to a Redis that was restarted fails once, at once: ask again on a new one.
-                answer = await command()
+            return await self._timed(command, send)
         except FAILURES as error:
-            self._quiet_until = time.monotonic() + PAUSE_SECONDS
-            if not self._failing:
-                self._failing = True
-                log.warning("Redis does not answer (%s: %s); serving without it", type(error).__name__, error)
+            self._failed(command, error)
             raise RedisUnavailable from None
-        if self._failing:
-            self._failing = False
-            log.warning("Redis answers again")
-        return answer
+
+    def _failed(self, command: str, error: Exception) -> None:
+        # An error that Redis answers with means that it is there; of a write it means that reading may go on.
+        if isinstance(error, ResponseError) and command != "get":
+            self._writes.trip(error)
+        else:
+            self._reads.trip(error)
+
+    async def _timed(self, command: str, send: Callable[[], Awaitable[T]]) -> T:
+        begin = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._timeout), self._turns:
+                try:
+                    return await send()
+                except StaleConnection:
+                    # A pooled connection to a Redis that was restarted fails once, at once: ask again on a new one.
+                    return await send()
+        finally:
+            metrics.redis_seconds(command).observe(time.perf_counter() - begin)
+
+    async def _probe_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(PROBE_SECONDS)
+            await self._probe()
+
+    async def _probe(self) -> None:
+        """Ask what requests ask; the second time, when the connection stands, by the clock."""
+        with self._reads.trying():
+            try:
+                await self._timed("probe", lambda: self._mget([PROBE_KEY]))
+                begin = time.perf_counter()
+                await self._timed("probe", lambda: self._mget([PROBE_KEY]))
+            except FAILURES as error:
+                self._reads.trip(error)
+                return
+        self._probes.append(time.perf_counter() - begin)
+        self.round_trip = statistics.median(self._probes)
+        metrics.REDIS_ROUND_TRIP.set(self.round_trip)
+        self._reads.reset()
+        if self._writes.open:
+            with self._writes.trying():
+                try:
+                    await self._timed("probe", lambda: self._redis.set(PROBE_KEY, b"", px=1000))
+                except FAILURES as error:
+                    self._failed("probe", error)
+                    return
+            self._writes.reset()

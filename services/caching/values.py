@@ -1,58 +1,80 @@
-"""Cached values: the arrays of one item, as bytes that check themselves. Never pickle.
+"""Cached values: the outputs of one item as bytes that check themselves. Never pickle.
 
-Layout: magic (4 bytes), CRC-32 of the rest (4, little-endian), header length (4), header (JSON: name, dtype, shape of
-each array), then the arrays' bytes in C order.
+Layout: magic (4 bytes, the schema), CRC-32 (4, little-endian), time of computing (4, seconds since 1970), then the
+item's row of every output in C order, in the order of their names. How the rows lie is not in the value: whoever reads
+it knows the operation. The checksum begins with that description, so a value of other outputs does not pass for one.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import orjson
 
-MAGIC = b"DUE1"
-DTYPES = {"|u1", "<i8", "<f4"}
+MAGIC = b"DUE2"
+HEADER = 12  # bytes before the rows
 
 
 class CorruptValue(ValueError):
     """A cached value is truncated, damaged or of another schema."""
 
 
-def encode(arrays: Mapping[str, np.ndarray]) -> bytes:
-    header = json.dumps([[name, a.dtype.str, a.shape] for name, a in arrays.items()]).encode()
-    body = (
-        len(header).to_bytes(4, "little")
-        + header
-        + b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())
-    )
-    return MAGIC + zlib.crc32(body).to_bytes(4, "little") + body
+class Layout:
+    """How the outputs of one operation lie in a value.
 
+    Args:
+        record: a structured dtype, one field an output, of one item.
 
-def decode(value: bytes) -> dict[str, np.ndarray]:
-    """The arrays of one item.
-
-    Raises:
-        CorruptValue: the value was not written by `encode`, or not wholly.
+    Attributes:
+        value_bytes: the size of every value.
     """
-    body = memoryview(value)[8:]
-    if value[:4] != MAGIC or zlib.crc32(body).to_bytes(4, "little") != value[4:8]:
-        raise CorruptValue("magic or checksum does not match")
-    try:
-        return _arrays(body)
-    except Exception as error:  # the checksum held, so `encode` did not write it; JSON and numpy raise many types
-        raise CorruptValue(f"not a value: {error}") from None
+
+    def __init__(self, record: np.dtype[np.void]) -> None:
+        self._record = record
+        self._names = record.names or ()
+        self._seed = zlib.crc32(repr(record.descr).encode())
+        self.value_bytes = HEADER + record.itemsize
+
+    @classmethod
+    def of(cls, outputs: Mapping[str, np.ndarray]) -> Layout:
+        """The layout of outputs [N, ...]; only names, dtypes and shapes are looked at."""
+        fields = [(name, outputs[name].dtype.newbyteorder("<"), outputs[name].shape[1:]) for name in sorted(outputs)]
+        return cls(np.dtype(fields))
+
+    def encode(self, outputs: Mapping[str, np.ndarray]) -> list[bytes]:
+        """One value for each item of outputs [N, ...]."""
+        count = len(next(iter(outputs.values())))
+        rows = np.empty(count, self._record)
+        for name, array in outputs.items():
+            rows[name] = array
+        raw, size = rows.tobytes(), self._record.itemsize
+        created = int(time.time()).to_bytes(4, "little")
+        seed = zlib.crc32(created, self._seed)
+        values = []
+        for start in range(0, count * size, size):
+            row = raw[start : start + size]
+            values.append(b"".join((MAGIC, zlib.crc32(row, seed).to_bytes(4, "little"), created, row)))
+        return values
+
+    def check(self, value: bytes) -> None:
+        """Trust a value that comes from outside this process.
+
+        Raises:
+            CorruptValue: it was not written by `encode` of this layout, or not wholly.
+        """
+        if value[:4] != MAGIC or len(value) != self.value_bytes:
+            raise CorruptValue("magic or length does not match")
+        if zlib.crc32(memoryview(value)[8:], self._seed).to_bytes(4, "little") != value[4:8]:
+            raise CorruptValue("the checksum does not match")
+
+    def decode(self, values: Sequence[bytes]) -> dict[str, np.ndarray]:
+        """The outputs [N, ...] of checked values, as arrays of the caller's own."""
+        rows = np.frombuffer(b"".join([value[HEADER:] for value in values]), self._record)
+        return {name: rows[name].copy() for name in self._names}
 
 
-def _arrays(body: memoryview) -> dict[str, np.ndarray]:
-    start = 4 + int.from_bytes(body[:4], "little")
-    arrays = {}
-    for name, dtype, shape in orjson.loads(body[4:start]):
-        if dtype not in DTYPES or min(shape, default=0) < 0:
-            raise CorruptValue(f"{name}: dtype {dtype}, shape {shape}")
-        arrays[name] = np.frombuffer(body, dtype, math.prod(shape), start).reshape(shape)
-        start += arrays[name].nbytes
-    return arrays
+def created(value: bytes) -> int:
+    """When a value was computed, in seconds since 1970."""
+    return int.from_bytes(value[8:HEADER], "little")

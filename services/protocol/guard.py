@@ -32,7 +32,7 @@ from services.errors import (
     UnsupportedMedia,
 )
 from services.protocol.answer import Answer
-from services.protocol.headers import arrived, call_from_raw, client_left, in_time
+from services.protocol.headers import arrived, call_from_raw, call_headers, client_left, in_time
 from services.protocol.native import RESPONDERS
 from services.protocol.problems import problem
 from services.protocol.v2.routes import V2
@@ -189,8 +189,7 @@ class Guard:
         answer = await self._v2.answer(method, path, headers, read, call)
         for stage, seconds in call.seconds.items():
             metrics.STAGE_SECONDS.labels(route, stage).observe(seconds)
-        answer.headers.append((b"server-timing", call.server_timing.encode()))
-        answer.headers.append((b"x-cache", call.cache_status.encode()))
+        answer.headers.extend(call_headers(call))
         return answer
 
     def _read(self, receive: Receive, headers: dict[bytes, bytes], call: Call) -> Awaitable[bytes]:

@@ -59,6 +59,14 @@ def call_from_raw(headers: Mapping[bytes, bytes], settings: Settings, late: floa
     )
 
 
+def call_headers(call: Call) -> list[tuple[bytes, bytes]]:
+    """What the answer says of itself: `X-Cache`, `Age` of a hit, `Server-Timing`."""
+    headers = [(b"x-cache", call.cache_status.encode()), (b"server-timing", call.server_timing.encode())]
+    if (age := call.age) is not None:
+        headers.append((b"age", b"%d" % age))
+    return headers
+
+
 def arrived(receive: Receive) -> bool:
     """Whether all of the body is there, so that reading it waits for nobody; asked of uvicorn as `client_left` asks."""
     return getattr(getattr(receive, "__self__", None), "more_body", True) is False

@@ -33,7 +33,7 @@ from services.errors import (
     UnsupportedMedia,
 )
 from services.protocol.answer import Answer
-from services.protocol.headers import arrived, call_from_raw, client_left, in_time
+from services.protocol.headers import arrived, call_from_raw, call_headers, client_left, in_time
 from services.protocol.problems import problem
 from services.telemetry import metrics
 from services.telemetry.call import Call
@@ -110,8 +110,7 @@ async def _respond(
     for stage, seconds in call.seconds.items():
         metrics.STAGE_SECONDS.labels(path, stage).observe(seconds)
     written = response.headers if isinstance(response, Answer) else response.raw_headers
-    written.append((b"x-cache", call.cache_status.encode()))
-    written.append((b"server-timing", call.server_timing.encode()))
+    written.extend(call_headers(call))
     return response
 
 

@@ -112,6 +112,7 @@ class Batcher:
 
     Attributes:
         waiting: items in the queue.
+        item_seconds: seconds that one more item takes, as a running mean.
     """
 
     def __init__(
@@ -139,7 +140,7 @@ class Batcher:
         self._model = labels[0]
         metrics.QUEUE_ITEMS.labels(*labels).set_function(lambda: self.waiting)
         self._sizes = metrics.BATCH_ITEMS.labels(*labels)
-        self._item_seconds = item_seconds
+        self.item_seconds = item_seconds
         self._busy_since: float | None = None
         self._computing = 0
 
@@ -204,15 +205,15 @@ class Batcher:
             raise DeadlineExceeded(
                 "the deadline (X-Request-Timeout-Ms) passed before the queue", field="X-Request-Timeout-Ms"
             )
-        drain = self.waiting * self._item_seconds
+        drain = self.waiting * self.item_seconds
         if self.waiting and self.waiting + count > self._queue_items:
             message = f"{self.waiting} items wait for {self._model} and the limit is {self._queue_items}"
             raise QueueFull(message, retry_after=max(1.0, drain))
-        if remaining is None or (self.waiting + self._computing + count) * self._item_seconds <= remaining:
+        if remaining is None or (self.waiting + self._computing + count) * self.item_seconds <= remaining:
             return
         finish = self._virtual + count
         ahead = sum(job.count - job.taken for job in self._jobs if job.finish <= finish) + self._computing
-        if self.waiting and (ahead + count) * self._item_seconds > remaining:
+        if self.waiting and (ahead + count) * self.item_seconds > remaining:
             raise QueueFull(
                 f"{self.waiting} items wait for {self._model}: about {1000 * drain:.0f} ms, "
                 f"but the deadline is in {1000 * remaining:.0f} ms",
@@ -254,7 +255,7 @@ class Batcher:
         self._sizes.observe(size)
         # While jobs wait, an item takes what passes from batch to batch: answers and refusals take their time too.
         pace = (end - (self._busy_since or begin)) / size
-        self._item_seconds = 0.9 * self._item_seconds + 0.1 * pace
+        self.item_seconds = 0.9 * self.item_seconds + 0.1 * pace
         self._busy_since = end if self._jobs else None
         self._deliver(batch, outputs, begin, seconds)
 

@@ -39,6 +39,7 @@ class Call:
         seconds: time by stage.
         hits: items answered by the cache.
         lookups: items looked up in the cache.
+        oldest: when the oldest hit was computed, seconds since 1970; None without a hit.
     """
 
     deadline: float | None = None
@@ -48,6 +49,11 @@ class Call:
     seconds: dict[str, float] = field(default_factory=dict)
     hits: int = 0
     lookups: int = 0
+    oldest: int | None = None
+
+    def dated(self, seconds: int) -> None:
+        """A hit that was computed at that time."""
+        self.oldest = seconds if self.oldest is None else min(seconds, self.oldest)
 
     def add(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
@@ -67,6 +73,11 @@ class Call:
             return "bypass"
         kind = "hit" if self.hits == self.lookups else "partial" if self.hits else "miss"
         return f"{kind}; hits={self.hits}/{self.lookups}"
+
+    @property
+    def age(self) -> int | None:
+        """The `Age` header (RFC 9111, 5.1): seconds since the oldest hit was computed, None without a hit."""
+        return None if self.oldest is None else max(0, int(time.time()) - self.oldest)
 
     @property
     def server_timing(self) -> str:

@@ -13,7 +13,7 @@ os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, generate_latest
 
-from services.telemetry.histogram import Histogram
+from services.telemetry.histogram import Histogram, Series
 
 FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -31,12 +31,25 @@ STAGE_SECONDS = Histogram(
 REJECTIONS = Counter("duet_rejections_total", "Requests answered with an error, by problem type.", ["route", "reason"])
 QUEUE_ITEMS = Gauge("duet_queue_items", "Items waiting for a model.", ["model", "operation"])
 BATCH_ITEMS = Histogram("duet_batch_items", "Items computed by one call.", ["model", "operation"], buckets=POWERS)
-ITEM_SECONDS = Gauge("duet_item_seconds", "Compute time of one item, measured at warm-up.", ["model", "operation"])
+ITEM_SECONDS = Gauge("duet_item_seconds", "Time that one more item takes, a running mean.", ["model", "operation"])
 LOOP_LAG = Gauge("duet_event_loop_lag_seconds", "How late the event loop runs.")
 ABANDONED = Counter(
     "duet_abandoned_items_total", "Items dropped before compute: caller left or deadline passed.", ["model", "reason"]
 )
 CACHE_REQUESTS = Counter("duet_cache_requests_total", "Items looked up in the cache.", ["tier", "result"])
+CACHE_EVICTIONS = Counter("duet_cache_evictions_total", "Items that the memory tier dropped for want of room.")
+REDIS_SECONDS = Histogram("duet_cache_redis_duration_seconds", "Time of a command of Redis.", ["command"], buckets=FAST)
+REDIS_ROUND_TRIP = Gauge("duet_cache_redis_round_trip_seconds", "Time of asking Redis for one key: median of probes.")
+REDIS_BREAKER = Gauge(
+    "duet_cache_redis_breaker",
+    "Redis is used (0), left alone (1) or being tried (0.5), to read and to write.",
+    ["side"],
+)
+REDIS_FROM_ITEMS = Gauge(
+    "duet_cache_redis_from_items",
+    "Items of the smallest request that asks Redis; 0: none does.",
+    ["model", "operation"],
+)
 CACHE_BYTES = Gauge("duet_cache_memory_bytes", "Bytes held by the memory tier.")
 MODEL_INFO = Gauge("duet_model_info", "1 for every model that is served.", ["model", "version", "digest", "task"])
 READY = Gauge("duet_ready", "1 while every model is verified and warm.")
@@ -60,6 +73,12 @@ def predictions(model: str, label: str) -> Counter:
 def cache_requests(tier: str, result: str) -> Counter:
     """`CACHE_REQUESTS` of one tier and result."""
     return CACHE_REQUESTS.labels(tier, result)
+
+
+@cache
+def redis_seconds(command: str) -> Series:
+    """`REDIS_SECONDS` of one command."""
+    return REDIS_SECONDS.labels(command)
 
 
 class InFlight:

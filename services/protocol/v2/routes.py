@@ -178,6 +178,16 @@ class V2:
                 "task": bundle.manifest.task,
                 "class_names": bundle.manifest.class_names,
                 "images": "also FP32 pixels in 0..1, and BYTES [n] of PNG or JPEG files",
+                "cache": {
+                    operation: {
+                        "admission": worth.admission,
+                        "item_seconds": worth.item_seconds,
+                        "redis_round_trip_seconds": worth.round_trip_seconds,
+                        "redis_from_items": worth.from_items,
+                        "computed_once_in_all": worth.leases,
+                    }
+                    for operation, worth in self._plane.worth(endpoint.served.model).items()
+                },
             },
         }
 

@@ -1,0 +1,57 @@
+"""A circuit breaker (M. Nygard, Release It!, 2007): closed, open after a failure, half-open while somebody tries."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from services.telemetry import metrics
+
+log = logging.getLogger("duet.cache")
+
+CLOSED, HALF_OPEN, OPEN = 0.0, 0.5, 1.0
+QUIET_SECONDS = 60.0  # a Redis that comes and goes writes no more than two lines a minute
+
+
+class Breaker:
+    """Whether something may be asked.
+
+    Args:
+        name: for the metric.
+        tripped, reset: what the log says when it opens (`{}` is the cause) and when it closes.
+    """
+
+    def __init__(self, name: str, tripped: str, reset: str) -> None:
+        self._state = metrics.REDIS_BREAKER.labels(name)
+        self._words = tripped, reset
+        self._silent_until = 0.0
+        self._said = False
+        self.open = False
+
+    def trip(self, cause: Exception) -> None:
+        """Open it."""
+        self._state.set(OPEN)
+        if not self.open:
+            self.open = True
+            if time.monotonic() >= self._silent_until:
+                self._silent_until = time.monotonic() + QUIET_SECONDS
+                self._said = True
+                log.warning(self._words[0].format(f"{type(cause).__name__}: {cause}".rstrip(": ")))
+
+    def reset(self) -> None:
+        """Close it."""
+        self._state.set(CLOSED)
+        if self.open:
+            self.open = False
+            if self._said:
+                self._said = False
+                log.warning(self._words[1])
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """Half-open, where it is open, for the length of a probe."""
+        if self.open:
+            self._state.set(HALF_OPEN)
+        yield
