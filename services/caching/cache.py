@@ -6,7 +6,7 @@ A miss, a failure and damage all mean the same: compute it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -55,9 +55,8 @@ class Lookup:
     call: Call
     compute: Compute
     keys: list[str]
-    rows: dict[str, int]  # the first row of each key
     values: Values
-    known: set[str] = field(default_factory=set)  # keys that a tier answered
+    known: set[str]  # keys that a tier answered
     whole: Arrays | None = None  # the outputs, where all rows were computed here and at once
 
 
@@ -143,8 +142,7 @@ class Cache:
                     fresh = dict(zip(keys, subject.layout.encode(outputs), strict=True))
                     self._keep(subject, fresh, remote=self.worth(subject).asks(len(keys)))
         elif missing:
-            rows = {key: row for row, key in reversed(list(enumerate(keys))) if key not in values}
-            lookup = Lookup(subject, call, compute, keys, rows, values, known=set(values))
+            lookup = Lookup(subject, call, compute, keys, values, known=set(values))
             await self._fill(lookup, missing)
             with call.stage("cache"):
                 outputs = self._assembled(subject, call, keys, lookup.values, lookup.known, lookup.whole)
@@ -164,7 +162,7 @@ class Cache:
         call.lookups += len(keys)
         if known:
             call.hits += len(keys) if len(known) == len(keys) else sum(key in known for key in keys)
-            call.dated(min(created(values[key]) for key in known))
+            call.dated(min(map(created, map(values.__getitem__, known))))
         return subject.layout.decode([values[key] for key in keys]) if whole is None else whole
 
     async def _fill(self, lookup: Lookup, missing: list[str]) -> None:
@@ -193,9 +191,8 @@ class Cache:
         """Redis, then computing."""
 
         async def compute(missing: Sequence[str]) -> Values:
-            rows = np.fromiter((lookup.rows[key] for key in missing), np.intp)
-            everything = len(rows) == len(lookup.keys)
-            outputs = await lookup.compute(None if everything else rows)
+            everything = len(missing) == len(lookup.keys)
+            outputs = await lookup.compute(None if everything else _rows(lookup.keys, missing))
             lookup.whole = outputs if everything else None
             with lookup.call.stage("cache"):
                 fresh = dict(zip(missing, lookup.subject.layout.encode(outputs), strict=True))
@@ -258,6 +255,14 @@ class Cache:
             metrics.cache_requests("redis", "corrupt").inc(len(damaged))
             self._redis.drop(damaged)
         return sound
+
+
+def _rows(keys: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+    """The first row of each key."""
+    first: dict[str, int] = {}
+    for row, key in enumerate(keys):
+        first.setdefault(key, row)
+    return np.array([first[key] for key in wanted], np.intp)
 
 
 def _late() -> DeadlineExceeded:

@@ -8,12 +8,14 @@ key, so that one model's answers can be found and dropped.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+
+from services.caching.rows import item_rows
 
 SCHEMA = 2  # of keys and of the values behind them: during a rollout neither release meets the other's
 PREFIX = "duet"
@@ -33,24 +35,28 @@ def item_keys(digest: str, operation: str, inputs: Mapping[str, np.ndarray], cou
         inputs: arrays whose first axis is the batch; parameters that change the answer are inputs too.
         count: the batch size.
     """
-    names = sorted(inputs)
-    # `tobytes` is C order whatever the array's own order is.
-    contents = [inputs[name].tobytes() for name in names]
-    space, base = _base(digest, operation, *[(name, inputs[name].dtype, inputs[name].shape[1:]) for name in names])
-    rows = [(content, len(content) // count) for content in contents]
+    arrays = []
+    signature: list[Hashable] = []
+    for name in sorted(inputs):
+        array = inputs[name]
+        arrays.append(array)
+        signature += (name, array.dtype, array.shape[1:])
+    space, base = _base(digest, operation, *signature)
     keys = []
-    for row in range(count):
+    for row in item_rows(arrays, count):
+        # The header fixes dtypes and shapes, so every array's bytes have a known length: no separator is needed.
         item = base.copy()
-        for content, size in rows:
-            # The header fixes dtype and shape, so every array's bytes have a known length: no separator is needed.
-            item.update(content[row * size : row * size + size])
+        item.update(row)
         keys.append(space + item.hexdigest())
     return keys
 
 
 @lru_cache(maxsize=256)
-def _base(digest: str, operation: str, *arrays: tuple[str, np.dtype[Any], tuple[int, ...]]) -> tuple[str, blake2b]:
-    """The namespace, and the hash of all that the items of a batch have in common; to be copied, never updated."""
-    signature = [(name, dtype.str, shape) for name, dtype, shape in arrays]
-    header = json.dumps([SCHEMA, digest, operation, signature]).encode()
+def _base(digest: str, operation: str, *signature: Any) -> tuple[str, blake2b]:
+    """The namespace, and the hash of all that the items of a batch have in common; to be copied, never updated.
+
+    `signature` is name, dtype and shape of an item of every input, one after another.
+    """
+    described = [part.str if isinstance(part, np.dtype) else part for part in signature]
+    header = json.dumps([SCHEMA, digest, operation, described]).encode()
     return namespace(digest), blake2b(len(header).to_bytes(8, "little") + header, digest_size=20)

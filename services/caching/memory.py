@@ -36,9 +36,9 @@ class MemoryTier:
     def put(self, values: Mapping[str, bytes]) -> None:
         for key, value in values.items():
             self._drop(key)
-            if _cost(key, value) <= self._limit:  # else it would push out everything, and then itself
+            if (cost := _cost(key, value)) <= self._limit:  # else it would push out everything, and then itself
                 self._values[key] = value
-                self._held += _cost(key, value)
+                self._held += cost
         evicted = 0
         while self._held > self._limit:
             self._drop(next(iter(self._values)))

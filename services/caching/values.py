@@ -7,14 +7,19 @@ it knows the operation. The checksum begins with that description, so a value of
 
 from __future__ import annotations
 
+import struct
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from services.caching.rows import item_rows
+
 MAGIC = b"DUE2"
-HEADER = 12  # bytes before the rows
+HEAD = struct.Struct("<4sII")
+HEADER = HEAD.size  # bytes before the rows
 
 
 class CorruptValue(ValueError):
@@ -25,38 +30,40 @@ class Layout:
     """How the outputs of one operation lie in a value.
 
     Args:
-        record: a structured dtype, one field an output, of one item.
+        fields: name, dtype and shape of every output of one item, by name.
 
     Attributes:
         value_bytes: the size of every value.
     """
 
-    def __init__(self, record: np.dtype[np.void]) -> None:
-        self._record = record
-        self._names = record.names or ()
-        self._seed = zlib.crc32(repr(record.descr).encode())
-        self.value_bytes = HEADER + record.itemsize
+    def __init__(self, fields: Sequence[tuple[str, np.dtype[Any], tuple[int, ...]]]) -> None:
+        self._names = [name for name, _, _ in fields]
+        self._seed = zlib.crc32(repr([(name, dtype.str, shape) for name, dtype, shape in fields]).encode())
+        self.value_bytes = HEADER
+        self._places = []  # with the offset and the strides of each in a value
+        for name, dtype, shape in fields:
+            row = np.empty(shape, dtype)
+            self._places.append((name, dtype, shape, self.value_bytes, row.strides))
+            self.value_bytes += row.nbytes
 
     @classmethod
     def of(cls, outputs: Mapping[str, np.ndarray]) -> Layout:
         """The layout of outputs [N, ...]; only names, dtypes and shapes are looked at."""
-        fields = [(name, outputs[name].dtype.newbyteorder("<"), outputs[name].shape[1:]) for name in sorted(outputs)]
-        return cls(np.dtype(fields))
+        return cls([(name, outputs[name].dtype, outputs[name].shape[1:]) for name in sorted(outputs)])
 
     def encode(self, outputs: Mapping[str, np.ndarray]) -> list[bytes]:
-        """One value for each item of outputs [N, ...]."""
-        count = len(next(iter(outputs.values())))
-        rows = np.empty(count, self._record)
-        for name, array in outputs.items():
-            rows[name] = array
-        raw, size = rows.tobytes(), self._record.itemsize
-        created = int(time.time()).to_bytes(4, "little")
-        seed = zlib.crc32(created, self._seed)
-        values = []
-        for start in range(0, count * size, size):
-            row = raw[start : start + size]
-            values.append(b"".join((MAGIC, zlib.crc32(row, seed).to_bytes(4, "little"), created, row)))
-        return values
+        """One value for each item of outputs [N, ...].
+
+        Raises:
+            ValueError: these are not the outputs that this is the layout of.
+        """
+        arrays = [outputs[name] for name in self._names]
+        rows = item_rows(arrays, len(arrays[0]))
+        if len(rows[0]) != self.value_bytes - HEADER:
+            raise ValueError(f"an item has {len(rows[0])} bytes, but this layout {self.value_bytes - HEADER}")
+        now = int(time.time())
+        seed = zlib.crc32(now.to_bytes(4, "little"), self._seed)
+        return [HEAD.pack(MAGIC, zlib.crc32(row, seed), now) + row for row in rows]
 
     def check(self, value: bytes) -> None:
         """Trust a value that comes from outside this process.
@@ -70,11 +77,15 @@ class Layout:
             raise CorruptValue("the checksum does not match")
 
     def decode(self, values: Sequence[bytes]) -> dict[str, np.ndarray]:
-        """The outputs [N, ...] of checked values, as arrays of the caller's own."""
-        rows = np.frombuffer(b"".join([value[HEADER:] for value in values]), self._record)
-        return {name: rows[name].copy() for name in self._names}
+        """The outputs [N, ...] of checked values, as arrays of the caller's own (views of one buffer)."""
+        count, buffer = len(values), bytearray().join(values)
+        return {
+            name: np.ndarray((count, *shape), dtype, buffer, offset, (self.value_bytes, *strides))
+            for name, dtype, shape, offset, strides in self._places
+        }
 
 
 def created(value: bytes) -> int:
     """When a value was computed, in seconds since 1970."""
-    return int.from_bytes(value[8:HEADER], "little")
+    seconds: int = HEAD.unpack_from(value)[2]
+    return seconds
