@@ -2,18 +2,19 @@
 
 | URL | what |
 | --- | --- |
-| `redis://[user:password@]host[:port][/db]`, `unix://path` | one server |
+| `redis://[user:password@]host[:port][/db]`, `unix://[user:password@]/path[?db=0]` | one server |
 | `rediss://...` | the same over TLS |
 | `redis+sentinel://[user:password@]host[:port],.../service[/db]` | the primary that Sentinels name |
 | `redis+cluster://[user:password@]host[:port],...` | a cluster, from any of its nodes |
 
-`rediss+sentinel` and `rediss+cluster` are those over TLS. Options after `?` are redis-py's: `ssl_ca_certs=/ca.pem`,
-`ssl_certfile`, `ssl_keyfile`, `ssl_cert_reqs=none`, `ssl_check_hostname=false`; `sentinel_username` and
-`sentinel_password` where Sentinels have credentials of their own.
+`rediss+sentinel` and `rediss+cluster` are those over TLS. User and password are percent-encoded. Options after `?` are
+redis-py's: `ssl_ca_certs=/ca.pem`, `ssl_certfile`, `ssl_keyfile`, `ssl_cert_reqs=none`, `ssl_check_hostname=false`;
+`sentinel_username` and `sentinel_password` where Sentinels have credentials of their own.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -21,13 +22,25 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from services.settings import REDIS_SCHEMES
 
 PORT, SENTINEL_PORT = 6379, 26379
 CONNECTIONS = 32  # to one server; whoever comes beyond waits its turn
+
+PARTS = re.compile(
+    r"((?P<username>[^:/?#]*)(:(?P<password>[^/?#]*))?@)?(?P<hosts>[^@/?#]*)(?P<path>[^@?#]*)(\?(?P<query>[^@#]*))?"
+)
+PATHS = {
+    "": (r"/?\d*", "after the host there is nothing, or / and the number of a database"),
+    "unix": (r"/.+", "a socket is named by its full path, unix:///path"),
+    "sentinel": (r"/[^/]+(/\d+)?/?", "after the Sentinels comes /service or /service/db"),
+    "cluster": (r"/?0?", "a cluster has no databases: nothing comes after its hosts"),
+}
+ENCODE = "in user and password, percent-encode all but letters and digits"
 
 Client = Redis | RedisCluster
 
@@ -44,6 +57,30 @@ def connect(url: str, timeout_seconds: float) -> Client:
     scheme, _, rest = url.partition("://")
     if scheme not in REDIS_SCHEMES:
         raise ValueError(f"begin with one of {', '.join(f'{name}://' for name in REDIS_SCHEMES)}")
+    parts = PARTS.fullmatch(rest)
+    if parts is None:
+        raise ValueError("it has an @ or # out of place: " + ENCODE)
+    kind = "unix" if scheme == "unix" else scheme.partition("+")[2]
+    pattern, meaning = PATHS[kind]
+    if not re.fullmatch(pattern, parts["path"]):
+        raise ValueError(f"{meaning}; {ENCODE}")
+    try:
+        client = _client(url, kind, parts, timeout_seconds)
+        if isinstance(client, Redis):  # an option that does not exist shows here, not in the first request
+            client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
+    except (ValueError, TypeError, RedisError):  # their messages quote the URL
+        raise ValueError(f"check hosts, ports and the options after ?; {ENCODE}") from None
+    return client
+
+
+async def hang_up(client: Client) -> None:
+    """Close every connection, those to Sentinels too; the client may be used again, and then looks anew who is who."""
+    await client.aclose()
+    if isinstance(client, Redis) and isinstance(client.connection_pool, SentinelConnectionPool):
+        await client.connection_pool.sentinel_manager.aclose()
+
+
+def _client(url: str, kind: str, parts: re.Match[str], timeout_seconds: float) -> Client:
     options: dict[str, Any] = {
         "protocol": 3,
         "socket_timeout": None,
@@ -51,40 +88,31 @@ def connect(url: str, timeout_seconds: float) -> Client:
         "retry": Retry(NoBackoff(), 0),
         "max_connections": 2 * CONNECTIONS,  # never the bound: it raises where the caller's semaphore waits
     }
-    kind = scheme.partition("+")[2]
-    if not kind:
+    query: dict[str, Any] = {name: _value(text) for name, text in parse_qsl(parts["query"] or "", strict_parsing=True)}
+    if kind in ("", "unix"):
         return Redis.from_pool(ConnectionPool.from_url(url, **options))
-    parts = urlsplit(f"//{rest}")
-    nodes = _nodes(parts.netloc.rpartition("@")[2], SENTINEL_PORT if kind == "sentinel" else PORT)
-    query: dict[str, Any] = {
-        name: _value(text) for name, text in parse_qsl(parts.query, strict_parsing=bool(parts.query))
-    }
-    user: dict[str, Any] = {"username": _plain(parts.username), "password": _plain(parts.password)}
-    if scheme.startswith("rediss"):
+    if url.startswith("rediss"):
         query["ssl"] = True
+    user: dict[str, Any] = {"username": _plain(parts["username"]), "password": _plain(parts["password"])}
     if kind == "cluster":
-        startup = [ClusterNode(host, port) for host, port in nodes]
-        return RedisCluster(startup_nodes=startup, cluster_error_retry_attempts=0, **options, **user, **query)
-    service, _, db = parts.path.strip("/").partition("/")
-    if not service or not (db or "0").isdecimal():
-        raise ValueError("a Sentinel URL ends with /service or /service/db")
-    own = {name: query.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+        startup = [ClusterNode(*_node(node, PORT)) for node in parts["hosts"].split(",")]
+        return RedisCluster(startup_nodes=startup, **options, **user, **query)
+    nodes = [_node(node, SENTINEL_PORT) for node in parts["hosts"].split(",")]
+    service, _, db = parts["path"].strip("/").partition("/")
+    own = {name: query.pop(f"sentinel_{name}", None) for name in user}
     tls = {name: value for name, value in query.items() if name.startswith("ssl")}
-    sentinel: Any = Sentinel(nodes, sentinel_kwargs=options | own | tls, **options, **user, **query)  # type: ignore[no-untyped-call]
-    primary: Redis = sentinel.master_for(service, db=int(db or "0"))
+    # A Sentinel that hangs must leave time to ask the next one.
+    asking = options | own | tls | {"socket_timeout": timeout_seconds}
+    sentinel: Any = Sentinel(nodes, sentinel_kwargs=asking, **options, **user, **query)  # type: ignore[no-untyped-call]
+    primary: Redis = sentinel.master_for(unquote(service), db=int(db or "0"))
     return primary
 
 
-def _nodes(listed: str, default: int) -> list[tuple[str, int]]:
-    nodes = []
-    for node in listed.split(","):
-        host, colon, port = node.rpartition(":")
-        if not colon:
-            host, port = node, str(default)
-        if not host or not port.isdecimal():
-            raise ValueError("name every node as host or host:port, with commas between them")
-        nodes.append((host.strip("[]"), int(port)))
-    return nodes
+def _node(text: str, port: int) -> tuple[str, int]:
+    node = urlsplit(f"//{text}")
+    if not node.hostname:
+        raise ValueError("a host has no name")
+    return node.hostname, node.port or port
 
 
 def _value(text: str) -> object:

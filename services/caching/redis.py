@@ -21,10 +21,10 @@ from typing import TypeVar, cast
 
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ConnectionError as StaleConnection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from services.caching.breaker import Breaker
-from services.caching.connect import CONNECTIONS, connect
+from services.caching.connect import CONNECTIONS, connect, hang_up
 from services.caching.keys import PREFIX
 from services.telemetry import metrics
 
@@ -36,7 +36,6 @@ PROBE_SECONDS = 1.0
 PROBES = 5  # a median of so many forgives one that came while the event loop was busy
 PROBE_KEY = f"{PREFIX}:probe"
 PENDING_BYTES = 16 * 2**20  # of values on their way to Redis; what comes beyond is not written
-FAILURES = (RedisError, OSError, TimeoutError)
 LEASE = ":lease"
 
 
@@ -124,7 +123,7 @@ class RedisTier:
             await asyncio.gather(self._watch, return_exceptions=True)
         if self._pending:
             await asyncio.wait(self._pending, timeout=self._timeout)
-        await self._redis.aclose()
+        await hang_up(self._redis)
 
     def _behind(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -142,7 +141,7 @@ class RedisTier:
                 # Jitter spreads expiry; it protects nothing, so a plain generator will do.
                 pipeline.set(key, value, px=int(self._ttl_ms * random.uniform(0.9, 1.1)))  # noqa: S311
             for key in leased:
-                pipeline.unlink(key + LEASE)
+                pipeline.execute_command("UNLINK", key + LEASE)  # a cluster's pipeline.unlink is a coroutine
             return cast("Awaitable[object]", pipeline.execute())
 
         try:
@@ -162,7 +161,7 @@ class RedisTier:
             raise RedisUnavailable
         try:
             return await self._timed(command, send)
-        except FAILURES as error:
+        except Exception as error:  # redis-py raises all kinds while a cluster changes; none may fail a request
             self._failed(command, error)
             raise RedisUnavailable from None
 
@@ -173,10 +172,10 @@ class RedisTier:
         else:
             self._reads.trip(error)
 
-    async def _timed(self, command: str, send: Callable[[], Awaitable[T]]) -> T:
+    async def _timed(self, command: str, send: Callable[[], Awaitable[T]], seconds: float | None = None) -> T:
         begin = time.perf_counter()
         try:
-            async with asyncio.timeout(self._timeout), self._turns:
+            async with asyncio.timeout(seconds or self._timeout), self._turns:
                 try:
                     return await send()
                 except StaleConnection:
@@ -190,14 +189,22 @@ class RedisTier:
             await asyncio.sleep(PROBE_SECONDS)
             await self._probe()
 
+    async def _reach(self) -> object:
+        """Ask every server that holds keys, on connections that no failure of before has touched."""
+        if self._reads.open:
+            await hang_up(self._redis)  # after a failover other servers may hold the keys
+        if isinstance(self._redis, RedisCluster):
+            await cast("Awaitable[object]", self._redis.ping(target_nodes=RedisCluster.PRIMARIES))
+        return await self._mget([PROBE_KEY])
+
     async def _probe(self) -> None:
         """Ask what requests ask; the second time, when the connection stands, by the clock."""
         with self._reads.trying():
             try:
-                await self._timed("probe", lambda: self._mget([PROBE_KEY]))
+                await self._timed("probe", self._reach, PROBE_SECONDS)
                 begin = time.perf_counter()
                 await self._timed("probe", lambda: self._mget([PROBE_KEY]))
-            except FAILURES as error:
+            except Exception as error:
                 self._reads.trip(error)
                 return
         self._probes.append(time.perf_counter() - begin)
@@ -208,7 +215,7 @@ class RedisTier:
             with self._writes.trying():
                 try:
                     await self._timed("probe", lambda: self._redis.set(PROBE_KEY, b"", px=1000))
-                except FAILURES as error:
+                except Exception as error:
                     self._failed("probe", error)
                     return
             self._writes.reset()
