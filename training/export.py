@@ -6,7 +6,6 @@ inside as well, so serving needs no arithmetic of its own. See `services.inferen
 
 from __future__ import annotations
 
-import copy
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,17 +21,44 @@ from torch import nn
 
 from services.inference import bundle
 from training.data import Dataset
+from training.evaluation.calibration import fit_temperature
+from training.evaluation.conformal import COVERAGE, set_threshold
 from training.evaluation.runtime import Array, open_graph, philox, run, spread
-from training.graphs import OUTPUTS, Classify, Decode, Encode, Generate, Score
-from training.parity import BATCH_SIZES, ExportError, measure_parity
+from training.graphs import Classify, Decode, Encode, Generate, Graph, Score
+from training.parity import BATCH_SIZES, ExportError, as_shipped, measure_parity, top1_agreement
 
 OPSET = 20
 
 
-def export_classifier(cnn: nn.Module, dataset: Dataset, directory: Path) -> dict[str, bundle.Graph]:
-    """`classify.onnx` in `directory`."""
-    images = _some(dataset.test.images)
-    return {"classify": export_graph(Classify(cnn), {"images": images}, directory / "classify.onnx")}
+def export_classifier(
+    cnn: nn.Module, dataset: Dataset, directory: Path
+) -> tuple[dict[str, bundle.Graph], dict[str, float]]:
+    """`classify.onnx` in `directory` and the manifest's constants: how its probabilities were calibrated.
+
+    Every other calibration image fits the temperature, and the rest the threshold of the prediction sets: a set covers
+    its class as often as it says only if the probabilities were made without the images that the threshold is from.
+    Those come from the exported graph, not from PyTorch: close to 1, rounding decides the order of probabilities.
+    """
+    path = directory / "classify.onnx"
+    feeds = {"images": _some(dataset.test.images)}
+    images, labels = dataset.calibration.images, dataset.calibration.labels
+    if labels is None:
+        raise ExportError(f"classify: {dataset.name} has no labels to calibrate with; use labelled data")
+    export_graph(Classify(cnn), feeds, path)
+    temperature = fit_temperature(run(open_graph(path), {"images": images[::2]})["logits"], labels[::2])
+    export_graph(Classify(cnn, temperature), feeds, path)
+    probabilities = run(open_graph(path), {"images": images[1::2]})["probabilities"]
+    threshold = set_threshold(probabilities, labels[1::2], COVERAGE)
+    graph = Classify(cnn, temperature, threshold)
+    exported = export_graph(graph, feeds, path)
+    parity = exported.parity.model_copy(update={"top1_agreement": top1_agreement(graph, path, dataset.test.images)})
+    constants = {
+        "temperature": temperature,
+        "target_coverage": COVERAGE,
+        "set_threshold": threshold,
+        "set_calibration_size": float(len(labels[1::2])),
+    }
+    return {"classify": exported.model_copy(update={"parity": parity})}, constants
 
 
 def export_vae(vae: nn.Module, dataset: Dataset, directory: Path) -> dict[str, bundle.Graph]:
@@ -78,16 +104,13 @@ def export_scorer(
     return {"score": graph}, constants
 
 
-def export_graph(graph: nn.Module, feeds: Mapping[str, Array], path: Path) -> bundle.Graph:
+def export_graph(graph: Graph, feeds: Mapping[str, Array], path: Path) -> bundle.Graph:
     """Export one of this module's graphs to `path` and compare it with PyTorch on `feeds` (64 rows each).
 
     Raises:
         ExportError: ONNX finds the file invalid, or an output differs from PyTorch by more than its bound.
     """
-    graph = copy.deepcopy(graph).cpu().float().eval().requires_grad_(False)
-    names = OUTPUTS[type(graph)]
-    if isinstance(graph, Score) and graph.calibration is None:
-        names = ("score", "residual")
+    graph = as_shipped(graph)
     example = tuple(torch.from_numpy(array[:2]) for array in feeds.values())  # 0 and 1 would be taken for constants
     batch = torch.export.Dim("N")
     with _quiet(), torch.no_grad():
@@ -95,7 +118,7 @@ def export_graph(graph: nn.Module, feeds: Mapping[str, Array], path: Path) -> bu
             graph,
             example,
             input_names=list(feeds),
-            output_names=list(names),
+            output_names=list(graph.outputs),
             opset_version=OPSET,
             dynamic_shapes={name: {0: batch} for name in feeds},
             dynamo=True,

@@ -10,19 +10,50 @@ from torch.nn import functional as F
 
 
 class Classify(nn.Module):
-    """Images uint8 [N,C,H,W] to logits and probabilities [N,K]."""
+    """Images uint8 [N,C,H,W] to logits and probabilities [N,K], and to what explains and bounds them.
 
-    def __init__(self, cnn: nn.Module) -> None:
+    A network whose maps [N,D,h,w] (its `features`) are averaged into its last layer (its `classify`) has a class
+    activation [N,K,h,w] too: each map weighed by its weight for the class, so that the mean over h and w plus the bias
+    is the logit (B. Zhou et al., "Learning deep features for discriminative localization", CVPR 2016, equation 2).
+
+    With a threshold there is a prediction set uint8 [N,K]: 1 for each class of at least that probability.
+
+    Args:
+        cnn: the network.
+        temperature: divides the logits (C. Guo et al., "On calibration of modern neural networks", ICML 2017, eq. 9).
+        threshold: see `training.evaluation.conformal`.
+    """
+
+    def __init__(self, cnn: Any, temperature: float = 1.0, threshold: float | None = None) -> None:
         super().__init__()
-        self.cnn = cnn
+        self.cnn, self.temperature, self.threshold = cnn, temperature, threshold
+        self.explained = hasattr(cnn, "features") and isinstance(getattr(cnn, "classify", None), nn.Linear)
+        self.outputs = (
+            *("logits", "probabilities"),
+            *(("class_activation",) if self.explained else ()),
+            *(("prediction_set",) if threshold is not None else ()),
+        )
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.cnn(images.float() / 255)
-        return logits, logits.softmax(dim=1)
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        x = images.float() / 255
+        maps = self.cnn.features(x) if self.explained else None
+        logits = self.cnn(x) if maps is None else self.cnn.classify(maps.mean(dim=(2, 3)))
+        if self.temperature != 1:
+            logits = logits / self.temperature
+        probabilities = logits.softmax(dim=1)
+        results = [logits, probabilities]
+        if maps is not None:
+            weights = self.cnn.classify.weight / self.temperature
+            results.append(F.conv2d(maps, weights[:, :, None, None]))
+        if self.threshold is not None:
+            results.append((probabilities >= self.threshold).to(torch.uint8))
+        return tuple(results)
 
 
 class Encode(nn.Module):
     """Images uint8 [N,C,H,W] to mean and log variance [N,D] of q(z|x)."""
+
+    outputs = ("mean", "log_variance")
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
@@ -36,6 +67,8 @@ class Encode(nn.Module):
 class Decode(nn.Module):
     """Latents [N,D] to images uint8 and pixels in 0..1 [N,C,H,W], by a VAE's decoder."""
 
+    outputs = ("images", "pixels")
+
     def __init__(self, vae: Any) -> None:
         super().__init__()
         self.vae = vae
@@ -46,6 +79,8 @@ class Decode(nn.Module):
 
 class Generate(nn.Module):
     """Latents [N,D] and labels [N] to images uint8 and pixels in 0..1 [N,C,H,W]; label 0 where data have no classes."""
+
+    outputs = ("images", "pixels")
 
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
@@ -75,6 +110,7 @@ class Score(nn.Module):
         self.vae = vae
         self.calibration: Tensor | None
         self.register_buffer("calibration", calibration)
+        self.outputs = ("score", "residual") if calibration is None else ("score", "p_value", "residual")
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         x = images.float() / 255
@@ -96,10 +132,4 @@ def conformal_p_value(score: Tensor, calibration: Tensor) -> Tensor:
     return (1 + at_least).float() / (len(calibration) + 1)
 
 
-OUTPUTS = {
-    Classify: ("logits", "probabilities"),
-    Encode: ("mean", "log_variance"),
-    Decode: ("images", "pixels"),
-    Generate: ("images", "pixels"),
-    Score: ("score", "p_value", "residual"),
-}
+Graph = Classify | Encode | Decode | Generate | Score

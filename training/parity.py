@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from services.inference.bundle import Parity
-from training.evaluation.runtime import Array, open_graph, run
-from training.graphs import Score, conformal_p_value
+from training.evaluation.runtime import CHUNK, Array, open_graph, run
+from training.graphs import Classify, Graph, Score, conformal_p_value
 
 BATCH_SIZES = (1, 3, 64)
 
@@ -26,7 +29,10 @@ TOLERANCES = {
     "residual": (1e-4, 1e-3),
     "score": (1e-3, 1e-4),
     "p_value": (1e-6, 0.0),
+    "class_activation": (1e-4, 1e-3),
+    "prediction_set": (1e-6, 0.0),
 }
+GraphT = TypeVar("GraphT", bound=nn.Module)
 SAME_PIXELS = 0.999  # share of uint8 pixels that must be equal; rounding may move the rest by one level
 
 
@@ -34,12 +40,29 @@ class ExportError(RuntimeError):
     """A graph cannot be exported, or differs from PyTorch; the message gives the number and the bound."""
 
 
-def measure_parity(graph: nn.Module, path: Path, feeds: Mapping[str, Array]) -> Parity:
+def as_shipped(graph: GraphT) -> GraphT:
+    """A copy of `graph` that computes what its file does: float32, on the CPU, nothing random, no gradients."""
+    return copy.deepcopy(graph).cpu().float().eval().requires_grad_(False)
+
+
+def top1_agreement(graph: Classify, path: Path, images: NDArray[np.uint8]) -> float:
+    """The share of `images` [N,C,H,W] that `graph` and the file at `path` put into the same class."""
+    session, graph = open_graph(path), as_shipped(graph)
+    same = 0
+    with torch.no_grad():
+        for part in np.array_split(images, -(-len(images) // CHUNK)):
+            expected = graph(torch.from_numpy(part))[0].argmax(dim=1).numpy()
+            same += int((expected == run(session, {"images": part})["logits"].argmax(axis=1)).sum())
+    return same / len(images)
+
+
+def measure_parity(graph: Graph, path: Path, feeds: Mapping[str, Array]) -> Parity:
     """Compare `graph` with the file at `path` at batch 1, 3 and 64.
 
     An element of output o may differ by atol(o) + rtol(o) |reference|; uint8 images count in units of 255 levels and
     must moreover be equal on 99.9 % of all pixels. The parity names the element that comes nearest to its bound. A
-    p-value jumps at each calibration score, so it is held against the formula at the score that the file itself gives.
+    p-value jumps at each calibration score and a prediction set at its threshold, so they are held against the formula
+    at the score or probability that the file itself gives.
 
     Raises:
         ExportError: with the output, the batch size, the difference and the bound.
@@ -55,6 +78,8 @@ def measure_parity(graph: nn.Module, path: Path, feeds: Mapping[str, Array]) -> 
         actual = run(session, part, chunk=size)
         if isinstance(graph, Score) and graph.calibration is not None:
             expected["p_value"] = conformal_p_value(torch.from_numpy(actual["score"]), graph.calibration).numpy()
+        if "prediction_set" in expected and isinstance(graph, Classify):
+            expected["prediction_set"] = actual["probabilities"] >= np.float32(graph.threshold)
         for name in names:
             ratio, difference, bound = _compare(name, expected[name], actual[name])
             if not ratio <= 1:

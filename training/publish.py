@@ -130,9 +130,11 @@ def _draft(
 def _export(
     product: str, module: nn.Module, dataset: Dataset, directory: Path
 ) -> tuple[dict[str, bundle.Graph], dict[str, float]]:
+    if product == "cnn":
+        return export.export_classifier(module, dataset, directory)
     if product == "scorer":
         return export.export_scorer(module, dataset, directory)
-    exporter = {"cnn": export.export_classifier, "vae": export.export_vae, "gan": export.export_gan}[product]
+    exporter = {"vae": export.export_vae, "gan": export.export_gan}[product]
     return exporter(module, dataset, directory), {}
 
 

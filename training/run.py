@@ -1,4 +1,4 @@
-"""The directory of one network's training run: config.json, metrics.jsonl, checkpoint.pt, pictures/."""
+"""The directory of one network's training run: config.json, notes.json, metrics.jsonl, checkpoint.pt, pictures/."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 CONFIG = "config.json"
+NOTES = "notes.json"
 
 
 class RunError(ValueError):
@@ -37,6 +38,15 @@ class Run:
     @property
     def pictures(self) -> Path:
         return self.directory / "pictures"
+
+    def note(self, **facts: Any) -> None:
+        """Write what the run found out about itself into notes.json, beside what it knew: arithmetic, CPU minutes."""
+        (self.directory / NOTES).write_text(json.dumps(self.notes() | facts, indent=2) + "\n")
+
+    def notes(self) -> dict[str, Any]:
+        path = self.directory / NOTES
+        facts: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return facts
 
     def log(self, record: Mapping[str, Any]) -> None:
         with self.metrics.open("a") as stream:
@@ -78,7 +88,7 @@ class Run:
 def open_run(parent: Path, network: str, config: Mapping[str, Any], *, resume: bool) -> Run:
     """Create the directory `parent/network` for a run of `config`, or find the run that is there.
 
-    Without `resume` a run of the same config starts anew (its checkpoint and log are removed): the same config
+    Without `resume` a run of the same config starts anew (its checkpoint, log and notes are removed): the same config
     and seed lead to the same weights, so that nothing but time is lost.
 
     Args:
@@ -100,6 +110,7 @@ def open_run(parent: Path, network: str, config: Mapping[str, Any], *, resume: b
     if not resume:
         run.checkpoint.unlink(missing_ok=True)
         run.metrics.unlink(missing_ok=True)
+        (directory / NOTES).unlink(missing_ok=True)
     versions = {"python": platform.python_version()} | {
         name: version(name) for name in ("torch", "lightning-fabric", "numpy")
     }

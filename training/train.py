@@ -67,9 +67,10 @@ def train(
     )
     judge: Bundle | None = None
     for network in (name for name in NETWORKS if name in networks):
-        if network == "cnn" and not dataset.class_names:
+        reason = _left_out(network, dataset, recipe)
+        if reason:
             if fabric.is_global_zero:
-                write(f"cnn: left out, for {dataset.name} has no labels to learn")
+                write(f"{network}: left out, for {reason}")
             continue
         start = time.perf_counter()
         module = fit(fabric, network, dataset, recipe, parent=parent, seed=seed, resume=resume)
@@ -104,23 +105,43 @@ def launch(accelerator: str, devices: int) -> Fabric:
 def fit(
     fabric: Fabric, network: Network, dataset: Dataset, recipe: Recipe, *, parent: Path, seed: int, resume: bool
 ) -> nn.Module:
-    """Train one network in its run directory, and draw its losses; fp32, on the CPU, in eval mode."""
+    """Train one network in its run directory, and draw its losses; fp32, on the CPU, in eval mode.
+
+    The CPU minutes of this process, over all interruptions, are written into the run's notes.
+    """
+    how = getattr(recipe.on(dataset.name), network)
     config = {
         "recipe": recipe.name,
-        "network": asdict(getattr(recipe, network)),
+        "network": asdict(how),
         "dataset": dataset.name,
         "digest": dataset.digest,
         "seed": seed,
     }
     opened = open_run(parent, network, config, resume=resume) if fabric.is_global_zero else None
     run = cast(Run, fabric.broadcast(opened))
+    minutes, start = run.notes().get("cpu_minutes", 0.0), time.process_time()
     module: nn.Module
-    if network == "cnn":
-        module = train_cnn(fabric, dataset, recipe.cnn, run, seed=seed)
-    elif network == "vae":
-        module = train_vae(fabric, dataset, recipe.vae, run, seed=seed)
-    else:
-        module = train_gan(fabric, dataset, recipe.gan, run, seed=seed)
+    try:
+        if network == "cnn":
+            module = train_cnn(fabric, dataset, how, run, seed=seed)
+        elif network == "vae":
+            module = train_vae(fabric, dataset, how, run, seed=seed)
+        else:
+            module = train_gan(fabric, dataset, how, run, seed=seed)
+    finally:
+        minutes += (time.process_time() - start) / 60
+        if fabric.is_global_zero:
+            run.note(cpu_minutes=round(minutes, 2))
     if fabric.is_global_zero:
         save_losses(run.pictures / "loss.png", run.records())
+        write(f"{network}: trained in {minutes:.1f} CPU minutes")
     return module
+
+
+def _left_out(network: Network, dataset: Dataset, recipe: Recipe) -> str | None:
+    """Why `network` is not trained, if it is not."""
+    if network == "cnn" and not dataset.class_names:
+        return f"{dataset.name} has no labels to learn"
+    if getattr(recipe.on(dataset.name), network) is None:
+        return f"recipe {recipe.name} has none"
+    return None

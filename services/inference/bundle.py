@@ -8,6 +8,7 @@ Graph signatures by task (N is the dynamic batch axis; C, H, W are `manifest.ima
 | task | graph | inputs | outputs |
 | --- | --- | --- | --- |
 | classification | classify | images uint8 [N,C,H,W] | logits f32 [N,K], probabilities f32 [N,K] |
+| | | | optional: class_activation f32 [N,K,h,w], prediction_set uint8 [N,K] |
 | generation | decode | latents f32 [N,D] (, labels int64 [N]) | images uint8 [N,C,H,W], pixels f32 in 0..1 [N,C,H,W] |
 | generation | encode (VAE) | images uint8 [N,C,H,W] | mean f32 [N,D], log_variance f32 [N,D] |
 | anomaly | score | images uint8 [N,C,H,W] | score f32 [N], p_value f32 [N], residual f32 [N,H,W] |

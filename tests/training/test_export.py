@@ -15,12 +15,15 @@ from torch.nn import functional as F
 
 from services.inference.bundle import Graph
 from training.data import load
+from training.evaluation.calibration import fit_temperature
+from training.evaluation.conformal import set_threshold
 from training.evaluation.runtime import open_graph, philox, run
-from training.export import export_gan, export_graph, export_scorer
+from training.export import export_classifier, export_gan, export_graph, export_scorer
 from training.graphs import Classify, Decode, Generate, Score, conformal_p_value
 from training.networks.gan import GANConfig
+from training.networks.residual_cnn import ResidualCNNConfig
 from training.networks.vae import VAEConfig
-from training.parity import BATCH_SIZES, ExportError, measure_parity
+from training.parity import BATCH_SIZES, ExportError, measure_parity, top1_agreement
 
 SHAPE = (1, 6, 5)  # not square, so that no axis can stand for another
 
@@ -167,6 +170,92 @@ def alter(path: Path, change: float) -> None:
     [tensor] = [t for t in model.graph.initializer if tuple(t.dims) == (10,)]
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float32(change), tensor.name))
     onnx.save(model, path)
+
+
+def residual_cnn() -> nn.Module:
+    """With gains, means and biases that are not those of the start."""
+    torch.manual_seed(0)
+    network = ResidualCNNConfig(8, blocks=2).build((1, 28, 30), 10)
+    for weight in network.parameters():
+        nn.init.normal_(weight, std=0.3)
+    network(torch.rand(64, 1, 28, 30))  # moves the running means
+    return network.eval()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_class_activations_mean_the_logits(tmp_path: Path, temperature: float) -> None:
+    network = residual_cnn()
+    pixels = philox(0).integers(0, 256, (64, 1, 28, 30), dtype=np.uint8)
+    graph = export_graph(Classify(network, temperature), {"images": pixels}, tmp_path / "classify.onnx")
+    assert [(t.name, t.dtype, t.shape) for t in graph.outputs][2:] == [("class_activation", "float32", ("N", 10, 7, 7))]
+    outputs = run(open_graph(tmp_path / "classify.onnx"), {"images": pixels})
+    bias = network.classify.bias.detach().numpy() / temperature  # type: ignore[union-attr,operator]
+    maps = outputs["class_activation"].astype(np.float64)
+    np.testing.assert_allclose(maps.mean(axis=(2, 3)) + bias, outputs["logits"], rtol=1e-5, atol=1e-5)
+    assert maps.std(axis=(2, 3)).min() > 1e-3, "no map is flat"
+    with torch.no_grad():
+        logits = network(torch.from_numpy(pixels).float() / 255).numpy() / temperature
+    np.testing.assert_allclose(outputs["logits"], logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_temperature_divides_the_logits(tmp_path: Path) -> None:
+    plain, cooled = (
+        run(open_graph(path), {"images": images()})
+        for temperature, path in ((1.0, tmp_path / "1.onnx"), (0.25, tmp_path / "4.onnx"))
+        if export_graph(Classify(Linear(), temperature), {"images": images()}, path)
+    )
+    np.testing.assert_allclose(cooled["logits"], 4 * plain["logits"], rtol=1e-5)
+    powers = np.exp(4 * plain["logits"])
+    np.testing.assert_allclose(cooled["probabilities"], powers / powers.sum(axis=1, keepdims=True), atol=1e-6)
+
+
+def test_a_prediction_set_has_the_classes_from_the_threshold_on(tmp_path: Path) -> None:
+    path = tmp_path / "classify.onnx"
+    graph = export_graph(Classify(Linear(), threshold=0.125), {"images": images()}, path)
+    assert [(t.name, t.dtype, t.shape) for t in graph.outputs][2:] == [("prediction_set", "uint8", ("N", 10))]
+    outputs = run(open_graph(path), {"images": images(500, seed=1)})
+    assert np.array_equal(outputs["prediction_set"], outputs["probabilities"] >= np.float32(0.125))
+    assert len(np.unique(outputs["prediction_set"].sum(axis=1))) > 1
+    with pytest.raises(ExportError, match="prediction_set at batch 1 differs from PyTorch by 1"):
+        measure_parity(Classify(Linear(), threshold=0.05).eval(), path, {"images": images()})
+
+
+@pytest.mark.slow
+def test_calibration_images_are_shared_between_temperature_and_threshold(tmp_path: Path) -> None:
+    digits = load("digits")
+    assert digits.calibration.labels is not None
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).eval()
+    graphs, constants = export_classifier(network, digits, tmp_path)
+    even, odd = (digits.calibration.take(np.arange(start, 272, 2)) for start in (0, 1))
+    outputs = run(open_graph(tmp_path / "classify.onnx"), {"images": digits.calibration.images})
+    temperature, threshold = constants["temperature"], constants["set_threshold"]
+    assert temperature != 1
+    assert fit_temperature(outputs["logits"][::2] * temperature, even.labels) == pytest.approx(temperature, rel=1e-4)  # type: ignore[arg-type]
+    assert set_threshold(outputs["probabilities"][1::2], odd.labels, 0.95) == threshold  # type: ignore[arg-type]
+    assert constants["set_calibration_size"] == len(odd) == 136
+    covered = outputs["prediction_set"][1::2][np.arange(136), odd.labels].sum()
+    assert covered == 131, "ceil(137 * 0.95)"
+    assert graphs["classify"].parity.top1_agreement == 1
+
+
+def test_data_without_labels_cannot_calibrate(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="loose has no labels to calibrate with"):
+        export_classifier(Linear(), unlabelled(load("digits")), tmp_path)
+
+
+def test_agreement_is_the_share_of_equal_classes(tmp_path: Path) -> None:
+    path = tmp_path / "classify.onnx"
+    network = Linear()
+    export_graph(Classify(network), {"images": images()}, path)
+    many = images(300, seed=2)
+    assert top1_agreement(Classify(network), path, many) == 1
+    before = run(open_graph(path), {"images": many})["logits"].argmax(axis=1)
+    network.layer.bias.data[3] += 0.3
+    with torch.no_grad():
+        after = network(torch.from_numpy(many).float() / 255).argmax(dim=1).numpy()
+    assert 0 < (before == after).mean() < 1
+    assert top1_agreement(Classify(network), path, many) == (before == after).mean()
 
 
 class Levels(nn.Module):

@@ -61,3 +61,12 @@ def test_records_later_than_the_checkpoint_are_dropped(tmp_path: Path) -> None:
         run.log({"epoch": epoch})
     run.forget_from(2)
     assert [record["epoch"] for record in run.records()] == [0, 1]
+
+
+def test_notes_add_up_and_a_new_start_forgets_them(tmp_path: Path) -> None:
+    run = open_run(tmp_path, "cnn", CONFIG, resume=False)
+    assert run.notes() == {}
+    run.note(arithmetic="float32", cpu_minutes=1.5)
+    run.note(cpu_minutes=2.0)
+    assert open_run(tmp_path, "cnn", CONFIG, resume=True).notes() == {"arithmetic": "float32", "cpu_minutes": 2.0}
+    assert open_run(tmp_path, "cnn", CONFIG, resume=False).notes() == {}

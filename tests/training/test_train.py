@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,15 @@ def test_data_without_labels_leave_the_cnn_out(tmp_path: Path, capsys: pytest.Ca
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_network_that_the_recipe_lacks_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reference = RECIPES["reference"]
+    networks = ["vae", "gan"]
+    bundles = train(load("digits"), reference, networks, seed=0, out=tmp_path, resume=False, accelerator="cpu")
+    assert bundles == []
+    said = capsys.readouterr().err
+    assert all(f"{network}: left out, for recipe reference has none" in said for network in networks)
+
+
 @pytest.mark.slow
 def test_trains_publishes_and_publishes_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.set_num_threads(1)
@@ -31,6 +41,8 @@ def test_trains_publishes_and_publishes_again(tmp_path: Path, capsys: pytest.Cap
     directory = tmp_path / "digits-demo-0" / "cnn"
     assert {"config.json", "metrics.jsonl", "checkpoint.pt", "pictures"} <= {path.name for path in directory.iterdir()}
     assert (directory / "pictures" / "loss.png").exists()
+    minutes = json.loads((directory / "notes.json").read_text())["cpu_minutes"]
+    assert minutes > 0
 
     log = (directory / "metrics.jsonl").read_text()
     (again,) = train(digits, demo, ["cnn"], seed=0, out=tmp_path, resume=True, accelerator="cpu")

@@ -9,16 +9,24 @@ from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from services.inference.bundle import Bundle
+from training.evaluation.calibration import (
+    brier_score,
+    expected_calibration_error,
+    intervals,
+    negative_log_likelihood,
+)
 from training.evaluation.runtime import Array, open_graph, run
 
 
 def predict(bundle: Bundle, images: NDArray[np.uint8]) -> dict[str, Array]:
-    """`logits` and `probabilities` [N,K] of `images` [N,C,H,W]."""
+    """Every output of the graph, `logits` and `probabilities` [N,K] among them, of `images` [N,C,H,W]."""
     return run(open_graph(bundle.graph_path("classify")), {"images": images})
 
 
 def metrics(probabilities: Array, labels: NDArray[np.int64], class_names: Sequence[str]) -> dict[str, float]:
-    """Accuracy, precision, recall and F1 (each class and their unweighted mean), NLL in nats and ECE.
+    """Accuracy, precision, recall and F1 (each class and their unweighted mean), NLL in nats, Brier score and ECE.
+
+    The ends of 95 % intervals stand beside accuracy and what measures the probabilities, as `nll/2.5%` and `nll/97.5%`.
 
     A class that was never predicted has precision 0, one that never occurs has recall 0.
     """
@@ -32,8 +40,12 @@ def metrics(probabilities: Array, labels: NDArray[np.int64], class_names: Sequen
         "macro_recall": float(recall.mean()),
         "macro_f1": float(f1.mean()),
         "nll": negative_log_likelihood(probabilities, labels),
+        "brier": brier_score(probabilities, labels),
         "ece_15": expected_calibration_error(probabilities, labels),
+        "ece_15_equal_mass": expected_calibration_error(probabilities, labels, equal_mass=True),
     }
+    for name, (low, high) in intervals(probabilities, labels).items():
+        result |= {f"{name}/2.5%": low, f"{name}/97.5%": high}
     for index, name in enumerate(class_names):
         result[f"precision/{name}"] = float(precision[index])
         result[f"recall/{name}"] = float(recall[index])
@@ -47,18 +59,3 @@ def confusion(probabilities: Array, labels: NDArray[np.int64]) -> NDArray[np.int
         labels, probabilities.argmax(axis=1), labels=range(probabilities.shape[1])
     )
     return counts
-
-
-def negative_log_likelihood(probabilities: Array, labels: NDArray[np.int64]) -> float:
-    """Mean of -log p(label) in nats; a probability that rounded to 0 counts as the smallest float32."""
-    of_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.maximum(of_label, np.finfo(np.float32).tiny)).mean())
-
-
-def expected_calibration_error(probabilities: Array, labels: NDArray[np.int64], bins: int = 15) -> float:
-    """ECE: the mean gap between confidence and accuracy over equal-width bins (Guo et al., 2017, eq. 3)."""
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    correct = probabilities.argmax(axis=1) == labels
-    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # bins are half open: (low, high]
-    gaps = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(labels))

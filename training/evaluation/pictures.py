@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from training.evaluation.calibration import Reliability
 from training.evaluation.runtime import Array
 
 Images = NDArray[np.uint8]
@@ -28,6 +29,18 @@ def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], path
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if count > counts[row].sum() / 2 else "black"
             axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=7)
+    _save(figure, path)
+
+
+def reliability_diagram(measured: Reliability, path: Path) -> None:
+    """Accuracy over confidence, and the number of images in each bin, on a logarithmic scale."""
+    figure = _figure(4, 5)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    above.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1)
+    above.plot(measured.confidence, measured.accuracy, "o-")
+    above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    below.bar(measured.confidence, measured.images, width=0.03)
+    below.set(xlabel="confidence", ylabel="images", yscale="log")
     _save(figure, path)
 
 

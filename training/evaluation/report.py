@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
 from training.data import Dataset
-from training.evaluation import anomaly, classification, generation, pictures
+from training.evaluation import anomaly, calibration, classification, conformal, generation, pictures
 from training.evaluation.runtime import spread
 from training.evaluation.tables import metrics_table
 
@@ -80,12 +80,21 @@ def _classifier(bundle: Bundle, dataset: Dataset, directory: Path) -> tuple[dict
     images, labels = dataset.test.images, dataset.test.labels
     if labels is None:
         raise EvaluationError(f"{bundle.name}: {dataset.name} has no labels to compare with; use labelled data")
-    probabilities = classification.predict(bundle, images)["probabilities"]
+    outputs = classification.predict(bundle, images)
+    probabilities = outputs["probabilities"]
     counts = classification.confusion(probabilities, labels)
     pictures.confusion_matrix(counts, dataset.class_names, directory / "confusion_matrix.png")
-    return classification.metrics(probabilities, labels, dataset.class_names), [
-        Picture("confusion_matrix.png", "Confusion matrix: true classes in rows, predicted ones in columns.")
-    ]
+    pictures.reliability_diagram(calibration.reliability(probabilities, labels), directory / "reliability.png")
+    metrics = classification.metrics(probabilities, labels, dataset.class_names)
+    if "prediction_set" in outputs:
+        metrics |= conformal.set_metrics(outputs["prediction_set"], labels)
+    if "temperature" in bundle.manifest.constants:
+        metrics["temperature"] = bundle.manifest.constants["temperature"]
+    return metrics, [
+        Picture("confusion_matrix.png", "Confusion matrix: true classes in rows, predicted ones in columns."),
+        Picture("reliability.png", "Reliability: where the probabilities hold, the points lie on the line; below it, "
+                "how many images have each confidence."),
+    ]  # fmt: skip
 
 
 def _vae(bundle: Bundle, dataset: Dataset, directory: Path) -> tuple[dict[str, float], list[Picture]]:

@@ -13,6 +13,7 @@ UNITS = {
     "pixel_entropy": "nats an image",
     "mean_image_loss": "nats an image",
     "nll": "nats",
+    "mean_set_size": "classes",
     "reconstruction_error": "squared error a pixel, pixels in 0..1",
     "relative_diversity": "of real images",
 }

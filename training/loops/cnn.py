@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional as F
+from torch.optim import SGD, AdamW, Optimizer
 
 from training.data import Dataset
-from training.loops.augmentation import Affine, unchanged
+from training.loops.arithmetic import Arithmetic, choose, lay_out, rounding
+from training.loops.augmentation import Augmentation, unchanged
+from training.loops.average import Average
 from training.loops.batches import Images
 from training.loops.epochs import Epochs
 from training.loops.schedule import Schedule, learning_rate, set_learning_rate
@@ -21,30 +25,56 @@ from training.run import Run
 
 @dataclass(frozen=True)
 class CNNRecipe:
+    """How a classifier is trained.
+
+    Args:
+        network: its sizes.
+        epochs: at most so many.
+        batch_size: images a step.
+        learning_rate: the peak of the schedule.
+        schedule: see `learning_rate` in training/loops/schedule.py.
+        optimizer: adam (weights decoupled from their decay), or sgd with Nesterov's momentum 0.9.
+        weight_decay: of all weights with adam; with sgd of convolution and dense weights only.
+        augment: changes every training batch.
+        average: decay of a moving average of the weights, which is then what is validated and kept as it is at the
+            end; without it the weights of the best validation error are kept.
+        arithmetic: float32, or whichever of float32 and bfloat16 trains faster on the machine. Validation is float32.
+        patience: epochs without a better validation error before the end; not with an average.
+    """
+
     network: CNNConfig | ResidualCNNConfig
     epochs: int = 10
     batch_size: int = 128
     learning_rate: float = 1e-3
     schedule: Schedule = "constant"
+    optimizer: Literal["adam", "sgd"] = "adam"
     weight_decay: float = 0.0
-    augment: Affine | None = None
+    augment: Augmentation | None = None
+    average: float | None = None
+    arithmetic: Literal["float32", "fastest"] = "float32"
     patience: int | None = 3
 
 
 def train_cnn(fabric: Fabric, dataset: Dataset, recipe: CNNRecipe, run: Run, *, seed: int) -> CNN | ResidualCNN:
-    """Minimise the cross-entropy with Adam (weights decoupled from their decay); the best validation error is kept."""
+    """Minimise the cross-entropy; the average of the weights is kept, or those of the best validation error."""
     torch.manual_seed(seed)
     network = recipe.network.build(dataset.image_shape, len(dataset.class_names))
-    optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-    model, steps = fabric.setup(network, optimizer)
     training, validation = (Images(split, fabric.device) for split in (dataset.train, dataset.validation))
+    arithmetic: Arithmetic = "float32"
+    if recipe.arithmetic == "fastest":
+        arithmetic = choose(fabric, run, network, *training.at(torch.arange(recipe.batch_size) % len(training)))
+        lay_out(network, arithmetic)
+    optimizer = optimizer_of(network, recipe)
+    model, steps = fabric.setup(network, optimizer)
+    average = None if recipe.average is None else Average(network, recipe.average)
+    kept = network if average is None else average.network
     augment = recipe.augment or unchanged
     with Epochs(
         run,
         fabric,
         training,
-        state={"network": network, "optimizer": optimizer},
-        keep=network,
+        state={"network": network, "optimizer": optimizer} | ({} if average is None else {"average": average}),
+        keep=kept,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         patience=recipe.patience,
@@ -54,18 +84,34 @@ def train_cnn(fabric: Fabric, dataset: Dataset, recipe: CNNRecipe, run: Run, *, 
             model.train()
             for images, labels in epochs.batches():
                 set_learning_rate(optimizer, learning_rate(recipe.schedule, recipe.learning_rate, epochs.progress))
-                loss = F.cross_entropy(model(augment(images)), labels)
+                augmented = augment(images)
+                with rounding(fabric.device, arithmetic):
+                    logits = model(augmented)
+                loss = F.cross_entropy(logits.float(), labels)
                 optimizer.zero_grad()
                 fabric.backward(loss)
                 steps.step()
+                if average is not None:
+                    average.update(network)
                 epochs.record(cross_entropy=loss)
-            error, cross_entropy = evaluate(network, validation)
+            error, cross_entropy = evaluate(kept, validation)
             epochs.finish(
                 {"error": error, "cross_entropy": cross_entropy},
                 learning_rate=optimizer.param_groups[0]["lr"],
-                objective=(error, cross_entropy),
+                objective=(error, cross_entropy) if average is None else None,
             )
-    return network.cpu().eval()
+    return lay_out(kept, "float32").cpu().eval()
+
+
+def optimizer_of(network: nn.Module, recipe: CNNRecipe) -> Optimizer:
+    """The recipe's optimizer over all weights of `network`."""
+    if recipe.optimizer == "adam":
+        return AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    # Decay of biases and of batch normalisation's gains only distorts (P. Goyal et al., arXiv:1706.02677, 5.3).
+    weights = [weight for weight in network.parameters() if weight.ndim > 1]
+    others = [other for other in network.parameters() if other.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True)
 
 
 @torch.no_grad()

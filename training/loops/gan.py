@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -13,6 +11,7 @@ from torch.nn import functional as F
 
 from training.data import Dataset
 from training.loops.augmentation import Affine, unchanged
+from training.loops.average import Average
 from training.loops.batches import Images
 from training.loops.epochs import Epochs
 from training.loops.pictures import save_grid
@@ -34,35 +33,6 @@ class GANRecipe:
     average: float = 0.999
     augment: Affine | None = None
     picture_every: int = 1
-
-
-class Average:
-    """An exponential moving average of a network's weights and buffers, with a ramp min(decay, (1 + t) / (10 + t)).
-
-    Source: Y. Yazıcı et al., "The unusual effectiveness of averaging in GAN training", ICLR 2019.
-    """
-
-    def __init__(self, network: Generator, decay: float) -> None:
-        self.network = copy.deepcopy(network)
-        self.decay = decay
-        self.updates = 0
-
-    @torch.no_grad()
-    def update(self, network: Generator) -> None:
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        self.updates += 1
-        for average, value in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
-            if average.is_floating_point():
-                average.lerp_(value, 1 - decay)
-            else:
-                average.copy_(value)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"network": self.network.state_dict(), "updates": self.updates}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        self.updates = state["updates"]
 
 
 def hinge(real: Tensor, fake: Tensor) -> Tensor:

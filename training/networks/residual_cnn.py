@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ResidualCNNConfig:
+    """Channels of the first stage, and residual blocks in each of the two stages."""
+
     channels: int = 32
+    blocks: int = 1
 
     def build(self, image_shape: tuple[int, int, int], classes: int) -> ResidualCNN:
         return ResidualCNN(self, image_shape, classes)
@@ -38,10 +41,12 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualCNN(nn.Module):
-    """Half-resolution stem, residual block, pool, twice the channels, residual block, mean over pixels, dense K.
+    """Half-resolution stem, residual blocks, pool, twice the channels, residual blocks, mean over pixels, dense K.
+
+    The mean comes just before the dense layer, so that a class's logit is the mean of a map: see `Classify`.
 
     Args:
-        config: the channels of the first stage.
+        config: the sizes.
         image_shape: (C, H, W), H and W at least 4.
         classes: K.
     """
@@ -54,16 +59,21 @@ class ResidualCNN(nn.Module):
             nn.Conv2d(image_shape[0], width, 6, stride=2, padding=2, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(),
-            ResidualBlock(width),
+            *(ResidualBlock(width) for _ in range(config.blocks)),
             nn.MaxPool2d(2),
             nn.Conv2d(width, 2 * width, 3, padding=1, bias=False),
             nn.BatchNorm2d(2 * width),
             nn.ReLU(),
-            ResidualBlock(2 * width),
+            *(ResidualBlock(2 * width) for _ in range(config.blocks)),
         )
         self.classify = nn.Linear(2 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels in 0..1 [N, C, H, W] -> logits [N, K]."""
-        logits: Tensor = self.classify(self.layers(2 * x - 1).mean(dim=(2, 3)))
+        logits: Tensor = self.classify(self.features(x).mean(dim=(2, 3)))
         return logits
+
+    def features(self, x: Tensor) -> Tensor:
+        """Pixels in 0..1 [N, C, H, W] -> the last maps [N, 2 * channels, H // 4, W // 4]."""
+        maps: Tensor = self.layers(2 * x - 1)
+        return maps

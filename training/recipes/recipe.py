@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from training.loops.cnn import CNNRecipe
 from training.loops.gan import GANRecipe
@@ -11,7 +12,22 @@ from training.loops.vae import VAERecipe
 
 @dataclass(frozen=True)
 class Recipe:
+    """How each network is trained; None for one that the recipe does not have.
+
+    Args:
+        name: as on the command line.
+        cnn: the classifier.
+        vae: the variational autoencoder, and with it the scorer.
+        gan: the conditional GAN.
+        special: what stands in for the recipe on certain data sets, by their names.
+    """
+
     name: str
-    cnn: CNNRecipe
-    vae: VAERecipe
-    gan: GANRecipe
+    cnn: CNNRecipe | None = None
+    vae: VAERecipe | None = None
+    gan: GANRecipe | None = None
+    special: Mapping[str, Recipe] = field(default_factory=dict)
+
+    def on(self, dataset: str) -> Recipe:
+        """The recipe as it is for the data set of that name."""
+        return self.special.get(dataset, self)

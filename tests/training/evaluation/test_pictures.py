@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from training.evaluation import pictures
+from training.evaluation.calibration import reliability
 
 GENERATOR = np.random.default_rng(0)
 GREY = GENERATOR.integers(0, 256, (25, 1, 8, 8), dtype=np.uint8)
@@ -20,6 +21,9 @@ DRAWN: dict[str, Callable[[Path], None]] = {
     "confusion": lambda path: pictures.confusion_matrix(np.diag([3, 0, 2]), NAMES, path),
     "many classes": lambda path: pictures.confusion_matrix(
         np.eye(40, dtype=np.int64), [str(i) for i in range(40)], path
+    ),
+    "reliability": lambda path: pictures.reliability_diagram(
+        reliability(GENERATOR.dirichlet([1, 1, 1], 25), LABELS), path
     ),
     "grey": lambda path: pictures.image_grid(GREY, 10, path),
     "rows": lambda path: pictures.image_grid(COLOUR[:24], 8, path, NAMES),

@@ -6,21 +6,8 @@ from lightning_fabric import Fabric
 
 from tests.training.loops import conftest
 from training.data import Dataset, Split
-from training.loops.gan import Average, train_gan
-from training.networks.gan import GANConfig
+from training.loops.gan import train_gan
 from training.run import Run
-
-
-def test_the_average_follows_the_weights() -> None:
-    network = GANConfig().build_generator((1, 8, 8), 1)
-    average = Average(network, 0.999)
-    with torch.no_grad():
-        network.paint[0].weight.fill_(1.0)
-    average.update(network)  # decay 1/10 at first
-    assert torch.allclose(average.network.paint[0].weight, torch.tensor(0.9), atol=0.1)
-    for _ in range(100):
-        average.update(network)
-    assert torch.allclose(average.network.paint[0].weight, torch.tensor(1.0), atol=1e-3)
 
 
 def test_samples_come_near_the_data(digits: Dataset, fabric: Fabric, new_run: Callable[..., Run]) -> None:

@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.data import load
+from training.export import export_classifier
+from training.recipes import RECIPES
+from training.recipes.reference import CNN
+
+REFERENCE = RECIPES["reference"]
+
+
+@pytest.mark.parametrize("dataset", [*CNN, "shells"])
+def test_every_data_set_has_a_classifier_that_no_selection_ends(dataset: str) -> None:
+    recipe = REFERENCE.on(dataset)
+    assert recipe.name == "reference"
+    assert recipe.cnn is not None
+    assert (recipe.cnn.patience, recipe.vae, recipe.gan) == (None, None, None)
+    assert recipe.cnn.average is not None
+
+
+def test_data_sets_differ_in_augmentation() -> None:
+    assert len({REFERENCE.on(name).cnn.augment for name in CNN}) == len(CNN)
+    assert REFERENCE.on("shells") is REFERENCE
+    assert "Flip" not in repr(REFERENCE.cnn), "letters and faces are not mirrored"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", CNN)
+def test_its_graph_keeps_within_its_size(dataset: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = REFERENCE.on(dataset).cnn.network.build((1, 28, 28), 10).eval()
+    assert sum(weight.numel() for weight in network.parameters()) <= 270_000
+    export_classifier(network, load("digits"), tmp_path)
+    assert (tmp_path / "classify.onnx").stat().st_size <= 1_000_000

@@ -1,0 +1,93 @@
+"""scikit-learn's classifiers as a network is: the same graph around them, and so the same calibration and parity."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from skl2onnx import convert_sklearn
+from skl2onnx.common.data_types import FloatTensorType
+from torch import Tensor, nn
+
+from training.data import Split
+from training.graphs import Classify
+
+OPSET = 19  # skl2onnx's newest for support vector machines
+
+
+class Scores(nn.Module):
+    """Pixels in 0..1 [N,C,H,W] to the scores [N,K] of a fitted estimator, by its own `decision_function`.
+
+    Args:
+        estimator: fitted on float32 rows of C * H * W pixels.
+        image_shape: (C, H, W).
+    """
+
+    def __init__(self, estimator: Any, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.estimator, self.image_shape = estimator, image_shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = torch.from_numpy(self.estimator.decision_function(x.flatten(1).numpy())).float()
+        return scores if scores.ndim == 2 else torch.stack([-scores, scores], dim=1)  # one score for two classes
+
+
+def rows(split: Split) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Pixels in 0..1 [N, C * H * W] and labels [N].
+
+    Raises:
+        ValueError: the split has no labels.
+    """
+    if split.labels is None:
+        raise ValueError("labels: there are none to learn; use labelled data")
+    return split.images.reshape(len(split), -1).astype(np.float32) / 255, split.labels
+
+
+def convert(graph: Classify) -> onnx.ModelProto:
+    """The ONNX model of `graph`, whose network is `Scores`: skl2onnx's, between the nodes that make it a bundle's."""
+    scores: Scores = graph.cnn
+    channels, height, width = scores.image_shape
+    pixels = channels * height * width
+    with warnings.catch_warnings():
+        # It reads attributes that scikit-learn deprecates.
+        warnings.filterwarnings("ignore", "Attribute `prob[AB]_`", FutureWarning)
+        inner = convert_sklearn(
+            scores.estimator,
+            initial_types=[("pixels", FloatTensorType([None, pixels]))],
+            options={id(scores.estimator): {"zipmap": False, "raw_scores": True}},
+            target_opset={"": OPSET, "ai.onnx.ml": 1},
+        ).graph
+    constants = {"white": np.float32(255), "temperature": np.float32(graph.temperature)}
+    nodes = [
+        helper.make_node("Cast", ["images"], ["grey"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["grey", "white"], ["scaled"]),
+        helper.make_node("Flatten", ["scaled"], ["pixels"]),
+        *inner.node,
+        helper.make_node("Div", [inner.output[1].name, "temperature"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    classes = len(scores.estimator.classes_)
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", classes]) for name in graph.outputs[:2]]
+    if graph.threshold is not None:
+        constants["threshold"] = np.float32(graph.threshold)
+        nodes += [
+            helper.make_node("GreaterOrEqual", ["probabilities", "threshold"], ["likely"]),
+            helper.make_node("Cast", ["likely"], ["prediction_set"], to=TensorProto.UINT8),
+        ]
+        outputs.append(helper.make_tensor_value_info("prediction_set", TensorProto.UINT8, ["N", classes]))
+    return helper.make_model(
+        helper.make_graph(
+            nodes,
+            "classify",
+            [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", channels, height, width])],
+            outputs,
+            [*inner.initializer, *(numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items())],
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", 1)],
+        ir_version=10,
+    )

@@ -1,0 +1,66 @@
+"""Which arithmetic a network trains faster in on this machine: measured once, then kept for the whole run."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Literal, TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.loops.progress import write
+from training.run import Run
+
+Arithmetic = Literal["float32", "bfloat16"]
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+
+BOTH: tuple[Arithmetic, ...] = ("float32", "bfloat16")
+STEPS = 5
+GAIN = 0.9  # bfloat16 must take less than this share of float32's time: below, it is not worth its rounding
+
+
+def choose(fabric: Fabric, run: Run, network: nn.Module, images: Tensor, labels: Tensor) -> Arithmetic:
+    """The faster arithmetic for steps of `network` on such a batch; a run that is resumed keeps its first choice.
+
+    The choice decides the weights to the last bit, so that it is written into the run's notes.
+    """
+    noted: Arithmetic | None = fabric.broadcast(run.notes().get("arithmetic"))
+    if noted is not None:
+        return noted
+    seconds = {arithmetic: _seconds(network, images, labels, arithmetic) for arithmetic in BOTH}
+    faster: Arithmetic = "bfloat16" if seconds["bfloat16"] < GAIN * seconds["float32"] else "float32"
+    faster = fabric.broadcast(faster)
+    if fabric.is_global_zero:
+        run.note(arithmetic=faster)
+        times = ", ".join(f"{name} {1000 * value:.0f} ms" for name, value in seconds.items())
+        write(f"{run.network}: training in {faster} ({times} a step of {len(images)} images)")
+    return faster
+
+
+def lay_out(network: NetworkT, arithmetic: Arithmetic) -> NetworkT:
+    """`network`, its weights in the memory order that the arithmetic is fastest in; the values stay."""
+    order = torch.channels_last if arithmetic == "bfloat16" else torch.contiguous_format
+    return network.to(memory_format=order)  # type: ignore[call-overload,no-any-return]
+
+
+def rounding(device: torch.device, arithmetic: Arithmetic) -> torch.autocast:
+    """A context whose convolutions and products are computed in `arithmetic`; weights and sums stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=arithmetic == "bfloat16")
+
+
+def _seconds(network: nn.Module, images: Tensor, labels: Tensor, arithmetic: Arithmetic) -> float:
+    """The fastest of a few steps on a copy of the network: other programs only ever slow a step down."""
+    copied = lay_out(copy.deepcopy(network).to(images.device), arithmetic).train()
+    fastest = float("inf")
+    for _ in range(STEPS):
+        start = time.perf_counter()
+        with rounding(images.device, arithmetic):
+            logits = copied(images)
+        loss = F.cross_entropy(logits.float(), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss.item()  # waits for the device
+        fastest = min(fastest, time.perf_counter() - start)
+    return fastest
