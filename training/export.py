@@ -54,7 +54,7 @@ def export_classifier(
     parity = exported.parity.model_copy(update={"top1_agreement": top1_agreement(graph, path, dataset.test.images)})
     constants = {
         "temperature": temperature,
-        "target_coverage": COVERAGE,
+        "set_coverage": COVERAGE,
         "set_threshold": threshold,
         "set_calibration_size": float(len(labels[1::2])),
     }

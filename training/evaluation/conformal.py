@@ -40,7 +40,7 @@ def set_metrics(sets: Array, labels: NDArray[np.int64]) -> dict[str, float]:
     """How often `sets` [N,K] (0 or 1) have the true class, their mean size, and the share that is empty."""
     sizes = sets.sum(axis=1, dtype=np.int64)
     return {
-        "set_coverage": float(sets[np.arange(len(labels)), labels].mean()),
+        "measured_coverage": float(sets[np.arange(len(labels)), labels].mean()),
         "mean_set_size": float(sizes.mean()),
         "empty_sets": float((sizes == 0).mean()),
     }

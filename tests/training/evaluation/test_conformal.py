@@ -38,11 +38,11 @@ def test_coverage_over_many_calibrations_is_the_stated_one(size: int, coverage: 
     for _ in range(1000):
         threshold = set_threshold(*drawn(generator, size), coverage)
         probabilities, labels = drawn(generator, 200)
-        rates.append(set_metrics(probabilities >= np.float32(threshold), labels)["set_coverage"])
+        rates.append(set_metrics(probabilities >= np.float32(threshold), labels)["measured_coverage"])
     error = 4 * np.std(rates) / np.sqrt(len(rates))
     assert coverage - error <= np.mean(rates) <= coverage + 1 / (size + 1) + error
 
 
 def test_metrics_by_hand() -> None:
     sets = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 0, 0]], np.uint8)
-    assert set_metrics(sets, np.array([1, 0, 2, 0])) == {"set_coverage": 0.5, "mean_set_size": 1.0, "empty_sets": 0.25}
+    assert set_metrics(sets, np.array([1, 0, 2, 0])) == {"measured_coverage": 0.5, "mean_set_size": 1.0, "empty_sets": 0.25}
