@@ -32,7 +32,7 @@ from services.errors import (
     UnsupportedMedia,
 )
 from services.protocol.answer import Answer
-from services.protocol.headers import arrived, call_from_raw, call_headers, client_left, in_time
+from services.protocol.headers import arrived, by_name, call_from_raw, call_headers, client_left, in_time
 from services.protocol.native import RESPONDERS
 from services.protocol.problems import problem
 from services.protocol.v2.routes import V2
@@ -103,7 +103,7 @@ class Guard:
             return
         begin = time.perf_counter()
         path: str = scope["path"]
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        headers = by_name(scope["headers"])
         given = headers.get(b"x-request-id")
         request_id = given if given is not None and REQUEST_ID.fullmatch(given) else next(self._ids)
         route = self._label(path)

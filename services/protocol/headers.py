@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from starlette.types import Receive
@@ -19,6 +19,14 @@ T = TypeVar("T")
 TIMEOUT = "X-Request-Timeout-Ms"
 CACHE = "Cache-Control"
 RAW = ((b"x-request-timeout-ms", TIMEOUT), (b"cache-control", CACHE))
+
+
+def by_name(lines: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """ASGI's headers by name. Lines of `Cache-Control` are one list (RFC 9110, 5.3); of others the last counts."""
+    headers = dict(lines)
+    if len(headers) < len(lines) and b"cache-control" in headers:
+        headers[b"cache-control"] = b",".join([value for name, value in lines if name == b"cache-control"])
+    return headers
 
 
 def call_from_headers(headers: Mapping[str, str], settings: Settings, late: float = 0.0) -> Call:
@@ -53,7 +61,7 @@ def call_from_headers(headers: Mapping[str, str], settings: Settings, late: floa
 
 
 def call_from_raw(headers: Mapping[bytes, bytes], settings: Settings, late: float) -> Call:
-    """`call_from_headers`, of ASGI's headers, where most requests have neither."""
+    """`call_from_headers`, of headers `by_name`, where most requests have neither."""
     return call_from_headers(
         {name: headers[raw].decode("latin-1") for raw, name in RAW if raw in headers}, settings, late
     )

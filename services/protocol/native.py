@@ -33,7 +33,7 @@ from services.errors import (
     UnsupportedMedia,
 )
 from services.protocol.answer import Answer
-from services.protocol.headers import arrived, call_from_raw, call_headers, client_left, in_time
+from services.protocol.headers import arrived, by_name, call_from_raw, call_headers, client_left, in_time
 from services.protocol.problems import problem
 from services.telemetry import metrics
 from services.telemetry.call import Call
@@ -88,7 +88,7 @@ async def _respond(
     """Answer one request; `receive` is the server's own, which can be asked about the client and the body."""
     call = Call()
     try:
-        headers = dict(request.scope["headers"])
+        headers = by_name(request.scope["headers"])
         call = call_from_raw(headers, plane.settings, plane.lag.seconds)
         call.gone = client_left(receive)
         with call.stage("parse"):

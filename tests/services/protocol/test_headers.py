@@ -8,7 +8,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from services.errors import InvalidInput
-from services.protocol.headers import call_from_headers
+from services.protocol.headers import by_name, call_from_headers, call_from_raw, call_headers
 from services.settings import Settings
 from services.telemetry.call import Call
 
@@ -68,3 +68,35 @@ def test_another_timeout_is_refused_by_name(wish: str) -> None:
 def test_cache_control_switches_reading_and_writing(directives: str, read: bool, write: bool) -> None:
     wishes = call(Cache_Control=directives)
     assert (wishes.read_cache, wishes.write_cache) == (read, write)
+
+
+@pytest.mark.parametrize(
+    ("lines", "read", "write"),
+    [
+        (["max-age=0", "no-store"], False, False),
+        (["no-store", "max-age=0"], False, False),
+        (["no-cache", "private"], False, True),
+        (["no-cache", "private", "No-Store"], False, False),
+        (["max-age=0", "private"], True, True),
+        (["no-", "store"], True, True),
+    ],
+)
+def test_cache_control_may_come_as_several_lines(lines: list[str], read: bool, write: bool) -> None:
+    raw = [(b"accept", b"*/*"), *((b"cache-control", line.encode()) for line in lines), (b"host", b"x")]
+    wishes = call_from_raw(by_name(raw), SETTINGS, 0.0)
+    assert (wishes.read_cache, wishes.write_cache) == (read, write)
+
+
+def test_of_other_headers_that_come_twice_the_last_counts() -> None:
+    lines = [(b"content-type", b"a"), (b"cache-control", b"no-store"), (b"content-type", b"b")]
+    assert by_name(lines) == {b"content-type": b"b", b"cache-control": b"no-store"}
+    assert by_name(lines[:1]) == {b"content-type": b"a"}
+    assert by_name([]) == {}
+
+
+def test_an_answer_has_an_age_only_with_a_hit() -> None:
+    call = Call(hits=1, lookups=2)
+    assert dict(call_headers(call)) == {b"x-cache": b"partial; hits=1/2", b"server-timing": b""}
+    call.dated(int(time.time()) - 3600)
+    age = int(dict(call_headers(call))[b"age"])
+    assert 3600 <= age < 3600 + 60
