@@ -97,5 +97,5 @@ def test_two_inputs_that_swap_make_another_key(a: bytes, b: bytes) -> None:
 
 def test_keys_are_160_bits_behind_a_namespace() -> None:
     (one,) = item_keys(DIGEST, "classify", {"images": np.zeros((1, 4), np.uint8)}, 1)
-    assert one.startswith("duet:1:abababababababab:")
+    assert one.startswith("duet:2:abababababababab:")
     assert len(bytes.fromhex(one.rpartition(":")[2])) == 20
