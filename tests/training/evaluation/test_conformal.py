@@ -45,4 +45,8 @@ def test_coverage_over_many_calibrations_is_the_stated_one(size: int, coverage: 
 
 def test_metrics_by_hand() -> None:
     sets = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 0, 0]], np.uint8)
-    assert set_metrics(sets, np.array([1, 0, 2, 0])) == {"measured_coverage": 0.5, "mean_set_size": 1.0, "empty_sets": 0.25}
+    assert set_metrics(sets, np.array([1, 0, 2, 0])) == {
+        "measured_coverage": 0.5,
+        "mean_set_size": 1.0,
+        "empty_sets": 0.25,
+    }
