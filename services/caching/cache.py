@@ -104,9 +104,10 @@ class Cache:
             self._memory.clear()
 
     def worth(self, subject: Subject) -> Worth:
-        """What decides whether Redis is asked."""
+        """What decides whether Redis is asked; never for values that are too large to be kept there."""
         round_trip = None if self._redis is None else self._redis.round_trip
-        admission = "never" if self._redis is None else self._admission
+        kept = self._redis is not None and subject.layout.value_bytes <= self._value_bytes
+        admission = self._admission if kept else "never"
         return Worth(admission, subject.item_seconds(), round_trip)
 
     async def answer(self, subject: Subject, inputs: Mapping[str, np.ndarray], call: Call, compute: Compute) -> Arrays:
