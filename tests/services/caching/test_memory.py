@@ -95,7 +95,7 @@ def test_a_value_that_grew_too_large_does_not_leave_its_old_self_behind() -> Non
 
 def test_what_makes_room_for_others_is_counted() -> None:
     before, tier = evictions(), MemoryTier(3 * cost("a", b"x"))
-    tier.put({key: b"x" for key in "abcdefgh"})
+    tier.put(dict.fromkeys("abcdefgh", b"x"))
     assert list(tier.get("abcdefgh")) == ["f", "g", "h"]
     assert evictions() - before == 5
 
