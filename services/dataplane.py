@@ -35,11 +35,13 @@ from services.telemetry.call import Call
 log = logging.getLogger("duet")
 
 M = TypeVar("M")
-WARM_BATCHES = (1, 2, 8)
+WARM_BATCHES = (2, 8)
 MEASURED_RUNS = 5
+SLOW_SECONDS = 0.01  # an item that takes longer is measured once and warmed alone: start-up shall not wait for it
 GC_THRESHOLD = (20_000, 20, 20)  # a request leaves no cycles behind, so looking for them every 700 objects is waste
 INLINE_SECONDS = 0.001  # a thread hop costs about 0.1 ms, so a model under ten of them runs on the event loop ...
 INLINE_BATCH_SECONDS = 0.008  # ... in batches that do not hold up probes and new requests for longer than this
+THREAD_BATCH_SECONDS = 0.1  # the compute thread is shared: an expensive operation gives way to others this often
 
 
 @dataclass(frozen=True)
@@ -159,10 +161,12 @@ class DataPlane:
             model = load_model(bundle, threads=self.settings.threads or cpu_limit())
             for operation in model.operations:
                 example = model.example(operation)
-                for size in WARM_BATCHES:
-                    batch = {name: np.repeat(array, size, axis=0) for name, array in example.items()}
-                    layout = Layout.of(model.run(operation, batch))
-                seconds = min(_seconds(model, operation, example) for _ in range(MEASURED_RUNS))
+                layout = Layout.of(model.run(operation, example))
+                seconds = _seconds(model, operation, example)
+                if seconds < SLOW_SECONDS:
+                    for size in WARM_BATCHES:
+                        model.run(operation, {name: np.repeat(array, size, axis=0) for name, array in example.items()})
+                    seconds = min(_seconds(model, operation, example) for _ in range(MEASURED_RUNS))
                 warm[operation] = Warm(seconds, layout)
         except BundleError:
             raise
@@ -180,12 +184,12 @@ class DataPlane:
         for operation, found in warm.items():
             seconds = found.seconds
             inline = seconds <= INLINE_SECONDS
-            limit = self.settings.batch_items
+            longest = INLINE_BATCH_SECONDS if inline else THREAD_BATCH_SECONDS
             batchers[operation] = Batcher(
                 partial(model.run, operation),
                 (entry.name, operation),
                 None if inline else executor,
-                batch_items=max(1, min(limit, int(INLINE_BATCH_SECONDS / seconds))) if inline else limit,
+                batch_items=max(1, min(self.settings.batch_items, int(longest / seconds))),
                 queue_items=self.settings.queue_items,
                 batch_bytes=self.settings.batch_bytes,
                 item_seconds=seconds,

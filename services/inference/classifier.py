@@ -1,4 +1,4 @@
-"""A classifier: images in, class probabilities out."""
+"""A classifier: images in, class probabilities out, and why."""
 
 from __future__ import annotations
 
@@ -7,24 +7,51 @@ from collections.abc import Mapping
 import numpy as np
 
 from services.inference.bundle import Bundle
+from services.inference.explanation import occlusion, rise
 from services.inference.session import Arrays, Session
+
+CLASSIFY = ("logits", "probabilities", "prediction_set")  # the last one where the graph has it
+ACTIVATION = "class_activation"
+EXPLANATIONS = {"occlusion": occlusion, "rise": rise}
 
 
 class Classifier:
-    """Operation `classify`: images uint8 [N,C,H,W] -> logits, probabilities float32 [N,K]."""
+    """Operations on images uint8 [N,C,H,W].
 
-    operations = ("classify",)
+    `classify` -> logits, probabilities float32 [N,K], and prediction_set uint8 [N,K] where the graph has one;
+    `class_activation` -> the same and class_activation float32 [N,K,h,w], where the graph has it. `occlusion` and
+    `rise` also take labels int64 [N], the classes to explain -> saliency float32 [N,H,W]; they run the graph some
+    hundred times an image.
+    """
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         self.bundle = bundle
         self._classify = Session(bundle.graph_path("classify"), threads=threads)
+        self._outputs = tuple(name for name in CLASSIFY if name in self._classify.outputs)
+        activation = (ACTIVATION,) if ACTIVATION in self._classify.outputs else ()
+        self.operations: tuple[str, ...] = ("classify", *activation, *EXPLANATIONS)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.bundle.manifest.class_names
 
+    @property
+    def coverage(self) -> float | None:
+        """The share of images whose prediction set holds their class; None: the graph makes no sets."""
+        return self.bundle.manifest.constants.get("set_coverage")
+
     def run(self, operation: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        return self._classify.run(inputs, ("logits", "probabilities"))
+        if operation == "classify":
+            return self._classify.run(inputs, self._outputs)
+        if operation == ACTIVATION:
+            return self._classify.run(inputs, (*self._outputs, ACTIVATION))
+        explain = EXPLANATIONS[operation]
+        pairs = zip(inputs["images"], inputs["labels"].tolist(), strict=True)
+        return {"saliency": np.stack([explain(self._probabilities, image, label) for image, label in pairs])}
 
     def example(self, operation: str) -> Arrays:
-        return {"images": np.zeros((1, *self.bundle.manifest.image.shape), np.uint8)}
+        images = np.zeros((1, *self.bundle.manifest.image.shape), np.uint8)
+        return {"images": images} | ({"labels": np.zeros(1, np.int64)} if operation in EXPLANATIONS else {})
+
+    def _probabilities(self, images: np.ndarray) -> np.ndarray:
+        return self._classify.run({"images": images}, ("probabilities",))["probabilities"]

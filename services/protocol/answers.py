@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from starlette.responses import Response
 
+from services.dataplane import DataPlane
 from services.errors import InvalidInput, TooLarge
+from services.inference.classifier import ACTIVATION, Classifier
 from services.inference.model import Model
-from services.protocol.images import ImageFile, decode, grid, open_image, text_png
+from services.protocol.images import ImageFile, decode, enlarged, grid, open_image, text_png
 from services.protocol.schemas import ModelRef
 from services.settings import Settings
+from services.telemetry.call import Call
 
 INLINE_PIXELS = 2**18  # 512 x 512: about 5 ms
 DECODER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="duet-decode")
@@ -72,6 +75,27 @@ def class_index(label: str | int, class_names: Sequence[str], field: str = "clas
     if isinstance(label, int) and 0 <= label < len(class_names):
         return label
     raise InvalidInput(f"class {str(label)[:40]!r} is not one of {', '.join(class_names)}", field=field)
+
+
+async def saliency(
+    plane: DataPlane,
+    model: Classifier,
+    kind: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    classified: Mapping[str, np.ndarray],
+    call: Call,
+) -> np.ndarray:
+    """What speaks for classes int64 [N], where in the images uint8 [N,C,H,W]: float32 [N,H,W].
+
+    `kind` is an operation of the model: occlusion and rise are computed now, a class activation map is taken from what
+    was `classified` with it, and enlarged bilinearly.
+    """
+    if kind != ACTIVATION:
+        inputs = {"images": images, "labels": labels.astype(np.int64)}
+        return (await plane.infer(model, kind, inputs, call))["saliency"]
+    maps = classified[ACTIVATION][np.arange(len(labels)), labels]
+    return np.stack([enlarged(one, images.shape[2:]) for one in maps])
 
 
 def image_list(images: np.ndarray, form: str) -> list[Any]:

@@ -201,6 +201,12 @@ def grid(images: np.ndarray, *, columns: int | None = None) -> bytes:
     return png(sheet)
 
 
+def enlarged(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """A map float32 [h,w] at [H,W], bilinearly."""
+    height, width = size
+    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR))
+
+
 HEAT: Sequence[tuple[int, int, int]] = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 
 

@@ -34,6 +34,18 @@ class Request(BaseModel):
 class ClassifyRequest(Request):
     images: Images
     top_k: int = Field(default=3, ge=1, description="Classes in the answer, most probable first.")
+    prediction_set: bool = Field(
+        default=False, description="Add the classes that hold the true one at the stated coverage (conformal)."
+    )
+    explanation: Literal["class_activation", "occlusion", "rise"] | None = Field(
+        default=None,
+        description="Add a PNG of what speaks for the class: class_activation (Zhou et al., 2016) comes from the graph "
+        "at no cost; occlusion (Zeiler and Fergus, 2014) and rise (Petsiuk et al., 2018) hide parts of the image, some "
+        "hundred times.",
+    )
+    explain_class: str | int | None = Field(
+        default=None, description="Class name or index to explain; left out: the most probable one of each image."
+    )
     model: Name = None
 
 
@@ -107,10 +119,19 @@ class ClassProbability(BaseModel):
 
 class Prediction(ClassProbability):
     top: list[ClassProbability] = Field(description="The top_k classes, this one first.")
+    prediction_set: list[str] | None = Field(
+        default=None,
+        description="Classes that hold the true one at `coverage`; more than one: abstain, or ask a person.",
+    )
+    explanation: str | None = Field(
+        default=None,
+        description="Base64 PNG of the image's size; bright: speaks for the class, as seen from this model.",
+    )
 
 
 class ClassifyResponse(BaseModel):
     model: ModelRef
+    coverage: float | None = Field(default=None, description="Of the prediction sets, where they were asked for.")
     predictions: list[Prediction]
 
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from services.dataplane import DataPlane
 from services.errors import InvalidInput
-from services.inference.classifier import Classifier
+from services.inference.classifier import ACTIVATION, Classifier
 from services.inference.generator import Generator
 from services.inference.model import Model
 from services.inference.noise import SEED_LIMIT, fresh_seed, latents
 from services.inference.scorer import Scorer
-from services.protocol.answers import check_count, class_index, read_images
+from services.protocol.answers import check_count, class_index, read_images, saliency
 from services.protocol.v2.inference import InferRequest, short
 from services.protocol.v2.tensors import strings
 from services.settings import Settings
@@ -63,13 +63,7 @@ class Signature:
 def signature(model: Model) -> Signature:
     images = Tensor("images", "UINT8", (-1, *model.bundle.manifest.image.shape))
     if isinstance(model, Classifier):
-        classes = (-1, len(model.class_names))
-        outputs = (
-            Tensor("probabilities", "FP32", classes),
-            Tensor("label", "BYTES", (-1,)),
-            Tensor("logits", "FP32", classes, asked=True),
-        )
-        return Signature((images,), outputs, _classify, model.class_names)
+        return _classifier_signature(model, images)
     if isinstance(model, Scorer):
         scores = (
             Tensor("p_value", "FP32", (-1,)),
@@ -81,6 +75,20 @@ def signature(model: Model) -> Signature:
     if isinstance(model, Generator):
         return _generator_signature(model, images)
     raise TypeError(f"no V2 signature for {type(model).__name__}")
+
+
+def _classifier_signature(model: Classifier, images: Tensor) -> Signature:
+    classes = (-1, len(model.class_names))
+    outputs = [
+        Tensor("probabilities", "FP32", classes),
+        Tensor("label", "BYTES", (-1,)),
+        Tensor("logits", "FP32", classes, asked=True),
+    ]
+    if model.coverage is not None:
+        outputs.append(Tensor("prediction_set", "UINT8", classes, asked=True))
+    explanations = [name for name in model.operations if name != "classify"]
+    outputs += [Tensor(name, "FP32", (-1, *images.shape[2:]), asked=True) for name in explanations]
+    return Signature((images,), tuple(outputs), _classify, model.class_names)
 
 
 def _generator_signature(model: Generator, images: Tensor) -> Signature:
@@ -96,15 +104,32 @@ def _generator_signature(model: Generator, images: Tensor) -> Signature:
 async def _classify(
     plane: DataPlane, model: Classifier, request: InferRequest, wanted: Collection[str], call: Call
 ) -> Arrays:
-    inputs = {"images": await _images(request.inputs, model, plane.settings, call)}
-    outputs = await plane.infer(model, "classify", inputs, call)
+    images = await _images(request.inputs, model, plane.settings, call)
+    operation = ACTIVATION if ACTIVATION in wanted else "classify"
+    outputs = dict(await plane.infer(model, operation, {"images": images}, call))
     names = model.class_names
-    labels = [names[index] for index in outputs["probabilities"].argmax(axis=1).tolist()]
+    best = outputs["probabilities"].argmax(axis=1)
+    labels = [names[index] for index in best.tolist()]
     for label in labels:
         metrics.predictions(model.bundle.name, label).inc()
     if "label" in wanted:
-        outputs = outputs | {"label": strings([label.encode() for label in labels])}
+        outputs["label"] = strings([label.encode() for label in labels])
+    for kind in model.operations[1:]:
+        if kind in wanted:
+            explained = _explained(request, names, best)
+            outputs[kind] = await saliency(plane, model, kind, images, explained, outputs, call)
     return outputs
+
+
+def _explained(request: InferRequest, names: tuple[str, ...], best: np.ndarray) -> np.ndarray:
+    """The classes to explain: the parameter `explain_class`, or the most probable ones."""
+    label = request.parameters.get("explain_class")
+    if label is None:
+        return best
+    if type(label) not in (str, int):
+        message = f"parameters.explain_class is {short(label)}; send a class name or index"
+        raise InvalidInput(message, field="parameters.explain_class")
+    return np.full_like(best, class_index(label, names, "parameters.explain_class"))
 
 
 async def _score(plane: DataPlane, model: Scorer, request: InferRequest, wanted: Collection[str], call: Call) -> Arrays:

@@ -22,8 +22,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 Ask = Callable[..., Awaitable[Any]]
 CNN, VAE, GAN, SCORER = "digits-cnn", "digits-vae", "digits-gan", "digits-scorer"
+EXPLANATIONS = ["class_activation", "occlusion", "rise"]
 ALL = {
-    CNN: ["probabilities", "label", "logits"],
+    CNN: ["probabilities", "label", "logits", "prediction_set", *EXPLANATIONS],
     SCORER: ["p_value", "anomalous", "score", "residual"],
     VAE: ["images", "latents"],
 }
@@ -70,7 +71,8 @@ async def test_metadata_tells_what_comes(
 
 @pytest.mark.parametrize("model", sorted(ALL))
 async def test_what_is_not_asked_for_is_the_default_outputs(ask: Ask, digits: np.ndarray, model: str) -> None:
-    assert [*(await ask(model, {"images": digits})).outputs] == ALL[model][:-1]
+    asked = {"logits", "prediction_set", "residual", "latents", *EXPLANATIONS}
+    assert [*(await ask(model, {"images": digits})).outputs] == [name for name in ALL[model] if name not in asked]
 
 
 @pytest.mark.parametrize("model", sorted(ALL))
