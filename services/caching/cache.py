@@ -184,6 +184,9 @@ class Cache:
                 except TimeoutError:
                     raise _late() from None
             missing = [key for key in theirs if key not in lookup.values]
+            if missing and self._memory is not None:  # another follower may have led and landed meanwhile
+                lookup.values |= self._memory.get(missing)
+                missing = [key for key in missing if key not in lookup.values]
             if not missing:
                 return
         await self._lead(lookup, missing, lambda values: None)
