@@ -1,9 +1,17 @@
-"""A bundle small enough to build in every test, and a model store that is empty."""
+"""A bundle small enough to build in every test, a model store that is empty, and every kind of Redis."""
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import signal
+import socket
+import subprocess
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,6 +19,8 @@ import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 from onnx import TensorProto, helper, numpy_helper
+from redis import Redis
+from redis.exceptions import RedisError
 
 from services.inference.bundle import Bundle, Data, Graph, Image, Manifest, Parity, Tensor, seal
 
@@ -76,3 +86,122 @@ def empty_store(tmp_path: Path) -> Iterator[Path]:
     BentoMLContainer.model_store.set(ModelStore(path))
     yield path
     BentoMLContainer.model_store.reset()
+
+
+PATIENCE = 60
+
+
+@dataclass
+class Server:
+    """One redis-server without persistence; it knows how to start again on its port."""
+
+    port: int
+    arguments: list[str | Path]
+    folder: Path
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def start(self) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(self.arguments, cwd=self.folder, stdout=log, stderr=log)
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            time.sleep(0.02)
+        raise AssertionError((self.folder / "log").read_text()[-2000:])
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def admin(self) -> Redis:
+        return Redis(port=self.port, decode_responses=True)
+
+
+StartRedis = Callable[..., Server]
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
+    """Start any number of servers, `start_redis("--requirepass", "secret")`; all are stopped at the end."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
+    servers: list[Server] = []
+
+    def start(*arguments: str | Path, port_option: str = "--port", port: int | None = None) -> Server:
+        port = port or a_free_port()
+        folder = tmp_path / f"redis-{port}"
+        folder.mkdir()
+        (folder / "redis.conf").write_text("bind 127.0.0.1\nsave ''\n")
+        server = Server(port, [program, "redis.conf", port_option, str(port), *arguments], folder)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.process.send_signal(signal.SIGCONT)
+        server.process.kill()
+        server.process.wait(timeout=PATIENCE)
+
+
+def a_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(true: Callable[[], Any]) -> None:
+    """Wait for what other processes bring about."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        with contextlib.suppress(RedisError):
+            if true():
+                return
+        time.sleep(0.05)
+    raise AssertionError("it never came true")
+
+
+@dataclass
+class Replicated:
+    """A primary, its replica and the three Sentinels that watch them under the name `duet`."""
+
+    primary: Server
+    replica: Server
+    sentinels: list[Server]
+
+    @property
+    def url(self) -> str:
+        return "redis+sentinel://" + ",".join(f"127.0.0.1:{server.port}" for server in self.sentinels) + "/duet"
+
+
+@pytest.fixture
+def replicated(start_redis: StartRedis) -> Replicated:
+    primary = start_redis("--repl-diskless-sync-delay", "0")
+    replica = start_redis("--replicaof", "127.0.0.1", str(primary.port))
+    watch = ["--sentinel", "monitor", "duet", "127.0.0.1", str(primary.port), "2"]
+    quick = ["--sentinel", "down-after-milliseconds", "duet", "500", "--sentinel", "failover-timeout", "duet", "2000"]
+    sentinels = [start_redis("--sentinel", *watch, *quick) for _ in range(3)]
+
+    def know_each_other() -> bool:
+        states = [server.admin().sentinel_master("duet") for server in sentinels]
+        return all(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1 for state in states)
+
+    until(know_each_other)
+    until(lambda: primary.admin().info("replication")["slave0"]["state"] == "online")
+    return Replicated(primary, replica, sentinels)
+
+
+@pytest.fixture
+def cluster(start_redis: StartRedis) -> list[Server]:
+    """Three primaries, then their three replicas in any order."""
+    enabled = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0"]
+    servers = [start_redis(*enabled, "--cluster-port", str(a_free_port())) for _ in range(6)]
+    nodes = [f"127.0.0.1:{server.port}" for server in servers]
+    create = ["redis-cli", "--cluster", "create", *nodes, "--cluster-replicas", "1", "--cluster-yes"]
+    subprocess.run(create, check=True, capture_output=True, timeout=PATIENCE)
+    until(lambda: all(server.admin().cluster("info")["cluster_state"] == "ok" for server in servers))
+    until(lambda: all(server.admin().info("replication")["slave0"]["state"] == "online" for server in servers[:3]))
+    return servers
