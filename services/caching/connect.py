@@ -102,7 +102,8 @@ def _client(url: str, kind: str, parts: re.Match[str], timeout_seconds: float) -
     own = {name: query.pop(f"sentinel_{name}", None) for name in user}
     tls = {name: value for name, value in query.items() if name.startswith("ssl")}
     # A Sentinel that hangs must leave time to ask the next one.
-    asking = options | own | tls | {"socket_timeout": timeout_seconds}
+    hurry = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), timeout_seconds / 2)
+    asking = options | own | tls | hurry
     sentinel: Any = Sentinel(nodes, sentinel_kwargs=asking, **options, **user, **query)  # type: ignore[no-untyped-call]
     primary: Redis = sentinel.master_for(unquote(service), db=int(db or "0"))
     return primary
