@@ -64,9 +64,9 @@ def assess(
     bundle: Bundle, dataset: Dataset, directory: Path, *, judge: Bundle | None = None
 ) -> tuple[dict[str, float], list[Picture]]:
     """Metrics of `bundle` on the test split of `dataset`, and the pictures that were written into `directory`."""
-    _require_same(f"{bundle.name}", bundle, dataset)
+    require_same(f"{bundle.name}", bundle, dataset)
     if judge is not None:
-        _require_same(f"judge {judge.name}", judge, dataset)
+        require_same(f"judge {judge.name}", judge, dataset)
     if bundle.manifest.task == "classification":
         return _classifier(bundle, dataset, directory)
     if bundle.manifest.task == "anomaly":
@@ -161,7 +161,12 @@ def _scorer(bundle: Bundle, dataset: Dataset, directory: Path) -> tuple[dict[str
     ]  # fmt: skip
 
 
-def _require_same(name: str, bundle: Bundle, dataset: Dataset) -> None:
+def require_same(name: str, bundle: Bundle, dataset: Dataset) -> None:
+    """Refuse data of another image shape or of other classes than the bundle's; `name` is for the message.
+
+    Raises:
+        EvaluationError: with what each has.
+    """
     manifest = bundle.manifest
     if dataset.image_shape != manifest.image.shape:
         raise EvaluationError(

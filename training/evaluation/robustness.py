@@ -12,6 +12,7 @@ from services.inference.bundle import Bundle
 from training.evaluation.calibration import expected_calibration_error, negative_log_likelihood
 from training.evaluation.classification import predict
 from training.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from training.evaluation.runtime import Array
 from training.evaluation.tables import table
 
 Images = NDArray[np.uint8]
@@ -52,7 +53,10 @@ def under_attacks(bundle: Bundle, images: Images, labels: NDArray[np.int64]) -> 
 
 
 def measure(bundle: Bundle, images: Images, labels: NDArray[np.int64]) -> Measured:
-    probabilities = predict(bundle, images)["probabilities"]
+    return measure_probabilities(predict(bundle, images)["probabilities"], labels)
+
+
+def measure_probabilities(probabilities: Array, labels: NDArray[np.int64]) -> Measured:
     return Measured(
         float((probabilities.argmax(axis=1) == labels).mean()),
         negative_log_likelihood(probabilities, labels),

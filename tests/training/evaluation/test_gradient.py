@@ -63,10 +63,10 @@ def test_an_operator_without_gradient_here_is_named(tmp_path: Path) -> None:
 
 
 def test_other_logits_than_onnx_runtimes_are_refused(tmp_path: Path) -> None:
-    """Flatten from axis 0 is not the Flatten of a CNN."""
+    """A Flatten at axis 3 is not the one of a CNN."""
     images = np.full((2, 1, 2, 2), 9, np.uint8)
     path = graph("Flatten", tmp_path / "classify.onnx", axis=3)
-    with pytest.raises(NoGradientError):
+    with pytest.raises(NoGradientError, match="its logits differ by inf"):
         differentiable(path, images)
 
 

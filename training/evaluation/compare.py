@@ -1,0 +1,138 @@
+"""Two classifiers side by side on the same test images: what each costs, and whether one is really better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import comb
+
+from services.inference.bundle import Bundle
+from training.data import Dataset
+from training.evaluation.classification import predict
+from training.evaluation.report import EvaluationError, require_same
+from training.evaluation.robustness import Measured, measure_probabilities
+from training.evaluation.speed import microseconds
+from training.evaluation.tables import table
+
+ALPHA = 0.05
+BATCHES = (1, 64)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two: what it was measured to do, and what it costs."""
+
+    name: str
+    measured: Measured
+    graph_bytes: int
+    microseconds: Mapping[int, float]  # an image, by batch size
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sides and what they have to do with each other.
+
+    Args:
+        first: one classifier.
+        second: the other.
+        images: test images.
+        agreement: the share of images that both put into the same class, right or wrong.
+        only_first: images that the first alone has right.
+        only_second: images that the second alone has right.
+        p_value: of McNemar's test.
+    """
+
+    first: Side
+    second: Side
+    images: int
+    agreement: float
+    only_first: int
+    only_second: int
+    p_value: float
+
+    @property
+    def verdict(self) -> str:
+        """What the discordant images say, in a sentence."""
+        counts = f"{self.only_first} images right by {self.first.name} alone, {self.only_second} by {self.second.name}"
+        p = f"McNemar's p = {self.p_value:.2g}"
+        if not self.only_first + self.only_second:
+            return "Both are right and wrong on the same images: the test set tells no difference between them."
+        if self.p_value >= ALPHA:
+            return (
+                f"No significant difference ({counts}; {p}): were both equally accurate, chance alone would split "
+                f"the images that only one has right at least so unevenly {self.p_value:.0%} of the time."
+            )
+        better = max((self.only_first, self.first.name), (self.only_second, self.second.name))[1]
+        return f"{better} is significantly more accurate on this test set ({counts}; {p}, below {ALPHA})."
+
+    def markdown(self) -> str:
+        """The table of both sides, the counts, and the verdict."""
+        sides = (self.first, self.second)
+        rows = [
+            ("accuracy, %", *(f"{side.measured.accuracy:.2%}".rstrip("%") for side in sides)),
+            ("NLL, nats", *(f"{side.measured.nll:.4f}" for side in sides)),
+            ("ECE (15 bins), %", *(f"{side.measured.ece:.2%}".rstrip("%") for side in sides)),
+            ("graph, bytes", *(f"{side.graph_bytes:,}" for side in sides)),
+            *((f"µs an image, batch {b}", *(f"{side.microseconds[b]:.1f}" for side in sides)) for b in BATCHES),
+            ("right alone, images", str(self.only_first), str(self.only_second)),
+        ]
+        shared = f"{self.images:,} test images; both give the same class to {self.agreement:.2%}."
+        return "\n\n".join([table(("measure", *(side.name for side in sides)), rows), shared, self.verdict])
+
+
+def compare(first: Bundle, second: Bundle, dataset: Dataset) -> Comparison:
+    """Measure two classifiers on the test split of `dataset`.
+
+    Raises:
+        EvaluationError: a bundle is no classifier, or the two were trained with different data or do not take the
+            images and classes of `dataset`.
+    """
+    for bundle in (first, second):
+        if bundle.manifest.task != "classification":
+            raise EvaluationError(f"{bundle.name}: is for {bundle.manifest.task}; compare two classifiers")
+    ours, theirs = first.manifest.dataset, second.manifest.dataset
+    if ours.digest != theirs.digest:
+        raise EvaluationError(
+            f"{first.name} was trained with {ours.name} (digest {ours.digest[:12]}), {second.name} with {theirs.name} "
+            f"({theirs.digest[:12]}): test images of one may be training images of the other; train both on the same"
+        )
+    if dataset.test.labels is None:
+        raise EvaluationError(f"{dataset.name}: has no labels to compare with; use labelled data")
+    for bundle in (first, second):
+        require_same(bundle.name, bundle, dataset)
+    images, labels = dataset.test.images, dataset.test.labels
+    answers = [predict(bundle, images)["probabilities"] for bundle in (first, second)]
+    classes = [probabilities.argmax(axis=1) for probabilities in answers]
+    right = [predicted == labels for predicted in classes]
+    only_first, only_second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+    paths = [bundle.graph_path("classify") for bundle in (first, second)]
+    times = {batch: microseconds(paths, images, batch) for batch in BATCHES}
+    same_name = first.name == second.name
+
+    def side(index: int, bundle: Bundle) -> Side:
+        return Side(
+            f"{bundle.name}:{bundle.version}" if same_name else bundle.name,
+            measure_probabilities(answers[index], labels),
+            paths[index].stat().st_size,
+            {batch: times[batch][index] for batch in BATCHES},
+        )
+
+    return Comparison(
+        side(0, first),
+        side(1, second),
+        len(labels),
+        float((classes[0] == classes[1]).mean()),
+        only_first,
+        only_second,
+        mcnemar(only_first, only_second),
+    )
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The exact two-sided p-value of McNemar's test (Q. McNemar, Psychometrika 12, 1947; binomial form).
+
+    Of two equally accurate classifiers each is as likely as the other to be the one that is right where they differ:
+    the smaller count is then at most so small with the probability that is returned (twice one tail, at most 1).
+    """
+    n, least = only_first + only_second, min(only_first, only_second)
+    return float(min(1, 2 * sum(comb(n, k) for k in range(least + 1)) / 2**n))

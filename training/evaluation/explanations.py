@@ -1,0 +1,192 @@
+"""Whether explanations show what a classifier looks at: by causal curves, and by what is left when it knows nothing.
+
+Each map is compared with three that never ask the classifier: random numbers, a blob in the middle, and how far a pixel
+is from the background. An explanation that cannot beat those explains little, however good it looks.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from PIL import Image
+
+from services.inference.bundle import Bundle
+from services.inference.explanation import occlusion, rise
+from training.evaluation.runtime import Array, open_graph, philox, run
+from training.evaluation.tables import table
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+Map = Callable[[onnxruntime.InferenceSession, Images, Labels], Array]
+
+SHARES = np.linspace(0, 1, 29)  # of the pixels, deleted or inserted
+
+
+class Checked(NamedTuple):
+    """What the checks say of one kind of map.
+
+    Args:
+        deletion: mean probability of the class [29] while the map's first pixels go to the background, by SHARES.
+        insertion: the same while they come out of it.
+        deletion_area: area under `deletion`, and its standard error over images; small is good.
+        insertion_area: the same of `insertion`; large is good.
+        correlation: mean rank correlation with the map of the same graph with shuffled weights; 1 says that the map
+            does not depend on what was learned. None for maps that never ask the graph.
+    """
+
+    deletion: Array
+    insertion: Array
+    deletion_area: tuple[float, float]
+    insertion_area: tuple[float, float]
+    correlation: float | None
+
+
+def check(bundle: Bundle, images: Images, seed: int = 0) -> dict[str, Checked]:
+    """Every map of `images` uint8 [N,C,H,W], explained for the class that the bundle gives them."""
+    path = bundle.graph_path("classify")
+    session = open_graph(path)
+    labels = run(session, {"images": images})["probabilities"].argmax(axis=1)
+    asked = dict(ASKED)
+    if any(output.name == "class_activation" for output in session.get_outputs()):
+        asked["class activation"] = class_activation
+    ignorant = shuffled(path, seed)
+    result = {}
+    for name, explain in (asked | UNASKED).items():
+        maps = explain(session, images, labels)
+        correlation = None
+        if name in asked:
+            correlation = float(rank_correlation(maps, explain(ignorant, images, labels)).mean())
+        deletion, insertion = causal_curves(session, images, labels, maps)
+        means = deletion.mean(axis=0), insertion.mean(axis=0)
+        result[name] = Checked(*means, _area(deletion), _area(insertion), correlation)
+    return result
+
+
+def causal_curves(
+    session: onnxruntime.InferenceSession, images: Images, labels: Labels, maps: Array
+) -> tuple[Array, Array]:
+    """Deletion and insertion curves (V. Petsiuk, A. Das, K. Saenko, "RISE", BMVC 2018, section 4.2).
+
+    Deleted pixels take the image's median per channel, the background of a drawing, and insertion starts from it, where
+    the paper starts from a blurred image: a blurred digit of 28 pixels is still read.
+
+    Args:
+        session: a classifier's graph.
+        images: uint8 [N,C,H,W].
+        labels: int64 [N], the classes whose probability is followed.
+        maps: [N,H,W], how much each pixel matters.
+
+    Returns:
+        Two arrays [N,29], the probability at each of SHARES.
+    """
+    count, _, height, width = images.shape
+    order = np.argsort(-maps.reshape(count, -1), axis=1, kind="stable")
+    rank = np.empty_like(order)
+    np.put_along_axis(rank, order, np.arange(height * width)[None], axis=1)
+    rank = rank.reshape(count, 1, height, width)
+    hidden = np.median(images, axis=(2, 3), keepdims=True).astype(np.uint8)
+    deletion, insertion = np.empty((2, count, len(SHARES)))
+    for step, share in enumerate(SHARES):
+        first = rank < round(share * height * width)
+        deleted, inserted = np.where(first, hidden, images), np.where(first, images, hidden)
+        for curves, changed in ((deletion, deleted), (insertion, inserted)):
+            curves[:, step] = run(session, {"images": changed})["probabilities"][np.arange(count), labels]
+    return deletion, insertion
+
+
+def shuffled(path: Path, seed: int) -> onnxruntime.InferenceSession:
+    """The graph at `path` with the entries of every weight tensor in a random order: nothing learned is left.
+
+    The sanity check of J. Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018; shuffled rather than drawn
+    anew, so that the weights keep their scale whatever it is.
+    """
+    model = onnx.load(path)
+    generator = philox(seed)
+    for weight in model.graph.initializer:
+        if len(weight.dims) > 1:
+            values = numpy_helper.to_array(weight)
+            mixed = generator.permutation(values.ravel()).reshape(values.shape)
+            weight.CopyFrom(numpy_helper.from_array(mixed, weight.name))
+    with tempfile.TemporaryDirectory(prefix="duet-shuffled-") as directory:
+        copy = Path(directory, path.name)
+        onnx.save(model, copy)
+        return open_graph(copy)
+
+
+def rank_correlation(first: Array, second: Array) -> Array:
+    """Spearman's correlation [N] of maps [N,H,W]; equal pixels share a rank, and an even map correlates with none."""
+    a, b = (np.stack([_ranks(row) for row in maps.reshape(len(maps), -1)]) for maps in (first, second))
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    size = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    return np.asarray(np.divide((a * b).sum(axis=1), size, out=np.zeros(len(a)), where=size > 0))
+
+
+def _ranks(row: Array) -> Array:
+    _, group, counts = np.unique(row, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[group])
+
+
+def _area(curves: Array) -> tuple[float, float]:
+    """Mean area under curves [N,29] by the trapezium rule, and its standard error."""
+    areas = (curves[:, 1:] + curves[:, :-1]).mean(axis=1, dtype=np.float64) / 2
+    return float(areas.mean()), float(areas.std(ddof=1) / len(areas) ** 0.5) if len(areas) > 1 else 0.0
+
+
+def class_activation(session: onnxruntime.InferenceSession, images: Images, labels: Labels) -> Array:
+    """The graph's own map of the class, enlarged bilinearly to the image."""
+    maps = run(session, {"images": images})["class_activation"][np.arange(len(labels)), labels]
+    size = (images.shape[3], images.shape[2])
+    return np.stack([np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BILINEAR)) for one in maps])
+
+
+def _one_by_one(explain: Callable[[Callable[[Array], Array], Array, int], Array]) -> Map:
+    def maps(session: onnxruntime.InferenceSession, images: Images, labels: Labels) -> Array:
+        def probabilities(masked: Array) -> Array:
+            return run(session, {"images": masked})["probabilities"]
+
+        return np.stack(
+            [explain(probabilities, image, int(label)) for image, label in zip(images, labels, strict=True)]
+        )
+
+    return maps
+
+
+def _random(session: onnxruntime.InferenceSession, images: Images, labels: Labels) -> Array:
+    return philox(0).random((len(images), *images.shape[2:]))
+
+
+def _centre(session: onnxruntime.InferenceSession, images: Images, labels: Labels) -> Array:
+    height, width = images.shape[2:]
+    y, x = np.mgrid[:height, :width]
+    distance = ((y + 0.5) / height - 0.5) ** 2 + ((x + 0.5) / width - 0.5) ** 2
+    return np.broadcast_to(-distance, (len(images), height, width))
+
+
+def _ink(session: onnxruntime.InferenceSession, images: Images, labels: Labels) -> Array:
+    return np.asarray(np.abs(images - np.median(images, axis=(2, 3), keepdims=True)).sum(axis=1))
+
+
+ASKED: dict[str, Map] = {"occlusion": _one_by_one(occlusion), "RISE": _one_by_one(rise)}
+UNASKED: dict[str, Map] = {"ink": _ink, "centre": _centre, "random": _random}
+
+
+def markdown(checked: dict[str, Checked]) -> str:
+    rows = [
+        (
+            name,
+            f"{one.deletion_area[0]:.3f} ± {one.deletion_area[1]:.3f}",
+            f"{one.insertion_area[0]:.3f} ± {one.insertion_area[1]:.3f}",
+            "" if one.correlation is None else f"{one.correlation:.2f}",
+        )
+        for name, one in checked.items()
+    ]
+    header = ("map", "deletion area (less is better)", "insertion area (more is better)", "correlation, shuffled")
+    return table(header, rows)
