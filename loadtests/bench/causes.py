@@ -1,0 +1,264 @@
+"""What can happen to Redis, caused for real: signals, its own commands, and a proxy that misbehaves.
+
+Every cause is a context: the fault begins with it and has been undone when it ends.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+PASSWORD = "right"
+
+
+class Redis:
+    """A real redis-server on a port of its own, without persistence."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self._folder = folder
+        self.client = redis.Redis(port=self.port, password=PASSWORD, retry=Retry(NoBackoff(), 0))
+        self.start()
+
+    def start(self) -> None:
+        options = {"port": self.port, "bind": "127.0.0.1", "save": "", "dir": self._folder, "requirepass": PASSWORD}
+        options |= {"enable-debug-command": "yes", "maxmemory-policy": "noeviction"}
+        words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+        self.process = subprocess.Popen(["redis-server", *words], stdout=subprocess.DEVNULL)
+        while self.process.poll() is None:
+            with contextlib.suppress(redis.ConnectionError):
+                self.client.ping()
+                return
+            time.sleep(0.005)
+        raise RuntimeError(f"redis-server ended with status {self.process.returncode}")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        self.client.close()
+        self.kill()
+
+    def set(self, option: str, value: str) -> None:
+        self.client.config_set(option, value)
+
+
+class Proxy:
+    """Passes on what goes to Redis and what comes from it, and misbehaves as its attributes say.
+
+    Attributes:
+        delay: seconds that an answer is held back.
+        silent: answers are swallowed.
+        cuts: the connection ends in the middle of an answer.
+        beyond: bytes; only longer answers are swallowed or cut.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self.delay = 0.0
+        self.silent = self.cuts = False
+        self.beyond = 0
+        started = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)))
+        self._thread.start()
+        started.wait()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join()
+
+    async def _serve(self, started: threading.Event) -> None:
+        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
+        listening = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = int(listening.sockets[0].getsockname()[1])
+        started.set()
+        await self._ended.wait()
+        listening.close()
+
+    async def _connected(self, asked: asyncio.StreamReader, answered: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.CancelledError), ExitStack() as stack:
+            stack.callback(answered.close)
+            source, sink = await asyncio.open_connection("127.0.0.1", self._target)
+            stack.callback(sink.close)
+            questions = asyncio.create_task(_pass_on(asked, sink))
+            stack.callback(questions.cancel)
+            while answer := await source.read(2**20):
+                await asyncio.sleep(self.delay)
+                long = len(answer) > self.beyond
+                if not (self.silent and long):
+                    answered.write(answer[: len(answer) // 2] if self.cuts and long else answer)
+                    await answered.drain()
+                if self.cuts and long:
+                    return
+
+
+async def _pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await source.read(2**20):
+            sink.write(data)
+            await sink.drain()
+        sink.close()
+
+
+@contextmanager
+def nothing(redis: Redis, proxy: Proxy) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def killed(redis: Redis, proxy: Proxy) -> Iterator[None]:
+    redis.kill()
+    yield
+    redis.start()
+
+
+@contextmanager
+def stopped(redis: Redis, proxy: Proxy) -> Iterator[None]:
+    redis.process.send_signal(signal.SIGSTOP)
+    yield
+    redis.process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def restarted(redis: Redis, proxy: Proxy) -> Iterator[None]:
+    redis.kill()
+    redis.start()
+    yield
+
+
+@contextmanager
+def full(redis: Redis, proxy: Proxy) -> Iterator[None]:
+    redis.set("maxmemory", "1")
+    yield
+    redis.set("maxmemory", "0")
+
+
+@contextmanager
+def read_only(redis: Redis, proxy: Proxy) -> Iterator[None]:
+    redis.client.replicaof("127.0.0.1", 1)
+    yield
+    redis.client.replicaof("NO", "ONE")
+
+
+@contextmanager
+def wrong_password(redis: Redis, proxy: Proxy) -> Iterator[None]:
+    """Connections that stand stay authenticated, so they are ended; all but the one that says so."""
+    redis.set("requirepass", "changed")
+    redis.client.client_kill_filter(_type="normal", skipme=True)
+    yield
+    redis.set("requirepass", PASSWORD)
+
+
+@contextmanager
+def asleep(redis: Redis, proxy: Proxy) -> Iterator[None]:
+    sleep = threading.Thread(target=redis.client.execute_command, args=("DEBUG", "SLEEP", "2"))
+    sleep.start()
+    yield
+    sleep.join()
+
+
+@contextmanager
+def again_and_again(work: Callable[[], object]) -> Iterator[None]:
+    done = threading.Event()
+
+    def repeat() -> None:
+        while not done.wait(0.01):
+            work()
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def flushed(redis: Redis, proxy: Proxy) -> AbstractContextManager[None]:
+    return again_and_again(redis.client.flushall)
+
+
+def garbage(redis: Redis, proxy: Proxy) -> AbstractContextManager[None]:
+    """Every value becomes something else: noise, nothing, the beginning of a pickle, or itself with a few
+    bytes changed."""
+    kinds = itertools.cycle((os.urandom(100), b"", b"\x80\x04N.", None))
+
+    def spoil() -> None:
+        for key in redis.client.scan_iter("duet:*", count=1000):
+            value = next(kinds)
+            if value is None:
+                redis.client.setrange(key, 16, os.urandom(4))
+            else:
+                redis.client.set(key, value, px=60_000)
+
+    return again_and_again(spoil)
+
+
+def misbehaving(**attributes: float | bool) -> Callable[[Redis, Proxy], AbstractContextManager[None]]:
+    @contextmanager
+    def cause(redis: Redis, proxy: Proxy) -> Iterator[None]:
+        before = {name: getattr(proxy, name) for name in attributes}
+        vars(proxy).update(attributes)
+        yield
+        vars(proxy).update(before)
+
+    return cause
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault and where it shows.
+
+    Attributes:
+        opens: the side whose breaker it opens, if any.
+        proxied: Redis is asked through the proxy.
+        at_start: it is there before the server is.
+        admission: the server's setting.
+        seconds: how long it lasts.
+    """
+
+    name: str
+    cause: Callable[[Redis, Proxy], AbstractContextManager[None]]
+    opens: str = ""
+    proxied: bool = False
+    at_start: bool = False
+    admission: str = "always"
+    seconds: float = 4.0
+
+
+HEALTHY = (Fault("none", nothing), Fault("none, through the proxy", nothing, proxied=True))
+FAULTS = (
+    Fault("absent at start", killed, "read", at_start=True),
+    Fault("killed (SIGKILL)", killed, "read"),
+    Fault("hung (SIGSTOP)", stopped, "read"),
+    Fault("DEBUG SLEEP 2", asleep, "read"),
+    Fault("restarted, empty", restarted),
+    Fault("out of memory", full, "write"),
+    Fault("read-only replica", read_only, "write"),
+    Fault("wrong password", wrong_password, "read"),
+    Fault("FLUSHALL every 10 ms", flushed),
+    Fault("values become garbage", garbage),
+    Fault("accepts, never answers", misbehaving(silent=True), "read", proxied=True),
+    Fault("answers probes only", misbehaving(silent=True, beyond=1000), "read", proxied=True),
+    Fault("cuts every answer", misbehaving(cuts=True), "read", proxied=True),
+    Fault("cuts long answers", misbehaving(cuts=True, beyond=1000), "read", proxied=True),
+    Fault("slow by 50 ms", misbehaving(delay=0.05), "read", proxied=True),
+    Fault("slow by 20 ms, forced on", misbehaving(delay=0.02), proxied=True),
+    Fault("slow by 20 ms, by cost", misbehaving(delay=0.02), proxied=True, admission="auto", seconds=8.0),
+)
