@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from services.commands import models, predict, serve
+from services.commands import cache, models, predict, serve
 
 if TYPE_CHECKING:
     from training.data import Dataset
@@ -30,6 +30,7 @@ app = typer.Typer(
     "  duet predict some-digit.png",
 )
 app.add_typer(models.app, name="models")
+app.add_typer(cache.app, name="cache")
 app.command()(serve.serve)
 app.command()(predict.predict)
 
