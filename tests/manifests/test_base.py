@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,7 +11,15 @@ from urllib.parse import urlsplit
 import kubernetes_validate
 import pytest
 import yaml
+from redis import Redis
+from redis.backoff import ConstantBackoff
+from redis.exceptions import NoPermissionError
+from redis.retry import Retry
+from typer.testing import CliRunner
 
+from services.caching.keys import namespace
+from services.caching.redis import RedisTier
+from services.commands import cache
 from services.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +29,7 @@ MIB = 2**20
 BYTES = {"Mi": MIB, "Gi": 2**30, "mb": MIB}
 
 Object = dict[str, Any]
+RedisServer = Any  # of the conftest
 
 
 def render(directory: Path) -> list[Object]:
@@ -179,10 +190,50 @@ def test_memory_is_guaranteed_and_enough(objects: list[Object]) -> None:
 
 def test_redis_is_a_cache(objects: list[Object]) -> None:
     arguments = container(of_kind(objects, "Deployment")["duet-redis"])["args"]
-    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    options = dict(pairwise(arguments))
     assert options["--maxmemory-policy"] == "allkeys-lru"
     assert options["--save"] == ""
     assert options["--appendonly"] == "no"
+
+
+@pytest.fixture
+def redis_of_the_base(objects: list[Object], redis_server: RedisServer) -> Iterator[RedisServer]:
+    """The container's very arguments, on a Redis of this machine."""
+    redis_server.process.kill()
+    redis_server.process.wait()
+    arguments = container(of_kind(objects, "Deployment")["duet-redis"])["args"]
+    with subprocess.Popen([*redis_server.process.args, *arguments], stdout=subprocess.DEVNULL) as process:
+        with Redis(port=redis_server.port, retry=Retry(ConstantBackoff(0.1), 300)) as client:
+            assert client.ping()
+        yield redis_server
+        process.terminate()
+
+
+@pytest.mark.server
+async def test_redis_lets_in_what_services_do_and_nothing_else(redis_of_the_base: RedisServer) -> None:
+    tier = RedisTier(redis_of_the_base.url, timeout_seconds=5, ttl_seconds=60)
+    await tier.start()
+    key = f"{namespace('0' * 64)}{0:040x}"
+    assert await tier.lease([key], 5) == ({key}, {})
+    tier.keep({key: b"an answer"}, leased=[key])
+    tier.drop([key])
+    await tier.close()
+    with Redis(port=redis_of_the_base.port) as client:
+        assert client.dbsize() == 0
+        for refused in (["FLUSHALL"], ["KEYS", "*"], ["SET", "other", "1"], ["CONFIG", "GET", "*"], ["EVAL", "1", "0"]):
+            with pytest.raises(NoPermissionError):
+                client.execute_command(*refused)
+
+
+@pytest.mark.server
+def test_redis_lets_in_duet_cache(redis_of_the_base: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUET_REDIS_URL", redis_of_the_base.url)
+    with Redis(port=redis_of_the_base.port) as client:
+        client.set(f"{namespace('0' * 64)}{0:040x}", b"an answer")
+    for arguments in (["stats"], ["flush", "--all"]):
+        result = CliRunner().invoke(cache.app, arguments)
+        assert result.exit_code == 0, result.stderr
+    assert "removed 1 keys" in result.stdout
 
 
 def test_images_are_pinned(objects: list[Object]) -> None:
