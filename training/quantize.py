@@ -1,0 +1,246 @@
+"""int8: a classifier's graph with 8-bit weights and activations, calibrated again, as a bundle of its own.
+
+Static quantisation with explicit QuantizeLinear and DequantizeLinear (B. Jacob et al., CVPR 2018, by ONNX Runtime's
+tools): ranges of activations come from training images, never from test. The last layer, softmax, class activation and
+prediction set stay in float32, so that the identity of logits and class activation holds as it did.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from services.inference import bundle as bundles
+from services.inference.bundle import Bundle, Gate, Parity
+from training.data import Dataset
+from training.evaluation.calibration import fit_temperature
+from training.evaluation.card import CARD, card
+from training.evaluation.classification import predict
+from training.evaluation.compare import BATCHES, Comparison, compare
+from training.evaluation.conformal import set_threshold
+from training.evaluation.gates import gates
+from training.evaluation.report import assess, require_same
+from training.evaluation.runtime import CHUNK, Array, open_graph, run, spread
+
+SUFFIX = "-int8"
+LOSS = 0.001  # of accuracy, the most that may be lost
+CALIBRATION = 512  # training images that the ranges of activations are from
+WEIGHTED = ("Conv", "Gemm", "MatMul")
+BETWEEN = ("Add", "Relu", "MaxPool", "Reshape")  # or every layer would go to float32 and back
+SCALED = ("logits", "class_activation")  # what a temperature divides
+
+
+class QuantizationError(ValueError):
+    """A bundle cannot be quantised, or loses too much; the message gives the numbers."""
+
+
+def quantize(source: Bundle, dataset: Dataset, directory: Path) -> tuple[Bundle, Comparison]:
+    """The bundle NAME-int8 below `directory`, sealed, and how it compares with `source`, both on the test split.
+
+    A temperature and a conformal threshold in the graph were fitted to the float32 probabilities: both are fitted again
+    on the halves of the calibration split that they were fitted on.
+
+    Args:
+        source: a classifier.
+        dataset: the data that it was trained with.
+        directory: parent of the bundle's folder.
+
+    Raises:
+        QuantizationError: `source` is no classifier, was trained with other data, has nothing to quantise, or loses
+            more than 0.1 points of accuracy; nothing is sealed then.
+        EvaluationError: images or classes of the data are not the bundle's.
+    """
+    manifest = source.manifest
+    if manifest.task != "classification":
+        raise QuantizationError(f"{source.name}: is for {manifest.task}; only classifiers are quantised")
+    require_same(source.name, source, dataset)
+    if dataset.digest != manifest.dataset.digest:
+        raise QuantizationError(
+            f"{source.name}: was trained with {manifest.dataset.name} (digest {manifest.dataset.digest[:12]}), but "
+            f"this is {dataset.name} ({dataset.digest[:12]}); give the data whose training images it knows"
+        )
+    staged = directory / f".{source.name}{SUFFIX}.staged"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    path = staged / manifest.graphs["classify"].file
+    _quantize_graph(source.graph_path("classify"), path, dataset.train.images)
+    constants = _calibrate(path, manifest.constants, dataset)
+    draft = Bundle(
+        staged,
+        manifest.model_copy(
+            update={
+                "name": f"{source.name}{SUFFIX}",
+                "recipe": f"{manifest.recipe}, int8 of {source.version}",
+                "constants": constants,
+                "versions": manifest.versions | {"onnxruntime": version("onnxruntime")},
+                "files": {},
+            }
+        ),
+    )
+    parity = _parity(source, draft, dataset.test.images)
+    graph = manifest.graphs["classify"].model_copy(update={"parity": parity})
+    draft = _with(draft, graphs={"classify": graph})
+    metrics, pictures = assess(draft, dataset, staged)
+    comparison = compare(source, draft, dataset)
+    loss = comparison.first.measured.accuracy - comparison.second.measured.accuracy
+    gate = Gate(metric="accuracy_loss", value=loss, bound=LOSS, direction="at most")
+    if not gate.passed:
+        raise QuantizationError(
+            f"{draft.name}: not sealed, for it loses {loss:.2%} of accuracy, at most {LOSS:.1%} is allowed; "
+            f"serve {source.name} in float32\n\n{comparison.markdown()}"
+        )
+    metrics |= {"accuracy_loss": loss}
+    draft = _with(draft, metrics=metrics, gates=(*gates(draft.manifest, metrics), gate))
+    (staged / CARD).write_text(card(draft, pictures) + _note(source))
+    bundles.seal(staged, draft.manifest)
+    final = directory / draft.name
+    shutil.rmtree(final, ignore_errors=True)
+    staged.replace(final)
+    return bundles.load(final), comparison
+
+
+def wins(comparison: Comparison) -> bool:
+    """Whether the second, int8, is smaller and faster at every batch size."""
+    fp32, int8 = comparison.first, comparison.second
+    faster = all(int8.microseconds[batch] < fp32.microseconds[batch] for batch in BATCHES)
+    return faster and int8.graph_bytes < fp32.graph_bytes
+
+
+def _quantize_graph(source: Path, target: Path, images: NDArray[np.uint8]) -> None:
+    """Unsigned 8-bit activations, signed 7-bit weights by channel.
+
+    Seven bits, for the pairs of products that AVX2 adds would overflow 16 bits with eight: a bundle travels to
+    machines other than the one that measured it.
+    """
+    with tempfile.TemporaryDirectory(prefix="duet-quantize-") as scratch, _quiet():
+        prepared = Path(scratch, "prepared.onnx")
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        model = onnx.load(prepared)
+        kept = _last_layers(model)
+        if not any(node.op_type in WEIGHTED and node.name not in kept for node in model.graph.node):
+            raise QuantizationError(
+                f"{source.name}: has no {' or '.join(WEIGHTED)} before its last layer, so there is nothing to quantise"
+            )
+        quantize_static(
+            str(prepared),
+            str(target),
+            _Batches(images[spread(len(images), CALIBRATION)]),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=[*WEIGHTED, *BETWEEN],
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+            nodes_to_exclude=kept,
+        )
+
+
+def _last_layers(model: onnx.ModelProto) -> list[str]:
+    """Names of the last layers with weights, and of all that comes after them."""
+    before: set[str] = set()  # tensors that a layer with weights is still to come for
+    last = []
+    for node in reversed(model.graph.node):
+        ahead = any(output in before for output in node.output)
+        if not ahead:
+            last.append(node.name)
+        if ahead or node.op_type in WEIGHTED:
+            before.update(node.input)
+    return last
+
+
+class _Batches(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, images: NDArray[np.uint8]) -> None:
+        self._parts = iter([images[start : start + CHUNK] for start in range(0, len(images), CHUNK)])
+
+    def get_next(self) -> dict[str, Array] | None:
+        part = next(self._parts, None)
+        return None if part is None else {"images": part}
+
+
+def _calibrate(path: Path, constants: dict[str, float], dataset: Dataset) -> dict[str, float]:
+    """Fit temperature and threshold of the graph at `path` again, where it has them; the new constants."""
+    images, labels = dataset.calibration.images, dataset.calibration.labels
+    if "temperature" not in constants or labels is None:
+        return constants
+    model = onnx.load(path)
+    factor = fit_temperature(run(open_graph(path), {"images": images[::2]})["logits"], labels[::2])
+    _divide(model, factor)
+    onnx.save(model, path)
+    changed = {"temperature": constants["temperature"] * factor}
+    if "set_threshold" in constants:
+        probabilities = run(open_graph(path), {"images": images[1::2]})["probabilities"]
+        threshold = set_threshold(probabilities, labels[1::2], constants["set_coverage"])
+        _replace_threshold(model, threshold)
+        onnx.save(model, path)
+        changed["set_threshold"] = threshold
+    return constants | changed
+
+
+def _divide(model: onnx.ModelProto, factor: float) -> None:
+    """Divide the outputs that a temperature divides by `factor`, before anything else reads them."""
+    model.graph.initializer.append(numpy_helper.from_array(np.array(factor, np.float32), "temperature_of_int8"))
+    nodes = []
+    for node in model.graph.node:
+        nodes.append(node)
+        for index, output in enumerate(node.output):
+            if output in SCALED:
+                node.output[index] = f"{output}_before"
+                nodes.append(helper.make_node("Div", [f"{output}_before", "temperature_of_int8"], [output]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _replace_threshold(model: onnx.ModelProto, threshold: float) -> None:
+    (node,) = (node for node in model.graph.node if node.op_type == "GreaterOrEqual" and "probabilities" in node.input)
+    node.input[1] = "threshold_of_int8"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(threshold, np.float32), "threshold_of_int8"))
+
+
+def _parity(fp32: Bundle, int8: Bundle, images: NDArray[np.uint8]) -> Parity:
+    """Against the float32 graph, over `images`: probabilities may differ by any amount, for accuracy is gated."""
+    ours, theirs = (predict(bundle, images)["probabilities"] for bundle in (fp32, int8))
+    return Parity(
+        batch_sizes=(CHUNK,),
+        max_abs_diff=float(np.abs(ours - theirs).max()),
+        bound=1.0,
+        top1_agreement=float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean()),
+    )
+
+
+def _with(draft: Bundle, **changes: object) -> Bundle:
+    return Bundle(draft.path, draft.manifest.model_copy(update=changes))
+
+
+def _note(source: Bundle) -> str:
+    refitted = "Temperature and prediction sets were fitted again on the calibration split."
+    if "temperature" not in source.manifest.constants:
+        refitted = "There was no temperature to fit again: probabilities are as quantisation left them."
+    return f"""
+## int8
+
+Static quantisation of {source.name}:{source.version}, ranges from at most {CALIBRATION} training images: 8-bit
+activations, 7-bit weights by channel, the last layer in float32. Parity above is with that float32 graph instead of
+PyTorch, over all test images; it has no bound, for accuracy is what is gated. {refitted}
+"""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantiser logs advice about steps that were taken."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
