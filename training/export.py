@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from services.inference import bundle
+from training.baselines.estimator import Scores, convert
 from training.data import Dataset
 from training.evaluation.calibration import fit_temperature
 from training.evaluation.conformal import COVERAGE, set_threshold
@@ -111,6 +112,27 @@ def export_graph(graph: Graph, feeds: Mapping[str, Array], path: Path) -> bundle
         ExportError: ONNX finds the file invalid, or an output differs from PyTorch by more than its bound.
     """
     graph = as_shipped(graph)
+    if isinstance(graph, Classify) and isinstance(graph.cnn, Scores):
+        model = convert(graph)
+    else:
+        model = _trace(graph, feeds, path.name)
+    _anonymise(model)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"{path.name}: not valid ONNX ({error})") from error
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return bundle.Graph(
+        file=path.name,
+        opset=next(entry.version for entry in model.opset_import if entry.domain == ""),
+        inputs=tuple(_tensor(value) for value in model.graph.input),
+        outputs=tuple(_tensor(value) for value in model.graph.output),
+        parity=measure_parity(graph, path, feeds),
+    )
+
+
+def _trace(graph: Graph, feeds: Mapping[str, Array], name: str) -> onnx.ModelProto:
+    """The ONNX model of what PyTorch computes; the first axis of every input and output stays open."""
     example = tuple(torch.from_numpy(array[:2]) for array in feeds.values())  # 0 and 1 would be taken for constants
     batch = torch.export.Dim("N")
     with _quiet(), torch.no_grad():
@@ -126,21 +148,8 @@ def export_graph(graph: Graph, feeds: Mapping[str, Array], path: Path) -> bundle
             verbose=False,
         )
     if program is None:
-        raise ExportError(f"{path.name}: the exporter returned no program")
-    model = program.model_proto
-    _anonymise(model)
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"{path.name}: not valid ONNX ({error})") from error
-    path.write_bytes(model.SerializeToString(deterministic=True))
-    return bundle.Graph(
-        file=path.name,
-        opset=next(entry.version for entry in model.opset_import if entry.domain == ""),
-        inputs=tuple(_tensor(value) for value in model.graph.input),
-        outputs=tuple(_tensor(value) for value in model.graph.output),
-        parity=measure_parity(graph, path, feeds),
-    )
+        raise ExportError(f"{name}: the exporter returned no program")
+    return program.model_proto
 
 
 def _tensor(value: onnx.ValueInfoProto) -> bundle.Tensor:

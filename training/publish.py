@@ -20,16 +20,27 @@ from training.evaluation.report import assess
 
 __all__ = ["Network", "parity_table", "publish"]
 
-Network = Literal["cnn", "vae", "gan"]
+Network = Literal["logistic", "svm", "gru", "cnn", "vae", "gan"]
 
-PRODUCTS: dict[Network, tuple[str, ...]] = {"cnn": ("cnn",), "vae": ("vae", "scorer"), "gan": ("gan",)}
+PRODUCTS: dict[Network, tuple[str, ...]] = {
+    "logistic": ("logistic",),
+    "svm": ("svm",),
+    "gru": ("gru",),
+    "cnn": ("cnn",),
+    "vae": ("vae", "scorer"),
+    "gan": ("gan",),
+}
 TASKS: dict[str, bundle.Task] = {
+    "logistic": "classification",
+    "svm": "classification",
+    "gru": "classification",
     "cnn": "classification",
     "vae": "generation",
     "scorer": "anomaly",
     "gan": "generation",
 }
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+SCIKIT_LEARN = ("scikit-learn", "skl2onnx")
 
 
 def publish(
@@ -48,7 +59,7 @@ def publish(
     The same weights and data give the same digests: nothing depends on the time or the directory.
 
     Args:
-        network: cnn, vae or gan.
+        network: which.
         module: the network with its final weights (the generator, for a gan); it is left as it is.
         dataset: the data that it was trained with.
         recipe: the recipe's name, for the manifest.
@@ -105,6 +116,7 @@ def _draft(
     staged.mkdir(parents=True)
     graphs, constants = _export(product, module, dataset, staged)
     channels, height, width = dataset.image_shape
+    libraries = (*LIBRARIES, *SCIKIT_LEARN) if network in ("logistic", "svm") else LIBRARIES
     manifest = bundle.Manifest(
         name=name,
         task=TASKS[product],
@@ -118,7 +130,7 @@ def _draft(
         constants=constants,
         graphs=graphs,
         metrics={},
-        versions={library: version(library) for library in LIBRARIES},
+        versions={library: version(library) for library in libraries},
     )
     metrics, pictures = assess(bundle.Bundle(staged, manifest), dataset, staged, judge=judge)
     manifest = manifest.model_copy(update={"metrics": metrics, "gates": gates(manifest, metrics)})
@@ -130,7 +142,7 @@ def _draft(
 def _export(
     product: str, module: nn.Module, dataset: Dataset, directory: Path
 ) -> tuple[dict[str, bundle.Graph], dict[str, float]]:
-    if product == "cnn":
+    if TASKS[product] == "classification":
         return export.export_classifier(module, dataset, directory)
     if product == "scorer":
         return export.export_scorer(module, dataset, directory)

@@ -15,17 +15,19 @@ from rich.table import Table
 from torch import nn
 
 from services.inference.bundle import Bundle
+from training.baselines.logistic import fit_logistic
+from training.baselines.svm import fit_svm
 from training.data import Dataset
 from training.loops.cnn import train_cnn
 from training.loops.gan import train_gan
 from training.loops.pictures import save_losses
 from training.loops.progress import write
 from training.loops.vae import train_vae
-from training.publish import Network, publish
+from training.publish import TASKS, Network, publish
 from training.recipes import Recipe
 from training.run import Run, open_run
 
-NETWORKS: tuple[Network, ...] = ("cnn", "vae", "gan")
+NETWORKS: tuple[Network, ...] = ("logistic", "svm", "gru", "cnn", "vae", "gan")
 
 
 def train(
@@ -122,7 +124,11 @@ def fit(
     minutes, start = run.notes().get("cpu_minutes", 0.0), time.process_time()
     module: nn.Module
     try:
-        if network == "cnn":
+        if network == "logistic":
+            module = fit_logistic(dataset, how)
+        elif network == "svm":
+            module = fit_svm(dataset, how)
+        elif network in ("cnn", "gru"):
             module = train_cnn(fabric, dataset, how, run, seed=seed)
         elif network == "vae":
             module = train_vae(fabric, dataset, how, run, seed=seed)
@@ -133,14 +139,15 @@ def fit(
         if fabric.is_global_zero:
             run.note(cpu_minutes=round(minutes, 2))
     if fabric.is_global_zero:
-        save_losses(run.pictures / "loss.png", run.records())
+        if records := run.records():  # scikit-learn's fits log none
+            save_losses(run.pictures / "loss.png", records)
         write(f"{network}: trained in {minutes:.1f} CPU minutes")
     return module
 
 
 def _left_out(network: Network, dataset: Dataset, recipe: Recipe) -> str | None:
     """Why `network` is not trained, if it is not."""
-    if network == "cnn" and not dataset.class_names:
+    if TASKS[network] == "classification" and not dataset.class_names:
         return f"{dataset.name} has no labels to learn"
     if getattr(recipe.on(dataset.name), network) is None:
         return f"recipe {recipe.name} has none"

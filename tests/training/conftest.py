@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.models import ModelStore
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,6 +44,16 @@ def fit(network: nn.Module, dataset: Dataset, loss: Callable[[Tensor, Tensor], T
         optimiser.zero_grad()
         loss(pixels[rows], labels[rows]).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
+
+
+@pytest.fixture
+def empty_store(tmp_path: Path) -> Iterator[Path]:
+    """BentoML's model store in a folder of this test: BENTOML_HOME is read at import, so the container is told."""
+    path = tmp_path / "models"
+    path.mkdir()
+    BentoMLContainer.model_store.set(ModelStore(path))
+    yield path
+    BentoMLContainer.model_store.reset()
 
 
 @pytest.fixture(scope="session")

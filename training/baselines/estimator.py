@@ -9,9 +9,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
-from skl2onnx import convert_sklearn
-from skl2onnx.common.data_types import FloatTensorType
+from onnx import TensorProto, compose, helper, numpy_helper
 from torch import Tensor, nn
 
 from training.data import Split
@@ -45,28 +43,32 @@ def rows(split: Split) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """
     if split.labels is None:
         raise ValueError("labels: there are none to learn; use labelled data")
-    return split.images.reshape(len(split), -1).astype(np.float32) / 255, split.labels
+    return split.images.reshape(len(split), -1).astype(np.float32) / np.float32(255), split.labels
 
 
 def convert(graph: Classify) -> onnx.ModelProto:
     """The ONNX model of `graph`, whose network is `Scores`: skl2onnx's, between the nodes that make it a bundle's."""
+    from skl2onnx import convert_sklearn  # noqa: PLC0415 (slow to import, and seldom needed)
+    from skl2onnx.common.data_types import FloatTensorType  # noqa: PLC0415
+
     scores: Scores = graph.cnn
     channels, height, width = scores.image_shape
     pixels = channels * height * width
     with warnings.catch_warnings():
         # It reads attributes that scikit-learn deprecates.
         warnings.filterwarnings("ignore", "Attribute `prob[AB]_`", FutureWarning)
-        inner = convert_sklearn(
+        converted = convert_sklearn(
             scores.estimator,
             initial_types=[("pixels", FloatTensorType([None, pixels]))],
             options={id(scores.estimator): {"zipmap": False, "raw_scores": True}},
             target_opset={"": OPSET, "ai.onnx.ml": 1},
-        ).graph
+        )
+    inner = compose.add_prefix_graph(converted.graph, "estimator.")
     constants = {"white": np.float32(255), "temperature": np.float32(graph.temperature)}
     nodes = [
         helper.make_node("Cast", ["images"], ["grey"], to=TensorProto.FLOAT),
         helper.make_node("Div", ["grey", "white"], ["scaled"]),
-        helper.make_node("Flatten", ["scaled"], ["pixels"]),
+        helper.make_node("Flatten", ["scaled"], [inner.input[0].name]),
         *inner.node,
         helper.make_node("Div", [inner.output[1].name, "temperature"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"]),

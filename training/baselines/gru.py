@@ -21,7 +21,7 @@ class GRUConfig:
 
 
 class GRU(nn.Module):
-    """A row [C * W] a time step, from top to bottom; the mean of all states, dense K.
+    """A row [C * W] a time step, from top to bottom; dense K on the last state.
 
     Args:
         config: the size of the state.
@@ -37,6 +37,6 @@ class GRU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels in 0..1 [N, C, H, W] -> logits [N, K]."""
-        states, _ = self.read(x.transpose(1, 2).flatten(2))
-        logits: Tensor = self.classify(states.mean(dim=1))
+        _, last = self.read((2 * x - 1).transpose(1, 2).flatten(2))
+        logits: Tensor = self.classify(last[0])
         return logits

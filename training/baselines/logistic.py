@@ -12,13 +12,12 @@ from training.data import Dataset
 
 @dataclass(frozen=True)
 class LogisticRecipe:
-    """The inverse strength of the penalty on squared weights, and the gradient at which L-BFGS may end."""
+    """The inverse strength of the penalty on squared weights."""
 
     inverse_penalty: float = 1.0
-    tolerance: float = 1e-2
 
 
 def fit_logistic(dataset: Dataset, recipe: LogisticRecipe) -> Scores:
     """Fit the training split; nothing is random."""
-    estimator = LogisticRegression(C=recipe.inverse_penalty, tol=recipe.tolerance, max_iter=2000)
+    estimator = LogisticRegression(C=recipe.inverse_penalty, max_iter=2000)
     return Scores(estimator.fit(*rows(dataset.train)), dataset.image_shape)

@@ -69,7 +69,7 @@ On the test split, by the ONNX graphs of this bundle.
 
 {gates_table(manifest.gates)}
 
-## Parity with PyTorch
+## Parity with {"scikit-learn" if manifest.network in ("logistic", "svm") else "PyTorch"}
 
 The difference of the element that comes nearest to its bound, over all outputs and batch sizes.
 

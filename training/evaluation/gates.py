@@ -9,6 +9,7 @@ import numpy as np
 from services.inference.bundle import Gate, Manifest
 
 ACCURACY = {"digits": 0.97, "mnist": 0.985, "fashion-mnist": 0.86}
+BASELINES = ("logistic", "svm", "gru")
 CONDITIONAL_ACCURACY = {"digits": 0.90, "mnist": 0.90}
 # The classic 784-256-2 network ends at 158 nats after 10 epochs on grey MNIST.
 NEGATIVE_ELBO = {"mnist": 165.0}
@@ -41,7 +42,8 @@ def check(manifests: Iterable[Manifest]) -> None:
 
 
 def _classification(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
-    floor = ACCURACY.get(manifest.dataset.name)
+    # A baseline is there to be compared with, and has only to have learnt something.
+    floor = None if manifest.network in BASELINES else ACCURACY.get(manifest.dataset.name)
     if floor is not None:
         return (_at_least("accuracy", metrics, floor),)
     # Recall averaged over classes is 1/K by chance however unequal the classes are; accuracy is not.

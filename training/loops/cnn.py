@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -16,11 +16,15 @@ from training.loops.arithmetic import Arithmetic, choose, lay_out, rounding
 from training.loops.augmentation import Augmentation, unchanged
 from training.loops.average import Average
 from training.loops.batches import Images
-from training.loops.epochs import Epochs
+from training.loops.epochs import Epochs, Stateful
 from training.loops.schedule import Schedule, learning_rate, set_learning_rate
-from training.networks.cnn import CNN, CNNConfig
-from training.networks.residual_cnn import ResidualCNN, ResidualCNNConfig
 from training.run import Run
+
+
+class NetworkConfig(Protocol):
+    """The sizes of a classifier: a dataclass that builds it, pixels in 0..1 [N,C,H,W] to logits [N,K]."""
+
+    def build(self, image_shape: tuple[int, int, int], classes: int) -> nn.Module: ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class CNNRecipe:
         patience: epochs without a better validation error before the end; not with an average.
     """
 
-    network: CNNConfig | ResidualCNNConfig
+    network: NetworkConfig
     epochs: int = 10
     batch_size: int = 128
     learning_rate: float = 1e-3
@@ -55,7 +59,7 @@ class CNNRecipe:
     patience: int | None = 3
 
 
-def train_cnn(fabric: Fabric, dataset: Dataset, recipe: CNNRecipe, run: Run, *, seed: int) -> CNN | ResidualCNN:
+def train_cnn(fabric: Fabric, dataset: Dataset, recipe: CNNRecipe, run: Run, *, seed: int) -> nn.Module:
     """Minimise the cross-entropy; the average of the weights is kept, or those of the best validation error."""
     torch.manual_seed(seed)
     network = recipe.network.build(dataset.image_shape, len(dataset.class_names))
@@ -69,11 +73,14 @@ def train_cnn(fabric: Fabric, dataset: Dataset, recipe: CNNRecipe, run: Run, *, 
     average = None if recipe.average is None else Average(network, recipe.average)
     kept = network if average is None else average.network
     augment = recipe.augment or unchanged
+    state: dict[str, Stateful] = {"network": network, "optimizer": optimizer}
+    if average is not None:
+        state["average"] = average
     with Epochs(
         run,
         fabric,
         training,
-        state={"network": network, "optimizer": optimizer} | ({} if average is None else {"average": average}),
+        state=state,
         keep=kept,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,

@@ -1,5 +1,6 @@
 """Recipes by name."""
 
+from training.recipes.baselines import BASELINES
 from training.recipes.classic import CLASSIC
 from training.recipes.demo import DEMO
 from training.recipes.recipe import Recipe
@@ -7,4 +8,4 @@ from training.recipes.reference import REFERENCE
 
 __all__ = ["RECIPES", "Recipe"]
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (CLASSIC, DEMO, REFERENCE)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (BASELINES, CLASSIC, DEMO, REFERENCE)}

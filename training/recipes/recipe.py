@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from training.baselines.logistic import LogisticRecipe
+from training.baselines.svm import SVMRecipe
 from training.loops.cnn import CNNRecipe
 from training.loops.gan import GANRecipe
 from training.loops.vae import VAERecipe
@@ -19,6 +21,9 @@ class Recipe:
         cnn: the classifier.
         vae: the variational autoencoder, and with it the scorer.
         gan: the conditional GAN.
+        logistic: logistic regression.
+        svm: the support vector machine.
+        gru: the recurrent classifier.
         special: what stands in for the recipe on certain data sets, by their names.
     """
 
@@ -26,6 +31,9 @@ class Recipe:
     cnn: CNNRecipe | None = None
     vae: VAERecipe | None = None
     gan: GANRecipe | None = None
+    logistic: LogisticRecipe | None = None
+    svm: SVMRecipe | None = None
+    gru: CNNRecipe | None = None
     special: Mapping[str, Recipe] = field(default_factory=dict)
 
     def on(self, dataset: str) -> Recipe:

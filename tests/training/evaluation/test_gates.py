@@ -106,3 +106,9 @@ def test_every_failure_is_named_with_number_and_bound() -> None:
     for part in ("digits-x: accuracy 0.5 is not at least 0.97", "relative_diversity 0.25", "0.125 is not at least 0.9"):
         assert part in str(caught.value)
     check([first.model_copy(update={"gates": ()})])
+
+
+def test_a_baseline_has_only_to_beat_chance() -> None:
+    svm = manifest("classification", "mnist").model_copy(update={"network": "svm"})
+    [gate] = gates(svm, {"accuracy": 0.9, "macro_recall": 0.9})
+    assert (gate.metric, gate.bound) == ("macro_recall", pytest.approx(0.15))

@@ -8,7 +8,7 @@ from training.recipes import RECIPES
 
 
 def test_recipes_are_found_by_their_names() -> None:
-    assert list(RECIPES) == ["classic", "demo", "reference"]
+    assert list(RECIPES) == ["baselines", "classic", "demo", "reference"]
     assert all(recipe.name == name for name, recipe in RECIPES.items())
 
 
@@ -29,7 +29,7 @@ def test_classic_is_the_textbook() -> None:
 @pytest.mark.parametrize("image_shape", [(1, 28, 28), (3, 32, 32)])
 def test_every_graph_is_about_a_megabyte_for_grey_digits(name: str, image_shape: tuple[int, int, int]) -> None:
     recipe = RECIPES[name]
-    networks = [recipe.cnn.network.build(image_shape, 10)]
+    networks = [how.network.build(image_shape, 10) for how in (recipe.cnn, recipe.gru) if how]
     if recipe.gan:
         networks.append(recipe.gan.network.build_generator(image_shape, 10))
     for network in networks:

@@ -1,0 +1,21 @@
+"""What a CNN has to beat, each with its textbook settings: nothing was selected, on any split."""
+
+from __future__ import annotations
+
+from training.baselines.gru import GRUConfig
+from training.baselines.logistic import LogisticRecipe
+from training.baselines.svm import SVMRecipe
+from training.loops.cnn import CNNRecipe
+from training.recipes.recipe import Recipe
+
+GRU = CNNRecipe(
+    network=GRUConfig(),
+    epochs=30,
+    batch_size=64,
+    learning_rate=3e-3,
+    schedule="cosine",
+    weight_decay=0.01,
+    patience=None,
+)
+
+BASELINES = Recipe(name="baselines", logistic=LogisticRecipe(), svm=SVMRecipe(), gru=GRU)
