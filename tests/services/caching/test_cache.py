@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import signal
 import time
@@ -42,7 +43,7 @@ def in_memory() -> Cache:
 async def written(tier: RedisTier) -> None:
     """Until nothing is on its way to Redis."""
     while tier._pending:
-        await next(iter(tier._pending))
+        await asyncio.wait(tier._pending)
 
 
 @pytest.fixture

@@ -125,8 +125,8 @@ async def test_what_was_computed_while_somebody_followed_another_is_not_computed
     await asyncio.sleep(0)
     gone.cancel()
     quick, squares.gate = squares.gate, asyncio.Event()
-    while len(squares.batches) < 3:  # the successor leads, on a gate of its own
-        await asyncio.sleep(0)
+    squares.entered.clear()
+    await squares.entered.wait()  # the successor, at a gate of its own
     squares.gate.set()
     assert await asyncio.wait_for(successor, LONG) == [49]
     quick.set()
