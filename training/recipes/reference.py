@@ -1,4 +1,4 @@
-"""The best classifier in 240,000 weights and tens of CPU minutes: a residual network, strongly augmented, averaged.
+"""The best classifier in a megabyte and three quarters of a CPU hour: a residual network, augmented, averaged.
 
 SGD with Nesterov's momentum and a one-cycle schedule (L. N. Smith, N. Topin, "Super-convergence", arXiv:1708.07120)
 after a fixed number of epochs, so that nothing is selected and the same seed gives the same weights. What helps against
@@ -32,7 +32,7 @@ IMAGES = CNNRecipe(
 CNN = {
     "mnist": replace(
         IMAGES,
-        epochs=60,
+        epochs=55,
         batch_size=128,
         learning_rate=0.1,
         augment=InTurn((Affine(rotation=0.26, scale=0.12, shear=0.15, shift=0.2), Cutout(8))),
@@ -40,7 +40,7 @@ CNN = {
     ),
     "fashion-mnist": replace(
         IMAGES,
-        epochs=70,
+        epochs=65,
         batch_size=128,
         learning_rate=0.1,
         augment=InTurn((Flip(), Shift(2), Cutout(12))),
