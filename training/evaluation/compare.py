@@ -87,15 +87,7 @@ def compare(first: Bundle, second: Bundle, dataset: Dataset) -> Comparison:
         EvaluationError: a bundle is no classifier, or the two were trained with different data or do not take the
             images and classes of `dataset`.
     """
-    for bundle in (first, second):
-        if bundle.manifest.task != "classification":
-            raise EvaluationError(f"{bundle.name}: is for {bundle.manifest.task}; compare two classifiers")
-    ours, theirs = first.manifest.dataset, second.manifest.dataset
-    if ours.digest != theirs.digest:
-        raise EvaluationError(
-            f"{first.name} was trained with {ours.name} (digest {ours.digest[:12]}), {second.name} with {theirs.name} "
-            f"({theirs.digest[:12]}): test images of one may be training images of the other; train both on the same"
-        )
+    require_comparable(first, second)
     if dataset.test.labels is None:
         raise EvaluationError(f"{dataset.name}: has no labels to compare with; use labelled data")
     for bundle in (first, second):
@@ -126,6 +118,23 @@ def compare(first: Bundle, second: Bundle, dataset: Dataset) -> Comparison:
         only_second,
         mcnemar(only_first, only_second),
     )
+
+
+def require_comparable(first: Bundle, second: Bundle) -> None:
+    """Refuse bundles that are no classifiers, or were trained with different data.
+
+    Raises:
+        EvaluationError: naming the bundle, or both and their data.
+    """
+    for bundle in (first, second):
+        if bundle.manifest.task != "classification":
+            raise EvaluationError(f"{bundle.name}: is for {bundle.manifest.task}; compare two classifiers")
+    ours, theirs = first.manifest.dataset, second.manifest.dataset
+    if ours.digest != theirs.digest:
+        raise EvaluationError(
+            f"{first.name} was trained with {ours.name} (digest {ours.digest[:12]}), {second.name} with {theirs.name} "
+            f"({theirs.digest[:12]}): test images of one may be training images of the other; train both on the same"
+        )
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -37,7 +37,7 @@ def corrupt(images: Images, name: str, severity: int, seed: int = 0) -> Images:
     return np.clip(np.rint(corrupted), 0, 255).astype(np.uint8)
 
 
-def gaussian_noise(images: Images, level: int, generator: np.random.Generator) -> Array:
+def noise(images: Images, level: int, generator: np.random.Generator) -> Array:
     """Independent normal noise in every pixel and channel."""
     return images + 255 * NOISE[level] * generator.standard_normal(images.shape, dtype=np.float32)
 
@@ -87,7 +87,7 @@ def occlusion(images: Images, level: int, generator: np.random.Generator) -> Arr
 
 
 CORRUPTIONS: dict[str, Callable[[Images, int, np.random.Generator], Array]] = {
-    "gaussian_noise": gaussian_noise,
+    "noise": noise,
     "blur": blur,
     "shift": shift,
     "rotation": rotation,

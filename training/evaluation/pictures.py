@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,9 @@ def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], path
     axes = figure.add_subplot()
     axes.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_xticks(range(len(class_names)), class_names, rotation=90)
-    axes.set_yticks(range(len(class_names)), class_names)
+    if len(class_names) <= 100:  # more names would lie upon each other
+        axes.set_xticks(range(len(class_names)), class_names, rotation=90)
+        axes.set_yticks(range(len(class_names)), class_names)
     if len(class_names) <= 20:
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if count > counts[row].sum() / 2 else "black"
@@ -59,6 +60,31 @@ def image_grid(images: Images, columns: int, path: Path, row_names: Sequence[str
         axes.axis("on")
         axes.set_xticks([])
         axes.set_yticks([row * (height + 1) + height / 2 for row in range(rows)], row_names, fontsize=8)
+    _save(figure, path)
+
+
+def captioned(images: Images, captions: Sequence[str], path: Path, columns: int = 10) -> None:
+    """Images [N,C,H,W] in rows of `columns`, each under its caption."""
+    rows = -(-len(images) // columns)
+    figure = _figure(min(columns, len(images)) * 0.9, rows * 1.1)
+    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        axes = figure.add_subplot(rows, min(columns, len(images)), index + 1)
+        _show(axes, image)
+        axes.set_title(caption, fontsize=6)
+    _save(figure, path)
+
+
+def curves(x: Array, panels: Mapping[str, Mapping[str, Array]], axis: str, path: Path) -> None:
+    """A panel a measure, by its name, with one line a series; `x` [P] is shared and called `axis`."""
+    figure = _figure(4.5 * len(panels), 3.5)
+    for index, (measure, lines) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), index + 1)
+        for name, y in lines.items():
+            axes.plot(x, y, marker="." if len(x) < 10 else "", label=name)
+        axes.set(xlabel=axis, ylabel=measure, ylim=(0, 1))
+        axes.grid(alpha=0.3)
+        if not index:
+            axes.legend(fontsize=7)
     _save(figure, path)
 
 

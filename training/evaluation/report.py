@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from services.inference.bundle import Bundle
 from training.data import Dataset
 from training.evaluation import anomaly, calibration, classification, conformal, generation, pictures
+from training.evaluation.chapters import chapters
 from training.evaluation.runtime import spread
 from training.evaluation.tables import metrics_table
 
@@ -32,14 +33,19 @@ class EvaluationError(ValueError):
     """A bundle cannot be evaluated on a data set; the message names both and the remedy."""
 
 
-def evaluate(bundle: Bundle, dataset: Dataset, *, judge: Bundle | None = None, out: Path) -> dict[str, float]:
+def evaluate(
+    bundle: Bundle, dataset: Dataset, *, judge: Bundle | None = None, out: Path, full: bool = False
+) -> dict[str, float]:
     """Measure a stored bundle on the test split of `dataset` and write report.md and pictures into `out`.
+
+    A classifier's report has chapters on its mistakes and its robustness too.
 
     Args:
         bundle: what to measure.
         dataset: data of the same image shape and classes; another draw of the same data, for instance.
         judge: a classifier of the same classes that judges conditional samples; without one they go unjudged.
         out: the directory, made if need be.
+        full: see `training.evaluation.chapters`; only for classifiers.
 
     Raises:
         EvaluationError: image shape or classes of the data set or of the judge differ from the bundle's.
@@ -56,6 +62,8 @@ def evaluate(bundle: Bundle, dataset: Dataset, *, judge: Bundle | None = None, o
         "",
         *(f"![{caption}]({file})\n\n{caption}\n" for file, caption in drawn),
     ]
+    if bundle.manifest.task == "classification":
+        lines += [f"{chapter}\n" for chapter in chapters(bundle, dataset, out, full=full)]
     (out / "report.md").write_text("\n".join(lines))
     return metrics
 
