@@ -130,10 +130,10 @@ class Cache:
             if call.read_cache:
                 values = {} if self._memory is None else self._memory.get(keys)
                 missing = [] if len(values) == len(keys) else list(dict.fromkeys(k for k in keys if k not in values))
-                if self._memory is not None:
+                if values:
                     metrics.cache_requests("memory", "hit").inc(len(values))
-                    if missing:
-                        metrics.cache_requests("memory", "miss").inc(len(missing))
+                if missing and self._memory is not None:
+                    metrics.cache_requests("memory", "miss").inc(len(missing))
                 if not missing:
                     outputs = self._assembled(subject, call, keys, values, values)
         if not call.read_cache:
@@ -194,13 +194,13 @@ class Cache:
     async def _lead(self, lookup: Lookup, keys: list[str], land: Callable[[Values], None]) -> None:
         """Redis, then computing."""
 
-        async def compute(missing: Sequence[str]) -> Values:
+        async def compute(missing: Sequence[str], *, remote: bool = False) -> Values:
             everything = len(missing) == len(lookup.keys)
             outputs = await lookup.compute(None if everything else _rows(lookup.keys, missing))
             lookup.whole = outputs if everything else None
             with lookup.call.stage("cache"):
                 fresh = dict(zip(missing, lookup.subject.layout.encode(outputs), strict=True))
-                self._keep(lookup.subject, fresh, remote=remote and not worth.leases)
+                self._keep(lookup.subject, fresh, remote=remote)
                 lookup.values |= fresh
                 land(fresh)
             return fresh
@@ -214,28 +214,30 @@ class Cache:
             land(sound)
             return sound
 
-        worth = self.worth(lookup.subject)
-        remote = self._redis is not None and worth.asks(len(keys))
-        if self._redis is not None and remote:
-            with lookup.call.stage("cache"):
-                try:
-                    found = arrive(await self._redis.get(keys))
-                    metrics.cache_requests("redis", "hit").inc(len(found))
-                    metrics.cache_requests("redis", "miss").inc(len(keys) - len(found))
-                    keys = [key for key in keys if key not in found]
-                except RedisUnavailable:
-                    metrics.cache_requests("redis", "unavailable").inc(len(keys))
-            if keys and worth.leases:
+        remote = False
+        if self._redis is not None:
+            worth = self.worth(lookup.subject)
+            remote = worth.asks(len(keys))
+            if not remote:
+                metrics.cache_requests("redis", "skipped").inc(len(keys))
+            else:
+                with lookup.call.stage("cache"):
+                    try:
+                        found = arrive(await self._redis.get(keys))
+                        metrics.cache_requests("redis", "hit").inc(len(found))
+                        metrics.cache_requests("redis", "miss").inc(len(keys) - len(found))
+                        keys = [key for key in keys if key not in found]
+                    except RedisUnavailable:
+                        metrics.cache_requests("redis", "unavailable").inc(len(keys))
+            if keys and worth.leases and remote:
                 expected = len(keys) * worth.item_seconds
                 remaining = lookup.call.remaining()
                 seconds = worth.lease_seconds(len(keys))
                 patience = seconds if remaining is None else remaining - expected
                 await once_in_all(self._redis, keys, compute, arrive, seconds=seconds, patience=patience)
                 return
-        elif self._redis is not None:
-            metrics.cache_requests("redis", "skipped").inc(len(keys))
         if keys:
-            await compute(keys)
+            await compute(keys, remote=remote)
 
     def _keep(self, subject: Subject, values: Values, *, remote: bool) -> None:
         if subject.layout.value_bytes > self._value_bytes:

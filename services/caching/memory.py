@@ -43,7 +43,7 @@ class MemoryTier:
                 self._held += cost
         evicted = 0
         while self._held > self._limit:
-            self._drop(next(iter(self._values)))
+            self._held -= _cost(*self._values.popitem(last=False))
             evicted += 1
         if evicted:
             metrics.CACHE_EVICTIONS.inc(evicted)
