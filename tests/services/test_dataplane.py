@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -122,6 +123,8 @@ async def test_what_was_asked_before_is_a_hit_and_computed_no_more(plane: DataPl
     assert computed() == before
     assert first.cache_status == "miss; hits=0/2"
     assert second.cache_status == "hit; hits=2/2"
+    assert first.age is None
+    assert second.age is not None
     assert cached.keys() == fresh.keys()
     for name in fresh:
         np.testing.assert_array_equal(cached[name], fresh[name])
@@ -240,6 +243,70 @@ async def test_an_item_that_breaks_the_engine_fails_alone(empty_store: Path, gen
         assert "tiny-drawings failed on item" in bad.detail
         assert "onnx" not in bad.detail.lower(), "the engine's words stay in the log"
         assert await draw(2) == expected[2:], "the model goes on"
+
+
+async def test_without_redis_the_plane_says_so_and_what_an_item_takes(plane: DataPlane) -> None:
+    worth = plane.worth(plane.select(Classifier, "classify", None))["classify"]
+    assert (worth.admission, worth.round_trip_seconds, worth.from_items, worth.leases) == ("never", None, None, False)
+    assert worth.item_seconds > 0
+    labels = {"model": "tiny-linear", "operation": "classify"}
+    assert REGISTRY.get_sample_value("duet_item_seconds", labels) == worth.item_seconds
+    assert REGISTRY.get_sample_value("duet_cache_redis_from_items", labels) == 0
+
+
+@pytest.mark.server
+async def test_with_redis_the_plane_shows_both_numbers_and_the_decision(
+    empty_store: Path, make_bundle: Any, redis_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.store(make_bundle())
+    monkeypatch.setenv("DUET_REDIS_URL", redis_server.url)
+    async with running("classification") as plane:
+        worth = plane.worth(plane.select(Classifier, "classify", None))["classify"]
+        assert worth.admission == "auto"
+        assert worth.round_trip_seconds is not None
+        assert worth.from_items is not None
+        assert worth.from_items >= worth.round_trip_seconds / worth.item_seconds > worth.from_items - 1
+
+
+@pytest.mark.server
+async def test_two_planes_share_answers_through_redis_and_a_retrained_model_has_none_of_them(
+    empty_store: Path, make_bundle: Any, redis_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUET_REDIS_URL", redis_server.url)
+    monkeypatch.setenv("DUET_REDIS_ADMISSION", "always")
+    monkeypatch.setenv("DUET_REDIS_TIMEOUT_MS", "1000")
+    monkeypatch.setenv("DUET_CACHE_MEMORY_BYTES", "0")
+    old = registry.store(make_bundle())
+    for expected in ("miss; hits=0/1", "hit; hits=1/1"):
+        async with running("classification") as plane:
+            call = Call()
+            assert sums(await plane.infer(plane.select(Classifier, "classify", None), "classify", images(1), call)) == [
+                4
+            ]
+            assert call.cache_status == expected
+    new = registry.store(make_bundle("retrained", weight=2.0))
+    for entry, total, expected in ((new, 8, "miss; hits=0/1"), (old, 4, "hit; hits=1/1")):
+        monkeypatch.setenv("DUET_MODELS", entry.tag)
+        async with running("classification") as plane:
+            call = Call()
+            model = plane.select(Classifier, "classify", entry.tag)
+            assert sums(await plane.infer(model, "classify", images(1), call)) == [total]
+            assert call.cache_status == expected
+
+
+async def test_a_redis_url_that_cannot_be_used_is_no_reason_not_to_answer(
+    empty_store: Path, make_bundle: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry.store(make_bundle())
+    monkeypatch.setattr(logging.getLogger("duet"), "propagate", True)
+    monkeypatch.setenv("DUET_REDIS_URL", "redis+sentinel://user:hunter2@host:26379")
+    async with running("classification") as plane:
+        assert plane.ready
+        model = plane.select(Classifier, "classify", None)
+        assert sums(await plane.infer(model, "classify", images(1), Call())) == [4]
+        assert plane.worth(model)["classify"].admission == "never"
+    assert "DUET_REDIS_URL cannot be used" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 async def test_before_the_start_nothing_is_ready(empty_store: Path) -> None:

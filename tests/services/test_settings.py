@@ -41,7 +41,11 @@ def test_the_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:
         ("REDIS_TIMEOUT_MS", "0"),
         ("CACHE_TTL_SECONDS", "1.5"),
         ("CACHE_MEMORY_BYTES", "64MB"),
+        ("REDIS_ADMISSION", "sometimes"),
+        ("REDIS_ADMISSION", ""),
         ("REDIS_URL", "localhost:6379"),
+        ("REDIS_URL", "redis+ring://localhost:6379"),
+        ("REDIS_URL", "REDIS://localhost:6379"),
         ("REDIS_URL", "http://localhost:6379"),
     ],
 )
@@ -60,6 +64,31 @@ def test_the_redis_password_is_shown_by_no_text(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ValidationError) as caught:
         Settings()
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "redis://localhost",
+        "rediss://user:password@localhost:6380/1?ssl_ca_certs=/ca.pem",
+        "unix:///run/redis.sock",
+        "redis+sentinel://a:26379,b:26379/primary",
+        "rediss+sentinel://a/primary",
+        "redis+cluster://a:6379,b:6379",
+        "rediss+cluster://a",
+    ],
+)
+def test_redis_is_named_in_every_way_it_is_run(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("DUET_REDIS_URL", url)
+    assert Settings().redis_url.get_secret_value() == url
+
+
+def test_whether_redis_is_asked_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().redis_admission == "auto"
+    for admission in ("always", "never"):
+        monkeypatch.setenv("DUET_REDIS_ADMISSION", admission)
+        assert Settings().redis_admission == admission
 
 
 def test_no_memory_tier_is_a_choice() -> None:

@@ -37,6 +37,23 @@ def test_the_cache_header_counts_items(hits: int, lookups: int, header: str) -> 
     assert Call(hits=hits, lookups=lookups).cache_status == header
 
 
+def test_a_call_is_as_old_as_its_oldest_hit() -> None:
+    call = Call()
+    assert call.age is None
+    now = int(time.time())
+    for age in (50, 7000, 300):
+        call.dated(now - age)
+    assert call.oldest == now - 7000
+    assert call.age is not None
+    assert 7000 <= call.age < 7060
+
+
+def test_a_hit_from_a_replica_whose_clock_is_ahead_is_not_of_negative_age() -> None:
+    call = Call()
+    call.dated(int(time.time()) + 3600)
+    assert call.age == 0
+
+
 def test_stages_add_up_and_are_told_in_milliseconds_in_order() -> None:
     call = Call()
     call.add("queue", 0.0015)
