@@ -6,6 +6,7 @@ import importlib.util
 import os
 import signal
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -64,6 +65,14 @@ Colour = Annotated[bool, typer.Option("--colour", help="Keep folder images in co
 SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out folder images that cannot be read, naming each.")
 ]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        help="Stored classifier of other data whose convolutions the CNN starts with, NAME or NAME:VERSION; its last "
+        "layer is new. Recipes demo and reference make such.",
+    ),
+]
 Out = Annotated[Path, typer.Option(help="Folder for runs: checkpoints, logs, pictures.")]
 
 
@@ -80,6 +89,19 @@ def train(
     network: Annotated[
         list[Network] | None, typer.Option(help="May be repeated; left out: all that the recipe has.")
     ] = None,
+    source: Source = None,
+    freeze: Annotated[bool, typer.Option("--freeze", help="With --from: train the last layer alone.")] = False,
+    synthetic: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BUNDLE:COUNT",
+            help="Add so many samples of a stored conditional generator to the CNN's training images; the other splits "
+            "stay real.",
+        ),
+    ] = None,
+    augment: Annotated[
+        bool, typer.Option("--augment/--no-augment", help="Change every training batch of the CNN as the recipe says.")
+    ] = True,
     seed: Annotated[int, typer.Option(help="The same seed on the same machine gives the same weights.", min=0)] = 0,
     out: Out = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
@@ -101,18 +123,28 @@ def train(
 
     if recipe not in RECIPES:
         raise typer.BadParameter(f"{recipe!r} is not one of {', '.join(RECIPES)}", param_hint="--recipe")
-    asked = set(network or [Network.all])
-    chosen = [name for name in NETWORKS if name in asked or (Network.all in asked and getattr(RECIPES[recipe], name))]
+    how, asked = RECIPES[recipe], set(network or [Network.all])
     data = _load(dataset, data_dir, image_size, colour, skip_unreadable)
 
     from services.inference import registry  # noqa: PLC0415
     from services.inference.bundle import BundleError  # noqa: PLC0415
+    from training.synthetic import with_samples  # noqa: PLC0415
     from training.train import train as run  # noqa: PLC0415
+    from training.variant import variant  # noqa: PLC0415
 
     try:
-        bundles = run(
-            data, RECIPES[recipe], chosen, seed=seed, out=out, resume=resume, accelerator=accelerator, devices=devices
-        )
+        if source or freeze or synthetic or not augment:
+            if asked - {Network.cnn, Network.all}:
+                raise ValueError("--from, --freeze, --synthetic and --no-augment are for the CNN; give --network cnn")
+            how = variant(how, data.name, source=source, frozen=freeze, augmented=augment)
+        if synthetic:
+            generator, _, count = synthetic.rpartition(":")
+            if not (generator and count.isdigit() and int(count)):
+                raise ValueError(f"--synthetic {synthetic}: give BUNDLE:COUNT, for instance digits-gan:2000")
+            data = with_samples(data, generator, int(count), seed=seed)
+            how = replace(how, name=f"{how.name}-with-{count}-samples")
+        chosen = [name for name in NETWORKS if name in asked or (Network.all in asked and getattr(how, name))]
+        bundles = run(data, how, chosen, seed=seed, out=out, resume=resume, accelerator=accelerator, devices=devices)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None  # the loop has said where its checkpoint is
     except (ValueError, RuntimeError, BundleError) as error:
@@ -243,6 +275,38 @@ def _data_of(
     if dataset is None and trained_on not in BUILT_IN:
         _fail(f"--dataset: {bundle.name} was trained on the folder {trained_on!r}; give it as folder:PATH")
     return _load(dataset or trained_on, data_dir, image_size, colour, skip_unreadable)
+
+
+@app.command()
+def learning_curve(
+    dataset: DatasetSpec = "digits",
+    source: Source = None,
+    out: Annotated[Path, typer.Option(help="Folder for the report, its figure and the results so far.")] = Path(
+        "runs/learning-curve"
+    ),
+    data_dir: DataDir = None,
+    image_size: ImageSize = 28,
+    colour: Colour = False,
+    skip_unreadable: SkipUnreadable = False,
+) -> None:
+    """Compare classifiers on 10, 30, 100, 300 and 1,000 labels a class: is a CNN worth it?
+
+    Logistic regression, an SVM, a GRU and the CNN: plain, augmented, with synthetic images and, with --from, started
+    from other data. Ctrl-C keeps what is measured, and the same command goes on from there.
+    """
+    _need_training_extra()
+    from services.inference.bundle import BundleError  # noqa: PLC0415
+    from training.curves.curve import learning_curve as run  # noqa: PLC0415
+    from training.curves.report import report  # noqa: PLC0415
+
+    data = _load(dataset, data_dir, image_size, colour, skip_unreadable)
+    try:
+        written = report(run(data, source, out / f"learning_curve_{data.name}.json"), out)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except (ValueError, RuntimeError, BundleError) as error:
+        _fail(str(error))
+    Console().print(f"report: {written}", highlight=False, soft_wrap=True)
 
 
 def _load(spec: str, data_dir: Path | None, image_size: int, colour: bool, skip_unreadable: bool) -> Dataset:

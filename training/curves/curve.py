@@ -1,0 +1,157 @@
+"""A learning curve, trained cell by cell: every method on every number of labels, three times. It can be broken off."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from services.inference import registry
+from training.curves.methods import Trial, methods
+from training.curves.subsets import sizes, subset
+from training.data import Dataset, Split
+from training.evaluation.runtime import CHUNK, open_graph
+from training.export import export_classifier
+from training.graphs import Classify
+from training.loops.progress import write
+from training.train import launch
+
+SUBSETS = 3
+TIMED = (1, 64)  # images a request
+RUNS = 20
+
+
+class CurveError(ValueError):
+    """A curve cannot be continued; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one method made of one subset.
+
+    Args:
+        method: a name of `methods`.
+        labels: images a class.
+        seed: of the subset and of the training.
+        accuracy: on the whole test split.
+        cpu_seconds: of the training, with all that it trained besides.
+        graph_bytes: of the exported graph; of the first subset alone, for the others' are alike.
+        microseconds: an image, by images a request, in ONNX Runtime on one thread; likewise.
+    """
+
+    method: str
+    labels: int
+    seed: int
+    accuracy: float
+    cpu_seconds: float
+    graph_bytes: int | None = None
+    microseconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """`header` says what the cells depend on beside their own fields."""
+
+    header: dict[str, Any]
+    cells: tuple[Cell, ...]
+
+
+def learning_curve(dataset: Dataset, source: str | None, path: Path) -> Curve:
+    """Train the cells that the JSON file at `path` does not have yet, adding each to it as soon as it is measured.
+
+    Args:
+        dataset: its training split is thinned, its test split measures.
+        source: classifier of other data, NAME or NAME:VERSION; without one nothing is transferred.
+        path: made if need be.
+
+    Raises:
+        CurveError: the file is another curve's.
+        ValueError: the data have no labels, or `source` does not fit them.
+        BundleError: `source` is not in the store.
+    """
+    torch.set_num_threads(1)  # so that seconds are comparable
+    source = source and registry.find(source).tag  # a retrained one would be another curve's
+    compared = methods(dataset.name, source)
+    header = {"dataset": dataset.name, "digest": dataset.digest, "source": source}
+    curve = read(path) if path.exists() else Curve(header, ())
+    if curve.header != header:
+        raise CurveError(f"{path}: holds the curve of {curve.header}, but {header} is asked for; choose another folder")
+    known = {(cell.method, cell.labels, cell.seed) for cell in curve.cells}
+    asked = [(size, seed, name) for size in sizes(dataset) for seed in range(SUBSETS) for name in compared]
+    fabric = launch("cpu", 1)
+    for number, (size, seed, name) in enumerate(asked, 1):
+        if (name, size, seed) in known:
+            continue
+        with tempfile.TemporaryDirectory(prefix="duet-curve-") as scratch:
+            trial = Trial(fabric, name, subset(dataset, size, seed), seed, Path(scratch))
+            cell = measure(trial, compared[name], size)
+        curve = Curve(header, (*curve.cells, cell))
+        _save(curve, path)
+        write(
+            f"{number} of {len(asked)}: {name}, {size} labels a class, subset {seed + 1}: "
+            f"{cell.accuracy:.2%} after {cell.cpu_seconds:.1f} CPU seconds"
+        )
+    return curve
+
+
+def measure(trial: Trial, method: Callable[[Trial], nn.Module], size: int) -> Cell:
+    """Train and test; the first subset's network is exported as well, and its graph timed."""
+    start = time.process_time()
+    network = method(trial)
+    seconds = time.process_time() - start
+    accuracy = accuracy_of(network, trial.data.test)
+    cell = Cell(trial.method, size, trial.seed, accuracy, round(seconds, 2))
+    if trial.seed:
+        return cell
+    graphs, _ = export_classifier(network, trial.data, trial.scratch)
+    path = trial.scratch / graphs["classify"].file
+    return Cell(
+        **asdict(cell) | {"graph_bytes": path.stat().st_size, "microseconds": microseconds(path, trial.data.test)}
+    )
+
+
+def accuracy_of(network: nn.Module, test: Split) -> float:
+    graph = Classify(network).eval()
+    with torch.no_grad():
+        parts = torch.split(torch.from_numpy(test.images), CHUNK)
+        predicted = torch.cat([graph(part)[0].argmax(dim=1) for part in parts]).numpy()
+    return float((predicted == test.labels).mean())
+
+
+def microseconds(path: Path, test: Split) -> dict[str, float]:
+    """The median time of an image by images a request."""
+    session = open_graph(path)
+    found = {}
+    for size in TIMED:
+        images = np.resize(test.images, (size, *test.images.shape[1:]))
+        times = []
+        for _ in range(RUNS):
+            start = time.perf_counter()
+            session.run(None, {"images": images})
+            times.append(time.perf_counter() - start)
+        found[str(size)] = round(1e6 * median(times) / size, 1)
+    return found
+
+
+def read(path: Path) -> Curve:
+    """The curve in the JSON file at `path`, whole or not."""
+    raw = json.loads(path.read_text())
+    return Curve(raw["header"], tuple(Cell(**cell) for cell in raw["cells"]))
+
+
+def _save(curve: Curve, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    cells = ",\n  ".join(json.dumps(asdict(cell)) for cell in curve.cells)
+    temporary.write_text(f'{{\n "header": {json.dumps(curve.header)},\n "cells": [\n  {cells}\n ]\n}}\n')
+    os.replace(temporary, path)

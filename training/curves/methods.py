@@ -1,0 +1,139 @@
+"""What is compared: each method makes a classifier out of a few labelled images and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from training.baselines.gru import GRUConfig
+from training.baselines.logistic import LogisticRecipe, fit_logistic
+from training.baselines.svm import SVMRecipe, fit_svm
+from training.data import Dataset, Split
+from training.graphs import Generate
+from training.loops.augmentation import Affine, Augmentation, Flip, InTurn, Shift
+from training.loops.cnn import CNNRecipe, train_cnn
+from training.loops.gan import GANRecipe, train_gan
+from training.networks.gan import GANConfig
+from training.networks.residual_cnn import ResidualCNNConfig
+from training.run import open_run
+from training.synthetic import joined
+from training.transfer import TransferConfig, transfer
+
+BATCH = 64
+GAN = GANRecipe(
+    network=GANConfig(latent_size=32, embedding=16, generator_channels=32, discriminator_channels=16),
+    epochs=1,
+    batch_size=BATCH,
+    generator_learning_rate=2e-3,
+    discriminator_learning_rate=2e-3,
+    average=0.99,
+    augment=Affine(scale=0.05, shift=0.12),
+    picture_every=2,
+)
+SYNTHETIC = 2000  # images that the GAN draws; each batch is half of them, half real
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: on which device, what for, on which data, with which seed, and where its files may lie."""
+
+    fabric: Fabric
+    method: str
+    data: Dataset
+    seed: int
+    scratch: Path
+
+
+Method = Callable[[Trial], nn.Module]
+
+
+def methods(dataset: str, source: str | None) -> dict[str, Method]:
+    """By name, in the order of the report.
+
+    Args:
+        dataset: decides the augmentation: a mirrored shoe is a shoe, a mirrored 3 is no digit.
+        source: classifier of other data to start from; without one nothing is transferred. All CNNs have its sizes.
+    """
+    cnn = CNNRecipe(
+        network=ResidualCNNConfig(channels=24),
+        batch_size=BATCH,
+        learning_rate=3e-3,
+        schedule="cosine",
+        weight_decay=0.01,
+        average=0.99,
+        patience=None,
+    )
+    started = None if source is None else transfer(cnn, source, frozen=False)
+    if started is not None and isinstance(started.network, TransferConfig):
+        cnn = replace(cnn, network=started.network.network)
+    gru = replace(cnn, network=GRUConfig())
+    found: dict[str, Method] = {
+        "logistic regression": lambda trial: fit_logistic(trial.data, LogisticRecipe()),
+        "SVM": lambda trial: fit_svm(trial.data, SVMRecipe()),
+        "GRU": partial(network, recipe=gru),
+        "CNN": partial(network, recipe=cnn),
+        "CNN, augmented": partial(network, recipe=replace(cnn, augment=augmentation(dataset))),
+        "CNN, synthetic": partial(synthetic, recipe=cnn),
+    }
+    if started is not None:
+        found["CNN, transferred"] = partial(network, recipe=started)
+        found["CNN, transferred and augmented"] = partial(
+            network, recipe=replace(started, augment=augmentation(dataset))
+        )
+    return found
+
+
+def augmentation(dataset: str) -> Augmentation:
+    if dataset == "fashion-mnist":
+        return InTurn((Flip(), Shift(2)))
+    return Affine(rotation=0.17, scale=0.1, shear=0.1, shift=0.15)
+
+
+def steps(images: int) -> int:
+    """Steps of a training on so many images: 200 for a hundred, 632 for ten thousand."""
+    return int(200 * math.pow(images / 100, 0.25))
+
+
+def network(trial: Trial, recipe: CNNRecipe) -> nn.Module:
+    """A network after a number of steps that grows slowly with the number of images."""
+    count = BATCH * steps(len(trial.data.train))
+    return _train(trial, _repeated(trial.data.train, count), recipe)
+
+
+def synthetic(trial: Trial, recipe: CNNRecipe) -> nn.Module:
+    """The network, on batches that are half real and half drawn by a GAN, itself trained on the same few images."""
+    real = trial.data.train
+    count = BATCH * steps(len(real))
+    drawn = draw(trial, 2 * count)
+    return _train(trial, joined(_repeated(real, count // 2), _repeated(drawn, count // 2)), recipe)
+
+
+def draw(trial: Trial, count: int) -> Split:
+    """Samples of a GAN that has seen `count` images, the few that there are again and again."""
+    run = open_run(trial.scratch, f"{trial.method}, its GAN", {}, resume=False)
+    seen = replace(trial.data, train=_repeated(trial.data.train, count))
+    generator = train_gan(trial.fabric, seen, GAN, run, seed=trial.seed)
+    torch.manual_seed(trial.seed)
+    latents = torch.randn(SYNTHETIC, generator.latent_size)
+    labels = torch.arange(SYNTHETIC) % len(trial.data.class_names)
+    with torch.no_grad():
+        images = Generate(generator)(latents, labels)[0]
+    return Split(images.numpy(), labels.numpy())
+
+
+def _train(trial: Trial, seen: Split, recipe: CNNRecipe) -> nn.Module:
+    """One epoch of `seen`, in which images are repeated as often as they are to be seen."""
+    run = open_run(trial.scratch, trial.method, {}, resume=False)
+    return train_cnn(trial.fabric, replace(trial.data, train=seen), replace(recipe, epochs=1), run, seed=trial.seed)
+
+
+def _repeated(split: Split, count: int) -> Split:
+    return split.take(np.resize(np.arange(len(split)), count))

@@ -1,0 +1,54 @@
+"""Samples of a stored generator as training images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from services.inference import registry
+from services.inference.bundle import load
+from training.data import Dataset, Split
+from training.evaluation.generation import balanced_labels, sample
+
+
+def with_samples(dataset: Dataset, generator: str, count: int, *, seed: int) -> Dataset:
+    """`dataset` with `count` samples more to train on, of each class as many; the other splits stay real.
+
+    Args:
+        dataset: labelled.
+        generator: NAME or NAME:VERSION of a conditional generator of the same classes and image shape.
+        count: samples to draw.
+        seed: of their latents.
+
+    Raises:
+        BundleError: there is no such bundle, or it does not verify.
+        ValueError: it draws other images or other classes, or does not draw by class.
+    """
+    entry = registry.find(generator)
+    bundle = load(entry.path)
+    manifest = bundle.manifest
+    if manifest.task != "generation":
+        raise ValueError(f"{entry.tag}: a bundle for {manifest.task}, which draws no images; give a conditional GAN")
+    if (manifest.image.shape, manifest.class_names) != (dataset.image_shape, dataset.class_names):
+        raise ValueError(
+            f"{entry.tag}: draws images {manifest.image.shape} of {', '.join(manifest.class_names) or 'no classes'}, "
+            f"but {dataset.name} has {dataset.image_shape} of {', '.join(dataset.class_names) or 'no classes'}; give a "
+            "generator that was trained on such data"
+        )
+    labels = balanced_labels(bundle, count)
+    if labels is None:
+        raise ValueError(f"{entry.tag}: does not draw by class, so its samples have no labels; give a conditional GAN")
+    images = sample(bundle, count, labels, seed=seed)
+    return replace(dataset, train=joined(dataset.train, Split(images, labels)))
+
+
+def joined(first: Split, second: Split) -> Split:
+    """The images and labels of both.
+
+    Raises:
+        ValueError: one has no labels.
+    """
+    if first.labels is None or second.labels is None:
+        raise ValueError("labels: there are no labels on some of the images; use labelled data")
+    return Split(np.concatenate([first.images, second.images]), np.concatenate([first.labels, second.labels]))

@@ -1,0 +1,108 @@
+"""Starting from what a stored classifier has learnt on other data, instead of from random weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from services.inference import registry
+from services.inference.bundle import BundleError, load
+from training.loops.cnn import CNNRecipe
+from training.networks.residual_cnn import ResidualCNN, ResidualCNNConfig
+from training.recipes import RECIPES
+
+SLOWER = 0.1  # fine-tuning takes this share of the recipe's learning rate: large steps would undo what is known
+
+
+class FixedStatistics(nn.Sequential):
+    """Layers whose batch normalisations never look at the batch: they stay the affine maps that they are."""
+
+    def train(self, mode: bool = True) -> FixedStatistics:
+        return super().train(False)
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """A residual network whose convolutions start as those of a stored classifier; its last layer is new.
+
+    Args:
+        network: the sizes of both.
+        source: NAME:VERSION of the classifier; the version begins its digest.
+        frozen: train the last layer alone.
+    """
+
+    network: ResidualCNNConfig
+    source: str
+    frozen: bool
+
+    def build(self, image_shape: tuple[int, int, int], classes: int) -> ResidualCNN:
+        """Raises ValueError where the classifier takes images of other channels or has other weights."""
+        network = self.network.build(image_shape, classes)
+        bundle = load(registry.find(self.source).path)
+        theirs = bundle.manifest.image.channels
+        if theirs != image_shape[0]:
+            raise ValueError(f"{self.source}: takes images of {theirs} channels, but the data have {image_shape[0]}")
+        weights = {
+            tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy())
+            for tensor in onnx.load(bundle.graph_path("classify")).graph.initializer
+        }
+        _fill(network.layers, weights, self.source)
+        network.layers = FixedStatistics(*network.layers)
+        network.layers.requires_grad_(not self.frozen)
+        return network
+
+
+def transfer(recipe: CNNRecipe, source: str, *, frozen: bool) -> CNNRecipe:
+    """`recipe`, with the network of the stored classifier `source` and its weights to start from.
+
+    Raises:
+        BundleError: there is no such bundle, or it does not verify.
+        ValueError: it is not a residual network that this Duet has a recipe of.
+    """
+    entry = registry.find(source)
+    manifest = load(entry.path).manifest
+    known = RECIPES.get(manifest.recipe)
+    trained = None if known is None else known.on(manifest.dataset.name).cnn
+    if manifest.network != "cnn" or trained is None or not isinstance(trained.network, ResidualCNNConfig):
+        raise ValueError(
+            f"{entry.tag}: a {manifest.network} of recipe {manifest.recipe}, but training can start from residual "
+            "networks alone; choose a bundle that `duet train --recipe demo` or `--recipe reference` made"
+        )
+    rate = recipe.learning_rate if frozen else SLOWER * recipe.learning_rate
+    return replace(recipe, network=TransferConfig(trained.network, entry.tag, frozen), learning_rate=rate)
+
+
+@torch.no_grad()
+def _fill(layers: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Give each convolution its exported weights, and the normalisation after it what the exporter folded into them.
+
+    The exporter multiplies a normalisation's gain into the convolution before it and leaves a bias. Here the gain
+    and the statistics then are those of the map x -> x + bias.
+    """
+    convolution: tuple[str, nn.Conv2d] | None = None
+    for name, module in layers.named_modules():
+        if isinstance(module, nn.Conv2d):
+            convolution = (f"cnn.layers.{name}.weight", module)
+        elif isinstance(module, nn.BatchNorm2d) and convolution is not None:
+            key, before = convolution
+            weight, bias = weights.get(key), weights.get(f"{key}_bias")
+            if weight is None or bias is None or weight.shape != before.weight.shape:
+                raise BundleError(
+                    f"{source}: its graph has no {key} of shape {list(before.weight.shape)} with a bias; its recipe "
+                    "has changed since, or it is quantised: choose another bundle, or train it again"
+                )
+            before.weight.copy_(weight)
+            _shift(module, bias)
+
+
+def _shift(normalisation: Any, bias: Tensor) -> None:
+    """Make it x -> x + bias."""
+    normalisation.weight.fill_(1.0)
+    normalisation.bias.copy_(bias)
+    normalisation.running_mean.zero_()
+    normalisation.running_var.fill_(1 - normalisation.eps)
