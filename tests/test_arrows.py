@@ -59,10 +59,10 @@ def refusal(module: str, imported: str) -> str | None:
     if target_house != "services":
         return None
     here, there = rest.partition(".")[0], target.partition(".")[0]
-    if here == there or (here, there) == ("commands", "inference"):
+    if here == there or (here == "commands" and there in {"inference", "caching", "settings"}):
         return None
     if here == "commands" or there == "commands":
-        return "commands stand beside the services and use inference alone"
+        return "commands stand beside the services and use inference, caching and settings alone"
     if here in ENTRIES and there in ENTRIES:
         return None if here == "allinone" else "only the all-in-one is made of other services"
     if _layer(here) >= _layer(there):
