@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +23,8 @@ EXTENSIONS = {".png", ".jpg", ".jpeg"}
 SHARES = (70, 10, 10, 10)
 LEAST_PER_CLASS = 10  # one image of every class in every split
 LEAST = 40
+MOST_CLASSES = 1000
+NAMED = 5  # classes or files that a message lists
 MANY = 500  # files from which a progress bar is worth while
 
 logger = logging.getLogger(__name__)
@@ -44,7 +48,8 @@ def load_folder(
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: images lie both beside and in sub-folders, are too few, or cannot be decoded.
+        ValueError: images lie both beside and in sub-folders, are too few or all alike, or cannot be decoded; or there
+            is one class, or too many.
     """
     if image_size < 1:
         raise ValueError(f"image_size {image_size}: give the height and width in pixels, at least 1")
@@ -52,7 +57,7 @@ def load_folder(
         raise FileNotFoundError(f"folder:{root}: no such folder; give one with PNG or JPEG images")
     class_names, files = _find(root)
     # By name, not by place in the listing: a new file must not reshuffle the others.
-    files.sort(key=lambda file: hashlib.sha256(file.as_posix().encode()).digest())
+    files.sort(key=lambda file: hashlib.sha256(os.fsencode(file.as_posix())).digest())
     images, kept = [], []
     console = Console(stderr=True)
     hidden = len(files) < MANY or not console.is_terminal
@@ -64,8 +69,10 @@ def load_folder(
             if on_unreadable == "refuse":
                 raise ValueError(f"{error}; repair or delete it, or pass over such with --skip-unreadable") from error
             logger.warning("skipped %s", error)
-    labels = np.array([class_names.index(file.parts[0]) for file in kept], np.int64) if class_names else None
+    index = {name: label for label, name in enumerate(class_names)}
+    labels = np.array([index[file.parts[0]] for file in kept], np.int64) if class_names else None
     _check_enough(root, class_names, labels, len(kept))
+    _check_different(root, images, kept, labels)
     whole = Split(np.stack(images), labels)
     parts = stratified(np.arange(len(whole)), labels, SHARES)
     return Dataset(root.resolve().name, class_names, *(whole.take(part) for part in parts))
@@ -101,7 +108,8 @@ def read_image(path: Path, size: int, colour: bool) -> NDArray[np.uint8]:
 
 def _find(root: Path) -> tuple[tuple[str, ...], list[Path]]:
     """The class names, and the image files relative to `root`."""
-    found = [path for path in root.rglob("*") if path.is_file()]
+    # A link that leads nowhere (data that were not fetched) is found too, and then not readable.
+    found = [path for path in root.rglob("*") if path.is_file() or (path.is_symlink() and not path.exists())]
     visible = [path for path in (path.relative_to(root) for path in found) if not _hidden(path)]
     files = [path for path in visible if path.suffix.lower() in EXTENSIONS]
     if len(files) < len(visible):
@@ -109,10 +117,11 @@ def _find(root: Path) -> tuple[tuple[str, ...], list[Path]]:
         passed = len(visible) - len(files)
         logger.warning("%s: passed over %d files that are not .png, .jpg or .jpeg, such as %s", root, passed, other)
     class_names = tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and not _hidden(Path(path.name))))
+    _check_classes(root, class_names)
     loose = sorted(file for file in files if len(file.parts) == 1)
     if class_names and loose:
         raise ValueError(
-            f"folder:{root}: {len(loose)} images such as {loose[0]} lie beside the classes ({', '.join(class_names)}); "
+            f"folder:{root}: {len(loose)} images such as {loose[0]} lie beside the classes ({_some(class_names)}); "
             "move every image into the sub-folder of its class, or all into one folder for data without labels"
         )
     return class_names, files
@@ -122,14 +131,58 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
+def _check_classes(root: Path, class_names: tuple[str, ...]) -> None:
+    if len(class_names) == 1:
+        raise ValueError(
+            f"folder:{root}: one class, {class_names[0]}, and nothing to tell it from; add a sub-folder for each other "
+            f"class, or give folder:{root / class_names[0]} for data without labels"
+        )
+    if len(class_names) > MOST_CLASSES:
+        raise ValueError(
+            f"folder:{root}: {len(class_names):,} sub-folders ({_some(class_names)}), but at most {MOST_CLASSES:,} "
+            "classes are learned; if they are no classes, move all images into one folder for data without labels"
+        )
+    for name in (root.resolve().name, *class_names):
+        if not name.isprintable():  # nor are bytes that are not UTF-8, which neither JSON nor the services could say
+            raise ValueError(f"folder:{root}: the folder name {name!r} is not printable text; rename the folder")
+
+
 def _check_enough(root: Path, class_names: tuple[str, ...], labels: NDArray[np.int64] | None, total: int) -> None:
     if labels is not None:
         counts = np.bincount(labels, minlength=len(class_names))
         few = [f"{name} ({count})" for name, count in zip(class_names, counts, strict=True) if count < LEAST_PER_CLASS]
         if few:
             raise ValueError(
-                f"folder:{root}: fewer than {LEAST_PER_CLASS} readable images in {', '.join(few)}; "
+                f"folder:{root}: fewer than {LEAST_PER_CLASS} readable images in {_some(few)}; "
                 "add images or remove the sub-folder"
             )
     if total < LEAST:
         raise ValueError(f"folder:{root}: {total} readable images, but at least {LEAST} are wanted; add images")
+
+
+def _check_different(
+    root: Path, images: Sequence[NDArray[np.uint8]], files: Sequence[Path], labels: NDArray[np.int64] | None
+) -> None:
+    """Refuse a folder with one image over and over, and warn of images that lie in two classes."""
+    first: dict[bytes, int] = {}
+    contrary = []
+    for index, image in enumerate(images):
+        other = first.setdefault(hashlib.sha256(image.tobytes()).digest(), index)
+        if labels is not None and labels[other] != labels[index]:
+            contrary.append((files[other], files[index]))
+    if len(first) == 1:
+        raise ValueError(
+            f"folder:{root}: all {len(images)} images are the same, pixel for pixel"
+            f"{' (black)' if not images[0].any() else ''}, so there is nothing to learn; look at {files[0]}"
+        )
+    if contrary:
+        logger.warning(
+            "%s: %d images lie in two classes, such as %s and %s; no classifier can be right on both",
+            *(root, len(contrary), *contrary[0]),
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,6 +16,8 @@ from training.evaluation.calibration import Reliability
 from training.evaluation.runtime import Array
 
 Images = NDArray[np.uint8]
+
+matplotlib.rcParams["text.parse_math"] = False  # a class may be called $100
 
 
 def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], path: Path) -> None:

@@ -14,7 +14,7 @@ GENERATOR = np.random.default_rng(0)
 GREY = GENERATOR.integers(0, 256, (25, 1, 8, 8), dtype=np.uint8)
 COLOUR = GENERATOR.integers(0, 256, (25, 3, 8, 8), dtype=np.uint8)
 LABELS = np.arange(25, dtype=np.int64) % 3
-NAMES = ("cat", "dog $x_1$ <b>", "T-shirt/top")
+NAMES = ("cat", r"dog $\frac{$ <b>", "T-shirt/top")
 P_VALUES = np.linspace(0, 1, 25)
 
 DRAWN: dict[str, Callable[[Path], None]] = {
@@ -27,6 +27,13 @@ DRAWN: dict[str, Callable[[Path], None]] = {
     ),
     "grey": lambda path: pictures.image_grid(GREY, 10, path),
     "rows": lambda path: pictures.image_grid(COLOUR[:24], 8, path, NAMES),
+    "captions": lambda path: pictures.captioned(COLOUR[:3], NAMES, path, columns=2),
+    "curves": lambda path: pictures.curves(
+        np.arange(5), {"accuracy": {name: GENERATOR.random(5) for name in NAMES}, "ECE": {}}, "severity", path
+    ),
+    "thousand classes": lambda path: pictures.confusion_matrix(
+        np.eye(1000, dtype=np.int64), [str(i) for i in range(1000)], path
+    ),
     "plane": lambda path: pictures.latent_map(GENERATOR.normal(size=(25, 2)), LABELS, NAMES, path),
     "one axis": lambda path: pictures.latent_map(GENERATOR.normal(size=(25, 1)), None, (), path),
     "many axes": lambda path: pictures.latent_map(GENERATOR.normal(size=(25, 7)), LABELS, NAMES, path),
