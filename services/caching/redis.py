@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ConnectionError as StaleConnection
@@ -97,7 +97,7 @@ class RedisTier:
             for key in keys:
                 pipeline.set(key + LEASE, b"", nx=True, px=max(1, int(1000 * seconds)))
                 pipeline.get(key)
-            return cast("Awaitable[list[object]]", pipeline.execute())
+            return _answers(pipeline)
 
         answers = await self._ask("lease", send)
         ours = {key for key, taken in zip(keys, answers[0::2], strict=True) if taken}
@@ -142,7 +142,7 @@ class RedisTier:
                 pipeline.set(key, value, px=int(self._ttl_ms * random.uniform(0.9, 1.1)))  # noqa: S311
             for key in leased:
                 pipeline.execute_command("UNLINK", key + LEASE)  # a cluster's pipeline.unlink is a coroutine
-            return cast("Awaitable[object]", pipeline.execute())
+            return _answers(pipeline)
 
         try:
             await self._ask("set", send)
@@ -219,3 +219,12 @@ class RedisTier:
                     self._failed("probe", error)
                     return
             self._writes.reset()
+
+
+async def _answers(pipeline: Any) -> list[object]:
+    """Answers of a pipeline; the first error in Redis's words alone, for redis-py's quote a value."""
+    answers: list[object] = await pipeline.execute(raise_on_error=False)
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
