@@ -7,9 +7,11 @@ import asyncio
 import contextlib
 import itertools
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +24,14 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 PASSWORD = "right"
+
+
+def require() -> str:
+    """The version of redis-server."""
+    if shutil.which("redis-server") is None:
+        sys.exit("redis-server is not installed (Debian: apt-get install redis-server)")
+    text = subprocess.run(["redis-server", "--version"], check=True, capture_output=True, text=True).stdout
+    return text.partition("v=")[2].partition(" ")[0]
 
 
 class Redis:
@@ -74,6 +84,7 @@ class Proxy:
         self.delay = 0.0
         self.silent = self.cuts = False
         self.beyond = 0
+        self._connections: set[asyncio.Task[None] | None] = set()
         started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)))
         self._thread.start()
@@ -93,6 +104,9 @@ class Proxy:
 
     async def _connected(self, asked: asyncio.StreamReader, answered: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.CancelledError), ExitStack() as stack:
+            task = asyncio.current_task()
+            self._connections.add(task)  # asyncio itself forgets it once the client has hung up
+            stack.callback(self._connections.discard, task)
             stack.callback(answered.close)
             source, sink = await asyncio.open_connection("127.0.0.1", self._target)
             stack.callback(sink.close)
@@ -239,7 +253,7 @@ class Fault:
     proxied: bool = False
     at_start: bool = False
     admission: str = "always"
-    seconds: float = 4.0
+    seconds: float = 3.0
 
 
 HEALTHY = (Fault("none", nothing), Fault("none, through the proxy", nothing, proxied=True))

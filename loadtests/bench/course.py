@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import math
 import re
 import time
 from contextlib import AbstractContextManager, ExitStack
@@ -15,7 +16,7 @@ ITEMS = 16  # images a request
 RATE = 200.0  # requests a second
 HOT = 16  # seeds that come again and again; every other request has a new one
 BEFORE, AFTER = 1.5, 1.0  # seconds; after counts from when the breaker is closed again
-RECOVERY = 10.0  # seconds, at most
+RECOVERY = 20.0  # seconds, at most, for the breaker to close and for Redis to know an answer
 
 
 @dataclass(frozen=True)
@@ -90,21 +91,23 @@ class Watch:
     """What a server says of itself while it is looked at.
 
     Attributes:
+        asks: whether it asks Redis at all.
         ready: whether it always was.
         opened: sides whose breaker was seen open.
         open: sides whose breaker was open when last looked at.
     """
 
-    url: str
+    client: httpx.AsyncClient
+    asks: bool = False
     ready: bool = True
     opened: set[str] = field(default_factory=set)
     open: set[str] = field(default_factory=set)
 
     async def look(self) -> None:
-        async with httpx.AsyncClient(base_url=self.url, timeout=30) as client:
-            self.ready &= (await client.get("/readyz")).status_code == 200
-            text = (await client.get("/metrics")).text
+        self.ready &= (await self.client.get("/readyz")).status_code == 200
+        text = (await self.client.get("/metrics")).text
         states = re.findall(r'duet_cache_redis_breaker\{side="(\w+)"\} ([\d.]+)', text)
+        self.asks = bool(states)
         self.open = {side for side, state in states if float(state) > 0}
         self.opened |= self.open
 
@@ -112,25 +115,34 @@ class Watch:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             await self.look()
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(0.5)
 
 
 @dataclass
 class Course:
-    """All that happened: `begin` and `end` of the fault and `closed`, on the monotonic clock."""
+    """All that happened.
+
+    Attributes:
+        answers: to all requests.
+        begin, end: of the fault, on the monotonic clock.
+        closed: when no breaker was open again; None: one stayed open.
+        watch: what the server said of itself.
+    """
 
     answers: list[Answer]
     begin: float
     end: float
-    closed: float
+    closed: float | None
     watch: Watch
 
-    def between(self, begin: float, end: float) -> list[Answer]:
+    def _between(self, begin: float, end: float) -> list[Answer]:
         return [answer for answer in self.answers if begin <= answer.sent < end]
 
     @property
-    def during(self) -> list[Answer]:
-        return self.between(self.begin, self.end)
+    def phases(self) -> tuple[list[Answer], list[Answer], list[Answer]]:
+        """Answers to requests sent before the fault, during it, and after the breaker closed again."""
+        closed = math.inf if self.closed is None else self.closed
+        return self._between(0, self.begin), self._between(self.begin, self.end), self._between(closed, math.inf)
 
 
 async def course(
@@ -154,7 +166,8 @@ async def course(
         after: seconds of load once the breaker is closed.
         rate: requests a second.
     """
-    client, watch = Client(port, model), Watch(f"http://127.0.0.1:{port}")
+    client = Client(port, model)
+    watch = Watch(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30))
     answers: list[Answer] = []
     ended = asyncio.Event()
     load = asyncio.create_task(client.offer(answers, ended, rate))
@@ -169,9 +182,14 @@ async def course(
     while watch.open and time.monotonic() < end + RECOVERY:
         await asyncio.sleep(0.05)
         await watch.look()
-    closed = time.monotonic()
+    closed = None if watch.open else time.monotonic()
     await watch.during(after)
+    while watch.asks and closed and not any(answer.hit and answer.sent > closed for answer in answers):
+        await watch.during(0.5)
+        if time.monotonic() > closed + RECOVERY:
+            break
     ended.set()
     await load
     client.close()
+    await watch.client.aclose()
     return Course(answers, begin, end, closed, watch)

@@ -20,7 +20,7 @@ import uvloop
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from loadtests.bench import cores, network, report, server
+from loadtests.bench import causes, cores, network, report, server
 from loadtests.bench.causes import FAULTS, HEALTHY, PASSWORD, Fault, Proxy, Redis, nothing
 from loadtests.bench.course import BEFORE, ITEMS, RATE, Client, Course, course
 from services.inference.bundle import Bundle, load
@@ -71,8 +71,7 @@ class Row:
 
 
 def row(fault: Fault, seen: Course, expected: dict[int, bytes], log: str) -> Row:
-    times = 1000 * np.array([answer.took for answer in seen.during])
-    phases = (seen.between(0, seen.begin), seen.during, seen.between(seen.closed, np.inf))
+    times = 1000 * np.array([answer.took for answer in seen.phases[1]])
     return Row(
         fault=fault.name,
         requests=len(seen.answers),
@@ -82,10 +81,10 @@ def row(fault: Fault, seen: Course, expected: dict[int, bytes], log: str) -> Row
         p99_ms=float(np.percentile(times, 99)),
         worst_ms=float(times.max()),
         waited=sum(answer.took > WAITED for answer in seen.answers),
-        hits=[sum(answer.hit for answer in phase) / max(1, len(phase)) for phase in phases],
+        hits=[sum(answer.hit for answer in phase) / max(1, len(phase)) for phase in seen.phases],
         ready=seen.watch.ready,
         opened=sorted(seen.watch.opened),
-        closed_after=None if seen.watch.open else seen.closed - seen.end,
+        closed_after=None if seen.closed is None else seen.closed - seen.end,
         log=[line for line in log.splitlines() if "[duet.cache]" in line],
     )
 
@@ -207,9 +206,12 @@ def main() -> int:
             expected |= uvloop.run(computed(plain.port, served.name, unknown))
             rows.append(row(fault, seen, expected, log))
             courses[fault.name] = seen
-            report.out.print(rows[-1], highlight=False)
+            report.out.print(
+                f"{fault.name}: p50 {rows[-1].p50_ms:.2f} ms, p99 {rows[-1].p99_ms:.2f} ms", highlight=False
+            )
     show(rows, rows[0])
-    about |= {"asked": f"{served.name}:{served.version}", "items": ITEMS, "rate": RATE, "redis": "?"}
+    about |= {"asked": f"{served.name}:{served.version}", "items": ITEMS, "rate": RATE}
+    about["versions"]["redis-server"] = causes.require()
     report.save(options.out, "cache_faults", about, {"rows": [asdict(each) for each in rows]}, figure(courses))
     bad = [each.fault for each in rows if each.failed or each.differing or not each.ready]
     if bad:

@@ -1,10 +1,8 @@
-"""Damage, and what Duet says and does about it: models, Redis, deadlines."""
+"""Damage, and what Duet says and does about it: models, deadlines. Redis has a file of its own."""
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ import pytest
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 PATIENCE = 60
-SEEDS = 60  # requests in a phase, each with a seed of its own, so that none is answered by memory alone
 
 
 @pytest.fixture
@@ -56,70 +53,6 @@ def test_a_flipped_byte_in_a_model_stops_readiness_and_names_the_file(serve: Any
         assert client.get("/v2/health/live").status_code == 200
         assert "duet_ready 0.0" in client.get("/metrics").text
         assert "classify.onnx" in server.log.read_text()
-
-
-async def ask(url: str, seeds: range) -> Counter[int]:
-    """The statuses of requests that need the cache, native and V2, eight at a time."""
-    gate = asyncio.Semaphore(8)
-    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
-
-        async def one(seed: int) -> int:
-            async with gate:
-                if seed % 2:
-                    return (await client.post("/generate", json={"seed": seed, "count": 2})).status_code
-                body = {"parameters": {"seed": seed, "count": 2}}
-                return (await client.post("/v2/models/digits-vae/infer", json=body)).status_code
-
-        return Counter(await asyncio.gather(*map(one, seeds)))
-
-
-def is_ready(url: str) -> bool:
-    return httpx.get(f"{url}/readyz").status_code == 200
-
-
-def redis_results(url: str) -> dict[str, float]:
-    """Items looked up in Redis, by result."""
-    found = {}
-    for line in httpx.get(f"{url}/metrics").text.splitlines():
-        if line.startswith("duet_cache_requests_total{") and 'tier="redis"' in line:
-            found[line.split('result="')[1].split('"')[0]] = float(line.split()[-1])
-    return found
-
-
-async def test_redis_absent_at_start_costs_no_request(serve: Any) -> None:
-    with serve("generation", DUET_REDIS_URL="redis://127.0.0.1:1/0") as server:
-        assert await ask(server.url, range(SEEDS)) == {200: SEEDS}
-        assert redis_results(server.url)["unavailable"] > 0
-        assert is_ready(server.url)
-
-
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
-async def test_redis_killed_or_hung_while_serving_costs_no_request(
-    serve: Any, redis_server: Any, blow: signal.Signals
-) -> None:
-    with serve("generation", DUET_REDIS_URL=redis_server.url) as server:
-        assert await ask(server.url, range(SEEDS)) == {200: SEEDS}
-        assert redis_results(server.url).get("unavailable", 0) == 0
-        during = asyncio.create_task(ask(server.url, range(1000, 1000 + 5 * SEEDS)))
-        await asyncio.sleep(0.1)
-        redis_server.process.send_signal(blow)
-        assert await during == {200: 5 * SEEDS}
-        assert await ask(server.url, range(2000, 2000 + SEEDS)) == {200: SEEDS}
-        assert redis_results(server.url)["unavailable"] > 0
-        assert is_ready(server.url)
-        assert "Redis does not answer" in server.log.read_text()
-
-
-async def test_redis_that_comes_back_is_used_again(serve: Any, redis_server: Any) -> None:
-    with serve("generation", DUET_REDIS_URL=redis_server.url, DUET_CACHE_MEMORY_BYTES="0") as server:
-        assert await ask(server.url, range(SEEDS)) == {200: SEEDS}
-        redis_server.process.send_signal(signal.SIGSTOP)
-        assert await ask(server.url, range(SEEDS)) == {200: SEEDS}
-        redis_server.process.send_signal(signal.SIGCONT)
-        hits = redis_results(server.url).get("hit", 0)
-        while redis_results(server.url).get("hit", 0) == hits:
-            assert await ask(server.url, range(SEEDS)) == {200: SEEDS}
-        assert "Redis answers again" in server.log.read_text()
 
 
 @pytest.mark.parametrize(
