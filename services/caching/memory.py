@@ -36,14 +36,16 @@ class MemoryTier:
         return found
 
     def put(self, values: Mapping[str, bytes]) -> None:
+        held = self._values
         for key, value in values.items():
-            self._drop(key)
+            if (old := held.pop(key, None)) is not None:
+                self._held -= _cost(key, old)
             if (cost := _cost(key, value)) <= self._limit:  # else it would push out everything, and then itself
-                self._values[key] = value
+                held[key] = value
                 self._held += cost
         evicted = 0
         while self._held > self._limit:
-            self._held -= _cost(*self._values.popitem(last=False))
+            self._held -= _cost(*held.popitem(last=False))
             evicted += 1
         if evicted:
             metrics.CACHE_EVICTIONS.inc(evicted)
@@ -53,11 +55,6 @@ class MemoryTier:
         self._values.clear()
         self._held = 0
         metrics.CACHE_BYTES.set(0)
-
-    def _drop(self, key: str) -> None:
-        value = self._values.pop(key, None)
-        if value is not None:
-            self._held -= _cost(key, value)
 
 
 def _cost(key: str, value: bytes) -> int:
