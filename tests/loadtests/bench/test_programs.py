@@ -22,6 +22,10 @@ pytestmark = [
 ]
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed (Debian: apt-get install wrk)")
 
+needs_redis = pytest.mark.skipif(
+    shutil.which("redis-server") is None, reason="redis-server is not installed (Debian: apt-get install redis-server)"
+)
+
 
 def bench(module: str, store: Path, out: Path) -> None:
     command = [sys.executable, "-m", module, "--quick", "--home", str(store), "--out", str(out)]
@@ -64,3 +68,29 @@ def test_soak(model_store: Path, tmp_path: Path) -> None:
     assert isinstance(saved["rss_mb_per_hour"], float)
     assert len(saved["by_minute"]) == 3
     assert all(minute["p99_ms"] >= minute["p50_ms"] > 0 for minute in saved["by_minute"])
+
+
+@needs_redis
+def test_cache(model_store: Path, tmp_path: Path) -> None:
+    bench("loadtests.bench.cache", model_store, tmp_path)
+    saved = report(tmp_path, "cache")
+    assert [cost["items"] for cost in saved["costs_us"]] == [1, 4, 16, 64]
+    assert all(cost["bypass"] > cost["hit"] > 0 for cost in saved["costs_us"])
+    assert [size["items"] for size in saved["redis_us"]] == [1, 2, 4, 8, 16, 32, 64]
+    assert all(pair["new"] > 0 and pair["known"] > 0 for pair in saved["http_ms"])
+    assert saved["redis_from_items"].keys() == {"predicted", "measured"}
+
+
+@needs_redis
+def test_stampede(model_store: Path, tmp_path: Path) -> None:
+    bench("loadtests.bench.stampede", model_store, tmp_path)
+    rows = report(tmp_path, "stampede")["rows"]
+    assert [row["computed"].count(None) for row in rows] == [0, 0, 0, 0, 0, 0, 1]
+    assert all(row["met"] for row in rows)
+
+
+def test_cache_memory(model_store: Path, tmp_path: Path) -> None:
+    bench("loadtests.bench.cache_memory", model_store, tmp_path)
+    runs = report(tmp_path, "cache_memory")["runs"]
+    assert {run["limit_mib"] for run in runs} == {4, 8}
+    assert all(run["held_mib"] <= run["limit_mib"] and run["evicted"] > 0 for run in runs)

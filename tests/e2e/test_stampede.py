@@ -1,0 +1,76 @@
+"""Many ask three replicas the same at once: each computes it once at most, and all together once if it is expensive."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import redis
+
+from loadtests.bench.stampede import CHEAP, DEAR, asks, computed, leases, orphaned, stampede, strike
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+REPLICAS, REQUESTS = 3, 30
+
+
+@pytest.fixture
+def replicas(serve: Any, redis_server: Any) -> Iterator[list[Any]]:
+    """Classifiers that share a Redis, once all of them have seen that an explanation is worth a lease."""
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(serve("classification", DUET_REDIS_URL=redis_server.url, DUET_THREADS="1"))
+            for _ in range(REPLICAS)
+        ]
+        while not all(leases(port(each), "digits-cnn") for each in servers):
+            time.sleep(0.5)  # the round trip is measured anew every second
+        yield servers
+
+
+def port(server: Any) -> int:
+    number = httpx.URL(server.url).port
+    assert number is not None
+    return number
+
+
+def question(operation: str) -> bytes:
+    image = np.random.default_rng().integers(0, 256, (1, 1, 28, 28), np.uint8)
+    return asks(operation, image).raw("127.0.0.1")
+
+
+@pytest.mark.parametrize(("operation", "in_all"), [(CHEAP, REPLICAS), (DEAR, 1)])
+async def test_equal_requests_at_once_are_computed_once(replicas: list[Any], operation: str, in_all: int) -> None:
+    ports = [port(each) for each in replicas]
+    answers = list(chain(*await stampede(ports, question(operation), REQUESTS)))
+    assert [status for status, _ in answers] == [200] * REQUESTS
+    assert len({body for _, body in answers}) == 1
+    counts = [computed(each, operation) for each in ports]
+    assert max(counts) == 1
+    assert 1 <= sum(counts) <= in_all
+
+
+async def test_a_replica_that_dies_while_it_computes_does_not_hold_up_the_others(
+    replicas: list[Any], redis_server: Any
+) -> None:
+    ports = [port(each) for each in replicas]
+    with redis.Redis.from_url(redis_server.url) as client:
+        orphans = await orphaned(
+            ports,
+            question(DEAR),
+            REQUESTS,
+            computing=lambda: any(client.scan_iter("duet:*:lease")),
+            strike=partial(strike, replicas[0].process.pid),
+        )
+    killed, *others = ([status for status, _ in answers] for answers in orphans)
+    assert set(killed) == {0}
+    assert others == [[200] * (REQUESTS // REPLICAS)] * (REPLICAS - 1)
+    assert len({body for answers in orphans[1:] for _, body in answers}) == 1
+    counts = [computed(each, DEAR) for each in ports[1:]]
+    assert max(counts) == 1
