@@ -182,8 +182,8 @@ def show(rows: list[Row], base: Row) -> None:
     report.out.print(table)
     report.out.print(
         f"{base.fault}: p50 {base.p50_ms:.2f} ms, p99 {base.p99_ms:.2f} ms, worst {base.worst_ms:.1f} ms. hits: share "
-        "of requests before, during and after. > 40 ms: in all three. breaker: sides seen open. closed: after the fault's "
-        "end. log: lines",
+        "of requests before, during and after. > 40 ms: in all three. breaker: sides seen open. closed: after the "
+        "fault's end. log: lines",
         highlight=False,
     )
 
