@@ -16,7 +16,7 @@ from training.loops.cnn import CNNRecipe
 from training.networks.residual_cnn import ResidualCNN, ResidualCNNConfig
 from training.recipes import RECIPES
 
-SLOWER = 0.1  # fine-tuning takes this share of the recipe's learning rate: large steps would undo what is known
+SLOWER = 0.3  # fine-tuning takes this share of the recipe's learning rate: large steps would undo what is known
 
 
 class FixedStatistics(nn.Sequential):

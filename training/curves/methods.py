@@ -27,7 +27,7 @@ from training.run import open_run
 from training.synthetic import joined
 from training.transfer import TransferConfig, transfer
 
-BATCH = 64
+BATCH = 32
 GAN = GANRecipe(
     network=GANConfig(latent_size=32, embedding=16, generator_channels=32, discriminator_channels=16),
     epochs=1,

@@ -63,8 +63,9 @@ Of the models from {
 ## How it was measured
 
 - A larger subset has the smaller ones in it. The test split is the whole one, and touched once by each model.
-- Nothing is selected: every setting is the same for all numbers of labels, none was tried on the test split, and
-  networks train for a number of steps that is fixed beforehand (`steps` in `training/curves/methods.py`).
+- Every setting is the same for all numbers of labels, and none was tried on a test split; the learning rate of what is
+  transferred was chosen on MNIST's validation split. Networks train for a number of steps that is fixed beforehand
+  (`steps` in `training/curves/methods.py`).
 - `CNN, augmented`: random shifts, turns and scalings of every batch, or what else keeps the classes of {name}.
 - `CNN, synthetic`: half of every batch is drawn from {SYNTHETIC:,} samples of a GAN that was trained on the same few
   images, and its time counts.
