@@ -301,9 +301,9 @@ def learning_curve(
 
     data = _load(dataset, data_dir, image_size, colour, skip_unreadable)
     try:
-        written = report(run(data, source, out / f"learning_curve_{data.name}.json"), out)
+        written = report(run(data, source, results := out / f"learning_curve_{data.name}.json"), out)
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        _fail(f"interrupted; what was measured is in {results}, and the same command goes on from there", status=130)
     except (ValueError, RuntimeError, BundleError) as error:
         _fail(str(error))
     Console().print(f"report: {written}", highlight=False, soft_wrap=True)
