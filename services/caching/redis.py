@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import statistics
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -26,6 +25,7 @@ from redis.exceptions import ResponseError
 from services.caching.breaker import Breaker
 from services.caching.connect import CONNECTIONS, connect, hang_up
 from services.caching.keys import PREFIX
+from services.caching.patience import Patience
 from services.telemetry import metrics
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ T = TypeVar("T")
 log = logging.getLogger("duet.cache")
 
 PROBE_SECONDS = 1.0
-PROBES = 5  # a median of so many forgives one that came while the event loop was busy
+PROBES = 5  # the quickest of so many forgives those that came while the event loop was busy
 PROBE_KEY = f"{PREFIX}:probe"
 PENDING_BYTES = 16 * 2**20  # of values on their way to Redis; what comes beyond is not written
 LEASE = ":lease"
@@ -175,7 +175,7 @@ class RedisTier:
     async def _timed(self, command: str, send: Callable[[], Awaitable[T]], seconds: float | None = None) -> T:
         begin = time.perf_counter()
         try:
-            async with asyncio.timeout(seconds or self._timeout), self._turns:
+            async with Patience(seconds or self._timeout), self._turns:
                 try:
                     return await send()
                 except StaleConnection:
@@ -208,7 +208,7 @@ class RedisTier:
                 self._reads.trip(error)
                 return
         self._probes.append(time.perf_counter() - begin)
-        self.round_trip = statistics.median(self._probes)
+        self.round_trip = min(self._probes)
         metrics.REDIS_ROUND_TRIP.set(self.round_trip)
         self._reads.reset()
         if self._writes.open:

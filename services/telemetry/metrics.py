@@ -39,7 +39,9 @@ ABANDONED = Counter(
 CACHE_REQUESTS = Counter("duet_cache_requests_total", "Items looked up in the cache.", ["tier", "result"])
 CACHE_EVICTIONS = Counter("duet_cache_evictions_total", "Items that the memory tier dropped for want of room.")
 REDIS_SECONDS = Histogram("duet_cache_redis_duration_seconds", "Time of a command of Redis.", ["command"], buckets=FAST)
-REDIS_ROUND_TRIP = Gauge("duet_cache_redis_round_trip_seconds", "Time of asking Redis for one key: median of probes.")
+REDIS_ROUND_TRIP = Gauge(
+    "duet_cache_redis_round_trip_seconds", "Time of asking Redis for one key: the least of five probes."
+)
 REDIS_BREAKER = Gauge(
     "duet_cache_redis_breaker",
     "Redis is used (0), left alone (1) or being tried (0.5), to read and to write.",
