@@ -90,13 +90,18 @@ def computed(port: int, operation: str) -> int:
     return int(sum(sample.value for sample in samples if sample.labels["operation"] == operation))
 
 
-def leases(port: int, model: str) -> bool:
-    """Whether a server is sure that the dear operation is worth a lease, so that one replica of all computes.
+def wait_for_leases(ports: Sequence[int], model: str) -> None:
+    """Until all servers are sure that the dear operation is worth a lease, so that one replica of all computes.
 
     The round trip is measured anew every second; on a busy machine it leaps.
     """
-    found = httpx.get(f"http://127.0.0.1:{port}/v2/models/{model}").json()["parameters"]["cache"][DEAR]
-    return bool(found["computed_once_in_all"] and found["item_seconds"] > SURE * found["redis_round_trip_seconds"])
+
+    def sure(port: int) -> bool:
+        found = httpx.get(f"http://127.0.0.1:{port}/v2/models/{model}").json()["parameters"]["cache"][DEAR]
+        return bool(found["computed_once_in_all"] and found["item_seconds"] > SURE * found["redis_round_trip_seconds"])
+
+    while not all(map(sure, ports)):
+        time.sleep(0.5)
 
 
 async def connected(ports: Sequence[int], requests: int) -> list[list[Connection]]:
@@ -232,9 +237,9 @@ def measure(home: Path, served: Bundle, redis: Redis, requests: int) -> list[Row
     with ExitStack() as stack:
         shared = started(stack, home, served, requests, DUET_REDIS_URL=url, **settings)
         rows.append(shared.stand("classify, memory and Redis", CHEAP, each=1))
-        while not all(leases(port, served.name) for port in shared.ports):
-            time.sleep(0.5)
+        wait_for_leases(shared.ports, served.name)
         rows.append(shared.stand("explain, memory and Redis", DEAR, each=1, in_all=1))
+        wait_for_leases(shared.ports, served.name)
         rush = partial(
             orphaned,
             computing=lambda: any(redis.client.scan_iter("duet:*:lease")),

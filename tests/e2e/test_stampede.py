@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import redis
 
-from loadtests.bench.stampede import CHEAP, DEAR, asks, computed, leases, orphaned, stampede, strike
+from loadtests.bench.stampede import CHEAP, DEAR, asks, computed, orphaned, stampede, strike, wait_for_leases
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -29,8 +28,7 @@ def replicas(serve: Any, redis_server: Any) -> Iterator[list[Any]]:
             stack.enter_context(serve("classification", DUET_REDIS_URL=redis_server.url, DUET_THREADS="1"))
             for _ in range(REPLICAS)
         ]
-        while not all(leases(port(each), "digits-cnn") for each in servers):
-            time.sleep(0.5)  # the round trip is measured anew every second
+        wait_for_leases([port(each) for each in servers], "digits-cnn")
         yield servers
 
 
