@@ -1,4 +1,7 @@
-"""How long graphs take an image: on one thread, alternating, so that a busy machine slows them all alike."""
+"""How long graphs take an image: on one thread, in alternating rounds; the fastest round counts.
+
+What slows a round is other work on the machine, never the graph: of all statistics the minimum moves least with it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ ROUND = 0.02  # seconds of one graph in one round, at least
 
 
 def microseconds(paths: Sequence[Path], images: NDArray[np.uint8], batch: int) -> list[float]:
-    """The median µs an image of each classifier at `paths`, in batches of `batch` of `images` [N,C,H,W].
+    """The least µs an image of each classifier at `paths`, in batches of `batch` of `images` [N,C,H,W].
 
     Args:
         paths: graphs of equal input.
@@ -38,4 +41,4 @@ def microseconds(paths: Sequence[Path], images: NDArray[np.uint8], batch: int) -
             for _ in range(count):
                 session.run(None, feeds)
             row[index] = (time.perf_counter() - start) / count / batch * 1e6
-    return [float(median) for median in np.median(rounds, axis=0)]
+    return [float(fastest) for fastest in rounds.min(axis=0)]
