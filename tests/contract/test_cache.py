@@ -432,8 +432,10 @@ def test_a_model_shows_what_decides_about_its_cache(client: httpx.Client, model:
 
 
 def test_a_server_with_redis_shows_its_two_numbers_and_keeps_what_is_worth_it(serve: Any, redis_server: Any) -> None:
+    settings = {"REDIS_URL": redis_server.url, "REDIS_ADMISSION": "always", "REDIS_TIMEOUT_MS": "10000"}
+    settings = {f"DUET_{name}": value for name, value in settings.items()}
     with (
-        serve("anomaly", DUET_REDIS_URL=redis_server.url, DUET_REDIS_ADMISSION="always") as server,
+        serve("anomaly", **settings) as server,
         httpx.Client(base_url=server.url, timeout=60) as client,
     ):
         cache = client.get(f"/v2/models/{SCORER}").json()["parameters"]["cache"]
@@ -444,7 +446,7 @@ def test_a_server_with_redis_shows_its_two_numbers_and_keeps_what_is_worth_it(se
         images = unseen()
         first = ask(client, native("/score", rows)(images))
     with (
-        serve("anomaly", DUET_REDIS_URL=redis_server.url, DUET_REDIS_ADMISSION="always") as server,
+        serve("anomaly", **settings) as server,
         httpx.Client(base_url=server.url, timeout=60) as client,
     ):
         again = ask(client, v2(SCORER, "FP32", lambda images: exact(images).tobytes())(images))

@@ -260,6 +260,7 @@ async def test_with_redis_the_plane_shows_both_numbers_and_the_decision(
 ) -> None:
     registry.store(make_bundle())
     monkeypatch.setenv("DUET_REDIS_URL", redis_server.url)
+    monkeypatch.setenv("DUET_REDIS_TIMEOUT_MS", "10000")
     async with running("classification") as plane:
         worth = plane.worth(plane.select(Classifier, "classify", None))["classify"]
         assert worth.admission == "auto"
@@ -274,7 +275,7 @@ async def test_two_planes_share_answers_through_redis_and_a_retrained_model_has_
 ) -> None:
     monkeypatch.setenv("DUET_REDIS_URL", redis_server.url)
     monkeypatch.setenv("DUET_REDIS_ADMISSION", "always")
-    monkeypatch.setenv("DUET_REDIS_TIMEOUT_MS", "1000")
+    monkeypatch.setenv("DUET_REDIS_TIMEOUT_MS", "10000")
     monkeypatch.setenv("DUET_CACHE_MEMORY_BYTES", "0")
     old = registry.store(make_bundle())
     for expected in ("miss; hits=0/1", "hit; hits=1/1"):

@@ -48,7 +48,7 @@ async def written(tier: RedisTier) -> None:
 
 @pytest.fixture
 async def redis(redis_server: RedisServer) -> AsyncIterator[RedisTier]:
-    tier = RedisTier(redis_server.url, timeout_seconds=0.25, ttl_seconds=1000)
+    tier = RedisTier(redis_server.url, timeout_seconds=30, ttl_seconds=1000)  # a busy machine is no outage
     yield tier
     await tier.close()
 
@@ -298,10 +298,9 @@ async def test_a_damaged_value_is_deleted_where_nothing_takes_its_place(
 
 
 @pytest.mark.server
-async def test_with_redis_frozen_memory_still_answers_and_keeps(
-    squares: Squares, redis: RedisTier, redis_server: RedisServer
-) -> None:
+async def test_with_redis_frozen_memory_still_answers_and_keeps(squares: Squares, redis_server: RedisServer) -> None:
     before = count("redis", "unavailable"), count("redis", "unwritten")
+    redis = RedisTier(redis_server.url, timeout_seconds=1.0, ttl_seconds=1000)
     cache = Cache(MemoryTier(MIB), redis, admission="always")
     await squares.ask(cache, 1)
     redis_server.process.send_signal(signal.SIGSTOP)
@@ -312,6 +311,7 @@ async def test_with_redis_frozen_memory_still_answers_and_keeps(
     assert squares.batches == [[1], [2], [3]]
     assert count("redis", "unavailable") - before[0] == 2
     assert count("redis", "unwritten") - before[1] == 2
+    await cache.close()
 
 
 @pytest.mark.server

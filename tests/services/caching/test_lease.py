@@ -30,10 +30,13 @@ LONG = 60  # seconds in which whatever does not hang is done, and that a lease o
 
 @asynccontextmanager
 async def replica(server: RedisServer) -> AsyncIterator[RedisTier]:
-    tier = RedisTier(server.url, timeout_seconds=0.25, ttl_seconds=1000)
+    tier = RedisTier(server.url, timeout_seconds=1.0, ttl_seconds=1000)
     await tier.start()
-    assert tier.round_trip is not None
     try:
+        end = time.monotonic() + LONG / 2
+        while tier.round_trip is None:  # a busy machine is no outage
+            assert time.monotonic() < end
+            await asyncio.sleep(0.1)
         yield tier
     finally:
         await tier.close()
@@ -293,7 +296,6 @@ async def test_a_request_that_is_cancelled_gives_its_lease_back(
 async def test_a_replica_that_died_is_outlived(
     redis_server: RedisServer, dear: Squares, client: Redis, caches: tuple[Cache, Cache]
 ) -> None:
-    dear.item_seconds = 0.1  # a lease of 0.4 s
     async with AsyncExitStack() as stack:
         dying = await stack.enter_async_context(replica(redis_server))
         assert (await dying.lease([dear.key(7)], 0.4))[0] == {dear.key(7)}
