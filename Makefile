@@ -7,7 +7,7 @@ export PYTHON TORCH_INDEX
 BIN := .venv/bin
 MINUTES ?= 30
 
-.PHONY: help demo test lint format typecheck bench bench-overload bench-soak bench-peers lock clean
+.PHONY: help demo test lint format typecheck bench bench-cache bench-overload bench-soak bench-peers lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ typecheck: .venv/installed ## check the types
 
 bench: .venv/installed ## ratios against stock BentoML, bare uvicorn and ONNX Runtime; overhead by stage (needs wrk)
 	$(BIN)/python -m loadtests.bench $(ARGS)
+
+bench-cache: .venv/installed ## what the cache is worth, stampedes, its memory, faults of Redis (needs redis-server)
+	$(BIN)/python -m loadtests.bench.cache $(ARGS)
+	$(BIN)/python -m loadtests.bench.stampede $(ARGS)
+	$(BIN)/python -m loadtests.bench.cache_memory $(ARGS)
+	$(BIN)/python -m loadtests.bench.faults $(ARGS)
 
 bench-overload: .venv/installed ## what happens above capacity
 	$(BIN)/python -m loadtests.bench.overload $(ARGS)

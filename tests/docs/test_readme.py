@@ -70,7 +70,8 @@ def test_every_route_is_described() -> None:
 
 def test_every_command_is_named() -> None:
     groups = {group.name: group.typer_instance for group in app.registered_groups}
-    names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    commands = [command for command in app.registered_commands if command.callback]
+    names = [command.name or command.callback.__name__.replace("_", "-") for command in commands if command.callback]
     for name in names:
         assert f"duet {name}" in README, name
     models = groups["models"]
