@@ -92,6 +92,9 @@ class RedisTier:
             RedisUnavailable: as `get`.
         """
 
+        if self._writes.open:
+            raise RedisUnavailable
+
         def send() -> Awaitable[list[object]]:
             pipeline = self._redis.pipeline(transaction=False)
             for key in keys:
