@@ -36,20 +36,20 @@ def export_classifier(
 ) -> tuple[dict[str, bundle.Graph], dict[str, float]]:
     """`classify.onnx` in `directory` and the manifest's constants: how its probabilities were calibrated.
 
-    Every other calibration image fits the temperature, and the rest the threshold of the prediction sets: a set covers
-    its class as often as it says only if the probabilities were made without the images that the threshold is from.
-    Those come from the exported graph, not from PyTorch: close to 1, rounding decides the order of probabilities.
+    The validation split fits the temperature, and the calibration split the threshold of the prediction sets: a set
+    covers its class as often as it says only if the probabilities were made without the images that the threshold is
+    from. Those come from the exported graph, not from PyTorch: close to 1, rounding decides the order of probabilities.
     """
     path = directory / "classify.onnx"
     feeds = {"images": _some(dataset.test.images)}
-    images, labels = dataset.calibration.images, dataset.calibration.labels
-    if labels is None:
+    validation, calibration = dataset.validation, dataset.calibration
+    if validation.labels is None or calibration.labels is None:
         raise ExportError(f"classify: {dataset.name} has no labels to calibrate with; use labelled data")
     export_graph(Classify(cnn), feeds, path)
-    temperature = fit_temperature(run(open_graph(path), {"images": images[::2]})["logits"], labels[::2])
+    temperature = fit_temperature(run(open_graph(path), {"images": validation.images})["logits"], validation.labels)
     export_graph(Classify(cnn, temperature), feeds, path)
-    probabilities = run(open_graph(path), {"images": images[1::2]})["probabilities"]
-    threshold = set_threshold(probabilities, labels[1::2], COVERAGE)
+    probabilities = run(open_graph(path), {"images": calibration.images})["probabilities"]
+    threshold = set_threshold(probabilities, calibration.labels, COVERAGE)
     graph = Classify(cnn, temperature, threshold)
     exported = export_graph(graph, feeds, path)
     parity = exported.parity.model_copy(update={"top1_agreement": top1_agreement(graph, path, dataset.test.images)})
@@ -57,7 +57,7 @@ def export_classifier(
         "temperature": temperature,
         "set_coverage": COVERAGE,
         "set_threshold": threshold,
-        "set_calibration_size": float(len(labels[1::2])),
+        "set_calibration_size": float(len(calibration)),
     }
     return {"classify": exported.model_copy(update={"parity": parity})}, constants
 

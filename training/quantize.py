@@ -50,7 +50,7 @@ def quantize(source: Bundle, dataset: Dataset, directory: Path) -> tuple[Bundle,
     """The bundle NAME-int8 below `directory`, sealed, and how it compares with `source`, both on the test split.
 
     A temperature and a conformal threshold in the graph were fitted to the float32 probabilities: both are fitted again
-    on the halves of the calibration split that they were fitted on.
+    on the splits that they were fitted on, validation and calibration.
 
     Args:
         source: a classifier.
@@ -171,17 +171,17 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
 
 def _calibrate(path: Path, constants: dict[str, float], dataset: Dataset) -> dict[str, float]:
     """Fit temperature and threshold of the graph at `path` again, where it has them; the new constants."""
-    images, labels = dataset.calibration.images, dataset.calibration.labels
-    if "temperature" not in constants or labels is None:
+    validation, calibration = dataset.validation, dataset.calibration
+    if "temperature" not in constants or validation.labels is None or calibration.labels is None:
         return constants
     model = onnx.load(path)
-    factor = fit_temperature(run(open_graph(path), {"images": images[::2]})["logits"], labels[::2])
+    factor = fit_temperature(run(open_graph(path), {"images": validation.images})["logits"], validation.labels)
     _divide(model, factor)
     onnx.save(model, path)
     changed = {"temperature": constants["temperature"] * factor}
     if "set_threshold" in constants:
-        probabilities = run(open_graph(path), {"images": images[1::2]})["probabilities"]
-        threshold = set_threshold(probabilities, labels[1::2], constants["set_coverage"])
+        probabilities = run(open_graph(path), {"images": calibration.images})["probabilities"]
+        threshold = set_threshold(probabilities, calibration.labels, constants["set_coverage"])
         _replace_threshold(model, threshold)
         onnx.save(model, path)
         changed["set_threshold"] = threshold
