@@ -98,33 +98,31 @@ async def started(home: Path, served: Bundle, **settings: str) -> AsyncIterator[
         await plane.stop()
 
 
-async def infer(plane: DataPlane, batch: np.ndarray, hits: int | None = None, *, cached: bool = True) -> float:
-    """Seconds for one batch; where `hits` is given, so many of its items have to be known."""
+async def infer(plane: DataPlane, batch: np.ndarray, *, cached: bool = True) -> tuple[float, int]:
+    """Seconds for one batch, and how many of its items were known."""
     model = plane.select(Classifier, "classify", None)
     call = Call(read_cache=cached, write_cache=cached)
     begin = time.perf_counter()
     await plane.infer(model, "classify", {"images": batch}, call)
-    seconds = time.perf_counter() - begin
-    if hits is not None and call.hits != hits:
-        raise AssertionError(f"{call.hits} items were hits, but {hits} should have been")
-    return seconds
+    return time.perf_counter() - begin, call.hits
 
 
 async def cost(plane: DataPlane, items: int, seconds: float) -> Cost:
     new = images(items)
     known = next(new)
-    await infer(plane, known, 0)
+    await infer(plane, known)
     found = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         batches = list(itertools.islice(new, 2 * max(1, TURN // items)))
         half = len(batches) // 2
         turn = [
-            [await infer(plane, batch, 0, cached=False) for batch in batches[:half]],
-            [await infer(plane, known, items) for _ in range(half)],
-            [await infer(plane, batch, 0) for batch in batches[half:]],
+            [await infer(plane, batch, cached=False) for batch in batches[:half]],
+            [await infer(plane, known) for _ in range(half)],
+            [await infer(plane, batch) for batch in batches[half:]],
         ]
-        found.append([statistics.median(times) for times in turn])
+        assert [{hits for _, hits in each} for each in turn] == [{0}, {items}, {0}]
+        found.append([statistics.median(took for took, _ in each) for each in turn])
     bypass, hit, miss = 1e6 * np.array(found).T / items
     return Cost(items, *(float(np.median(each)) for each in (bypass, hit, miss, miss - bypass)))
 
@@ -145,13 +143,16 @@ async def sizes(home: Path, served: Bundle, redis: Redis, seconds: float) -> tup
         predicted = by_cost.worth(by_cost.select(Classifier, "classify", None))["classify"].from_items
         for items in SIZES:
             known = next(images(items))
-            await infer(forced, known, 0)
-            await asyncio.sleep(0.1)  # it is written behind the answer
-            times = []
+            while (await infer(forced, known))[1] < items:  # noqa: ASYNC110  # it is written behind the answer
+                await asyncio.sleep(0.05)
+            times: list[tuple[float, float, float]] = []
             end = time.monotonic() + seconds
-            while time.monotonic() < end:
-                bypass = await infer(forced, known, 0, cached=False)
-                times.append((bypass, await infer(forced, known, items), await infer(by_cost, known)))
+            while not times or time.monotonic() < end:
+                bypass, _ = await infer(forced, known, cached=False)
+                always, hits = await infer(forced, known)
+                auto, _ = await infer(by_cost, known)
+                if hits == items:  # on a busy machine Redis may be given up now and then
+                    times.append((bypass, always, auto))
             found.append(Size(items, *(float(each) for each in 1e6 * np.median(times, axis=0))))
         return found, predicted
 

@@ -35,7 +35,7 @@ from services.inference.bundle import Bundle
 
 REPLICAS, REQUESTS = 3, 500
 CHEAP, DEAR = "classify", "rise"  # operations
-SURE = 60  # round trips that an item must take: three times what a lease needs
+SURE = 30  # round trips that an item must take: half as many again as a lease needs
 HEAD_START = 0.02  # seconds that the others have to begin to wait, before the one that computes is killed
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
