@@ -9,6 +9,10 @@ from typing import Annotated
 
 import typer
 
+from services.commands.models import explained, out
+from services.inference import registry
+from services.inference.bundle import Task
+
 
 class Service(StrEnum):
     """What can be served."""
@@ -19,6 +23,12 @@ class Service(StrEnum):
     anomaly = "anomaly"
 
 
+TASKS: dict[Service, tuple[Task, ...]] = {
+    Service.allinone: ("generation", "classification", "anomaly"),
+    Service.generation: ("generation",),
+    Service.classification: ("classification",),
+    Service.anomaly: ("anomaly",),
+}
 TARGETS = {
     Service.allinone: "services.allinone:AllInOne",
     Service.generation: "services.generation:Generation",
@@ -37,12 +47,15 @@ def serve(
         str | None, typer.Option(help="Models to serve, as DUET_MODELS: NAME or NAME:VERSION, comma-separated.")
     ] = None,
 ) -> None:
-    """Serve the models in the store over HTTP until Ctrl-C.
+    """Serve the models in the store over HTTP until Ctrl-C; a store without any gets Duet's reference models first.
 
     Settings come from the environment (DUET_REDIS_URL and so on; the README lists them all). The service answers
     /readyz with 200 once every model is verified and warm, and with 503 and the reason until then.
     """
     if models is not None:
         os.environ["DUET_MODELS"] = models
+    with explained():
+        for entry in registry.bring_along(TASKS[service]):
+            out.print(f"the store had no model for {entry.task}: brought along {entry.tag}", highlight=False)
     command = [sys.executable, "-m", "bentoml", "serve", TARGETS[service], "--host", host, "--port", str(port)]
     os.execv(sys.executable, command)  # noqa: S606  # the server takes this process's place, its signals and exit status

@@ -19,6 +19,7 @@ from services.inference import bundle as bundles
 from services.inference.bundle import MANIFEST, Bundle, BundleError, Task
 
 LABEL = "duet.task"
+REFERENCE = Path(__file__).parents[1] / "reference"  # bundles that an install brings along
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,17 @@ def entries() -> list[Entry]:
         Entry(model.tag.name, model.tag.version or "", cast("Task", model.info.labels[LABEL]), Path(model.path))
         for model in newest_first
     ]
+
+
+def bring_along(tasks: Iterable[Task]) -> list[Entry]:
+    """Store the reference bundles of those of `tasks` that the store has nothing for; returns what was stored.
+
+    Raises:
+        BundleError: a reference bundle does not verify, or the store refused it.
+    """
+    served = {entry.task for entry in entries()}
+    brought = [bundles.load(path.parent) for path in sorted(REFERENCE.glob(f"*/{MANIFEST}"))]
+    return [store(bundle) for bundle in brought if bundle.manifest.task in set(tasks) - served]
 
 
 def resolve(selection: str, tasks: Iterable[Task]) -> list[Entry]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
 from services.commands.serve import TARGETS, Service, serve
+from services.inference import registry
+from services.inference.bundle import load
 from services.settings import Settings
 
 app = typer.Typer()
@@ -52,3 +56,38 @@ def test_the_server_takes_the_place_of_the_command(monkeypatch: pytest.MonkeyPat
         *("--host", "0.0.0.0", "--port", "4000"),
     ]
     assert Settings().models == "a,b:1"
+
+
+@pytest.fixture
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "execv", lambda program, arguments: None)
+
+
+def test_an_empty_store_gets_the_reference_models(empty_store: Path, no_server: None) -> None:
+    result = duet_serve("classification")
+    assert result.exit_code == 0
+    stored = registry.entries()
+    assert {entry.task for entry in stored} == {"classification"}
+    assert all(
+        f"the store had no model for classification: brought along {entry.tag}" in result.stdout for entry in stored
+    )
+    assert "brought along" not in duet_serve("classification").stdout, "once"
+
+
+def test_a_store_with_a_model_of_ones_own_is_left_alone(empty_store: Path, no_server: None, make_bundle: Any) -> None:
+    own = registry.store(make_bundle())
+    assert "brought along" not in duet_serve("allinone").stdout
+    assert registry.entries() == [own]
+
+
+@pytest.mark.parametrize(
+    "manifest", sorted(registry.REFERENCE.glob("*/manifest.json")), ids=lambda path: path.parent.name
+)
+def test_a_reference_model_verifies_and_is_small(manifest: Path) -> None:
+    bundle = load(manifest.parent)
+    assert bundle.name == manifest.parent.name
+    assert bundle.manifest.recipe == "reference"
+    graphs = [bundle.manifest.files[graph.file].bytes for graph in bundle.manifest.graphs.values()]
+    assert max(graphs) <= 1_000_000
+    listed = {*bundle.manifest.files, "manifest.json"}
+    assert {str(path.relative_to(manifest.parent)) for path in manifest.parent.rglob("*") if path.is_file()} == listed
