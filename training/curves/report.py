@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import sqrt
 from pathlib import Path
 from statistics import mean, median, stdev
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from training.curves.curve import SUBSETS, TIMED, Cell, Curve
+from training.curves.curve import RUNS, SUBSETS, TIMED, Cell, Curve
 from training.curves.methods import SYNTHETIC
 from training.evaluation.tables import table
 
@@ -27,53 +28,60 @@ def report(curve: Curve, directory: Path) -> Path:
 
 
 def text(curve: Curve, figure: str) -> str:
-    name = curve.header["dataset"]
+    """The report in Markdown; `figure` is the name of the picture's file."""
+    name, source, tested = (curve.header[key] for key in ("dataset", "source", "test"))
     columns, rows = _sizes(curve), _methods(curve)
     head = ("method", *(f"{size:,}" for size in columns))
-    source = curve.header["source"]
+    accuracies = [(row, *(_accuracy(curve, row, size) for size in columns)) for row in rows]
+    gains = [(row, *(_gain(curve, row, size) for size in columns)) for row in rows if row != PLAIN]
+    seconds = [(row, *(_seconds(curve, row, size) for size in columns)) for row in rows]
+    served = ("method", "KB", *(f"µs an image at batch {size}" for size in TIMED))
+    chance = 200 * sqrt(0.95 * 0.05 / tested)
+    started = "left out, for no `--from` named a classifier of other data."
+    if source:
+        started = f"starts from `{source}`, and all layers go on learning; its own training is not counted."
     return f"""# {name}: what a label is worth
 
 ![Test accuracy over labels a class, by method.]({figure})
 
 ## Test accuracy, %
 
-By labels a class; mean ± standard deviation over {
-        SUBSETS
-    } subsets, the same for every method. The largest mean is bold.
+By labels a class; mean ± standard deviation over {SUBSETS} subsets, the same for every method. The largest mean is
+bold, which does not say that it is larger by more than chance: see below.
 
-{table(head, [(row, *(_accuracy(curve, row, size) for size in columns)) for row in rows])}
+{table(head, accuracies)}
 
 ## What each is worth
 
 Points of accuracy over the plain CNN, on the same subsets; the row `{RIVAL}` answers whether a CNN is worth it.
 
-{table(head, [(row, *(_gain(curve, row, size) for size in columns)) for row in rows if row != PLAIN])}
+{table(head, gains)}
 
 ## CPU seconds of a training
 
-{table(head, [(row, *(_seconds(curve, row, size) for size in columns)) for row in rows])}
+{table(head, seconds)}
 
 ## The served graph
 
-Of the models from {
-        columns[-1]:,} labels a class, in ONNX Runtime on one thread; an SVM keeps training images and grows.
+Of the models from {max(columns):,} labels a class, in ONNX Runtime on one thread, the fastest of {RUNS} runs. All CNNs
+have the same graph but for the weights, so that their rows show how far the times can be trusted; an SVM keeps training
+images and grows.
 
-{table(("method", "KB", *(f"µs an image at batch {size}" for size in TIMED)), [_served(curve, row) for row in rows])}
+{table(served, [_served(curve, row) for row in rows])}
 
 ## How it was measured
 
-- A larger subset has the smaller ones in it. The test split is the whole one, and touched once by each model.
+- A larger subset has the smaller ones in it; subsets of most of the training split are nearly the same images, so that
+  their deviation says little.
+- All are tested on the {tested:,} images of the test split, whose choice is no part of the deviations: of a model that
+  is right on 95 % of all images, {chance:.1f} points either way are chance (two standard errors).
 - Every setting is the same for all numbers of labels, and none was tried on a test split; the learning rate of what is
-  transferred was chosen on MNIST's validation split. Networks train for a number of steps that is fixed beforehand
-  (`steps` in `training/curves/methods.py`).
+  transferred was chosen, of three, on MNIST's validation split. Networks train for a number of steps that is fixed
+  beforehand (`steps` in `training/curves/methods.py`).
 - `CNN, augmented`: random shifts, turns and scalings of every batch, or what else keeps the classes of {name}.
 - `CNN, synthetic`: half of every batch is drawn from {SYNTHETIC:,} samples of a GAN that was trained on the same few
   images, and its time counts.
-- `CNN, transferred`: {
-        f"starts from `{source}`, all layers go on learning; its own training is not counted."
-        if source
-        else "left out, for no `--from` named a classifier of other data."
-    }
+- `CNN, transferred`: {started}
 
 `duet learning-curve --dataset {name}{f" --from {source}" if source else ""}` makes this report; data set digest
 `{curve.header["digest"][:12]}`.

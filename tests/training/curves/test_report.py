@@ -5,7 +5,7 @@ import pytest
 from training.curves.curve import Cell, Curve
 from training.curves.report import report, text
 
-HEADER = {"dataset": "shells", "digest": "0123456789abcdef", "source": None}
+HEADER = {"dataset": "shells", "digest": "0123456789abcdef", "test": 1900, "source": None}
 
 
 def cells(method: str, labels: int, *accuracies: float) -> list[Cell]:
@@ -65,3 +65,9 @@ def test_the_command_and_the_source_are_named(source: str | None) -> None:
     table = text(Curve(HEADER | {"source": source}, CURVE.cells), "figure.png")
     assert (f"`duet learning-curve --dataset shells --from {source}`" in table) == bool(source)
     assert ("left out, for no `--from` named" in table) == (source is None)
+
+
+def test_what_chance_alone_does_is_said() -> None:
+    table = text(CURVE, "figure.png")
+    assert "on the 1,900 images of the test split" in table
+    assert "1.0 points either way are chance" in table
