@@ -41,7 +41,7 @@ SLOW_SECONDS = 0.01  # an item that takes longer is measured once and warmed alo
 GC_THRESHOLD = (20_000, 20, 20)  # a request leaves no cycles behind, so looking for them every 700 objects is waste
 INLINE_SECONDS = 0.001  # a thread hop costs about 0.1 ms, so a model under ten of them runs on the event loop ...
 INLINE_BATCH_SECONDS = 0.008  # ... in batches that do not hold up probes and new requests for longer than this
-THREAD_BATCH_SECONDS = 0.1  # the compute thread is shared: an expensive operation gives way to others this often
+THREAD_BATCH_SECONDS = 0.1  # the compute thread is shared: a slow operation gives way to others this often
 
 
 @dataclass(frozen=True)
@@ -184,12 +184,16 @@ class DataPlane:
         for operation, found in warm.items():
             seconds = found.seconds
             inline = seconds <= INLINE_SECONDS
-            longest = INLINE_BATCH_SECONDS if inline else THREAD_BATCH_SECONDS
+            limit = self.settings.batch_items
+            if inline:
+                limit = min(limit, int(INLINE_BATCH_SECONDS / seconds))
+            elif seconds >= SLOW_SECONDS:
+                limit = min(limit, int(THREAD_BATCH_SECONDS / seconds))
             batchers[operation] = Batcher(
                 partial(model.run, operation),
                 (entry.name, operation),
                 None if inline else executor,
-                batch_items=max(1, min(self.settings.batch_items, int(longest / seconds))),
+                batch_items=max(1, limit),
                 queue_items=self.settings.queue_items,
                 batch_bytes=self.settings.batch_bytes,
                 item_seconds=seconds,
