@@ -35,9 +35,8 @@ from services.telemetry.call import Call
 log = logging.getLogger("duet")
 
 M = TypeVar("M")
-WARM_BATCHES = (2, 8)
+WARM_BATCHES = (1, 2, 8)
 MEASURED_RUNS = 5
-SLOW_SECONDS = 0.01  # an item that takes longer is measured once and warmed alone: start-up shall not wait for it
 GC_THRESHOLD = (20_000, 20, 20)  # a request leaves no cycles behind, so looking for them every 700 objects is waste
 INLINE_SECONDS = 0.001  # a thread hop costs about 0.1 ms, so a model under ten of them runs on the event loop ...
 INLINE_BATCH_SECONDS = 0.008  # ... in batches that do not hold up probes and new requests for longer than this
@@ -156,17 +155,19 @@ class DataPlane:
         bundle = load(entry.path)
         if bundle.version != entry.version:
             raise BundleError(f"{entry.path}: holds version {bundle.version}, not {entry.version}; import it again")
-        warm = {}
+        warm: dict[str, Warm] = {}
         try:
             model = load_model(bundle, threads=self.settings.threads or cpu_limit())
             for operation in model.operations:
+                if (passes := model.passes.get(operation)) is not None:
+                    first = warm[model.operations[0]].seconds
+                    warm[operation] = Warm(passes * first, Layout.of(model.blank(operation)))
+                    continue
                 example = model.example(operation)
-                layout = Layout.of(model.run(operation, example))
-                seconds = _seconds(model, operation, example)
-                if seconds < SLOW_SECONDS:
-                    for size in WARM_BATCHES:
-                        model.run(operation, {name: np.repeat(array, size, axis=0) for name, array in example.items()})
-                    seconds = min(_seconds(model, operation, example) for _ in range(MEASURED_RUNS))
+                for size in WARM_BATCHES:
+                    batch = {name: np.repeat(array, size, axis=0) for name, array in example.items()}
+                    layout = Layout.of(model.run(operation, batch))
+                seconds = min(_seconds(model, operation, example) for _ in range(MEASURED_RUNS))
                 warm[operation] = Warm(seconds, layout)
         except BundleError:
             raise
@@ -187,7 +188,7 @@ class DataPlane:
             limit = self.settings.batch_items
             if inline:
                 limit = min(limit, int(INLINE_BATCH_SECONDS / seconds))
-            elif seconds >= SLOW_SECONDS:
+            elif operation in model.passes:
                 limit = min(limit, int(THREAD_BATCH_SECONDS / seconds))
             batchers[operation] = Batcher(
                 partial(model.run, operation),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from services.inference.bundle import Bundle
-from services.inference.explanation import occlusion, rise
+from services.inference.explanation import occlusion, passes, rise
 from services.inference.session import Arrays, Session
 
 CLASSIFY = ("logits", "probabilities", "prediction_set")  # the last one where the graph has it
@@ -30,6 +30,7 @@ class Classifier:
         self._outputs = tuple(name for name in CLASSIFY if name in self._classify.outputs)
         activation = (ACTIVATION,) if ACTIVATION in self._classify.outputs else ()
         self.operations: tuple[str, ...] = ("classify", *activation, *EXPLANATIONS)
+        self.passes: Mapping[str, int] = passes(*bundle.manifest.image.shape[1:])
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -52,6 +53,9 @@ class Classifier:
     def example(self, operation: str) -> Arrays:
         images = np.zeros((1, *self.bundle.manifest.image.shape), np.uint8)
         return {"images": images} | ({"labels": np.zeros(1, np.int64)} if operation in EXPLANATIONS else {})
+
+    def blank(self, operation: str) -> Arrays:
+        return {"saliency": np.zeros((1, *self.bundle.manifest.image.shape[1:]), np.float32)}
 
     def _probabilities(self, images: np.ndarray) -> np.ndarray:
         return self._classify.run({"images": images}, ("probabilities",))["probabilities"]

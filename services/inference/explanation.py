@@ -20,6 +20,11 @@ KEPT = 0.5  # share of cells that a mask leaves visible
 STREAM = 20181  # of the masks' random generator: the same masks everywhere, for equal answers everywhere
 
 
+def passes(height: int, width: int) -> dict[str, int]:
+    """How many masked images each kind of explanation computes."""
+    return {"occlusion": len(_patches(height, width)) + 1, "rise": MASKS}
+
+
 def occlusion(probabilities: Probabilities, image: np.ndarray, label: int) -> np.ndarray:
     """How much probability a class loses where a square patch covers the image (Zeiler and Fergus, ECCV 2014, 4.2).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -19,6 +20,8 @@ class Generator:
     Each item runs as a batch of its own: a matrix product may round differently at another batch size, and the same
     seed must give the same bytes whatever else is being computed. On a CPU this costs next to nothing.
     """
+
+    passes: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         self.bundle = bundle
@@ -49,6 +52,9 @@ class Generator:
             for i in range(count)
         ]
         return {output: np.concatenate(rows)}
+
+    def blank(self, operation: str) -> Arrays:
+        raise NotImplementedError(f"{operation} is tried at start-up")
 
     def example(self, operation: str) -> Arrays:
         if operation == "encode":

@@ -26,6 +26,13 @@ class Model(Protocol):
     def example(self, operation: str) -> Arrays:
         """One valid item (batch of 1), to warm the model up with."""
 
+    @property
+    def passes(self) -> Mapping[str, int]:
+        """How often an item runs the graph of the first operation, of operations too slow to be tried at start-up."""
+
+    def blank(self, operation: str) -> Arrays:
+        """What such an operation answers for one item, as far as names, types and shapes go."""
+
 
 def load_model(bundle: Bundle, *, threads: int) -> Classifier | Generator | Scorer:
     """Start the ONNX Runtime sessions of a verified bundle."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -21,6 +22,8 @@ class Scorer:
 
     operations = tuple(OUTPUTS)
 
+    passes: Mapping[str, int] = MappingProxyType({})
+
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         self.bundle = bundle
         self._score = Session(bundle.graph_path("score"), threads=threads)
@@ -36,6 +39,9 @@ class Scorer:
 
     def run(self, operation: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
         return self._score.run(inputs, OUTPUTS[operation])
+
+    def blank(self, operation: str) -> Arrays:
+        raise NotImplementedError(f"{operation} is tried at start-up")
 
     def example(self, operation: str) -> Arrays:
         return {"images": np.zeros((1, *self.bundle.manifest.image.shape), np.uint8)}
