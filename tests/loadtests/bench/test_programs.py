@@ -81,6 +81,7 @@ def test_cache(model_store: Path, tmp_path: Path) -> None:
     assert saved["redis_from_items"].keys() == {"predicted", "measured"}
 
 
+@pytest.mark.nightly  # two minutes, and tests/e2e/test_stampede.py asks the same of fewer
 @needs_redis
 def test_stampede(model_store: Path, tmp_path: Path) -> None:
     bench("loadtests.bench.stampede", model_store, tmp_path)
