@@ -70,6 +70,7 @@ def test_soak(model_store: Path, tmp_path: Path) -> None:
     assert all(minute["p99_ms"] >= minute["p50_ms"] > 0 for minute in saved["by_minute"])
 
 
+@pytest.mark.nightly  # its parts have tests of their own
 @needs_redis
 def test_cache(model_store: Path, tmp_path: Path) -> None:
     bench("loadtests.bench.cache", model_store, tmp_path)
@@ -90,6 +91,7 @@ def test_stampede(model_store: Path, tmp_path: Path) -> None:
     assert all(row["met"] for row in rows)
 
 
+@pytest.mark.nightly  # its parts have tests of their own
 def test_cache_memory(model_store: Path, tmp_path: Path) -> None:
     bench("loadtests.bench.cache_memory", model_store, tmp_path)
     runs = report(tmp_path, "cache_memory")["runs"]
