@@ -159,9 +159,9 @@ class DataPlane:
         try:
             model = load_model(bundle, threads=self.settings.threads or cpu_limit())
             for operation in model.operations:
-                if (passes := model.passes.get(operation)) is not None:
-                    first = warm[model.operations[0]].seconds
-                    warm[operation] = Warm(passes * first, Layout.of(model.blank(operation)))
+                if operation in model.untried:
+                    passes, outputs = model.untried[operation]
+                    warm[operation] = Warm(passes * warm[model.operations[0]].seconds, Layout.of(outputs))
                     continue
                 example = model.example(operation)
                 for size in WARM_BATCHES:
@@ -188,7 +188,7 @@ class DataPlane:
             limit = self.settings.batch_items
             if inline:
                 limit = min(limit, int(INLINE_BATCH_SECONDS / seconds))
-            elif operation in model.passes:
+            elif operation in model.untried:
                 limit = min(limit, int(THREAD_BATCH_SECONDS / seconds))
             batchers[operation] = Batcher(
                 partial(model.run, operation),

@@ -30,7 +30,9 @@ class Classifier:
         self._outputs = tuple(name for name in CLASSIFY if name in self._classify.outputs)
         activation = (ACTIVATION,) if ACTIVATION in self._classify.outputs else ()
         self.operations: tuple[str, ...] = ("classify", *activation, *EXPLANATIONS)
-        self.passes: Mapping[str, int] = passes(*bundle.manifest.image.shape[1:])
+        height, width = bundle.manifest.image.shape[1:]
+        blank = {"saliency": np.zeros((1, height, width), np.float32)}
+        self.untried = {name: (count, blank) for name, count in passes(height, width).items()}
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -53,9 +55,6 @@ class Classifier:
     def example(self, operation: str) -> Arrays:
         images = np.zeros((1, *self.bundle.manifest.image.shape), np.uint8)
         return {"images": images} | ({"labels": np.zeros(1, np.int64)} if operation in EXPLANATIONS else {})
-
-    def blank(self, operation: str) -> Arrays:
-        return {"saliency": np.zeros((1, *self.bundle.manifest.image.shape[1:]), np.float32)}
 
     def _probabilities(self, images: np.ndarray) -> np.ndarray:
         return self._classify.run({"images": images}, ("probabilities",))["probabilities"]

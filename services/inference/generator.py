@@ -21,7 +21,7 @@ class Generator:
     seed must give the same bytes whatever else is being computed. On a CPU this costs next to nothing.
     """
 
-    passes: Mapping[str, int] = MappingProxyType({})
+    untried: Mapping[str, tuple[int, Arrays]] = MappingProxyType({})
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         self.bundle = bundle
@@ -52,9 +52,6 @@ class Generator:
             for i in range(count)
         ]
         return {output: np.concatenate(rows)}
-
-    def blank(self, operation: str) -> Arrays:
-        raise NotImplementedError(f"{operation} is tried at start-up")
 
     def example(self, operation: str) -> Arrays:
         if operation == "encode":

@@ -27,11 +27,8 @@ class Model(Protocol):
         """One valid item (batch of 1), to warm the model up with."""
 
     @property
-    def passes(self) -> Mapping[str, int]:
-        """How often an item runs the graph of the first operation, of operations too slow to be tried at start-up."""
-
-    def blank(self, operation: str) -> Arrays:
-        """What such an operation answers for one item, as far as names, types and shapes go."""
+    def untried(self) -> Mapping[str, tuple[int, Arrays]]:
+        """Operations too slow to be tried at start-up: how often an item runs the first operation, and its outputs."""
 
 
 def load_model(bundle: Bundle, *, threads: int) -> Classifier | Generator | Scorer:

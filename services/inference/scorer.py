@@ -21,8 +21,7 @@ class Scorer:
     """
 
     operations = tuple(OUTPUTS)
-
-    passes: Mapping[str, int] = MappingProxyType({})
+    untried: Mapping[str, tuple[int, Arrays]] = MappingProxyType({})
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         self.bundle = bundle
@@ -39,9 +38,6 @@ class Scorer:
 
     def run(self, operation: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
         return self._score.run(inputs, OUTPUTS[operation])
-
-    def blank(self, operation: str) -> Arrays:
-        raise NotImplementedError(f"{operation} is tried at start-up")
 
     def example(self, operation: str) -> Arrays:
         return {"images": np.zeros((1, *self.bundle.manifest.image.shape), np.uint8)}
