@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from redis.asyncio import Redis
 
 from services.caching.cache import Cache, Subject
 from services.caching.keys import item_keys
+from services.caching.redis import RedisTier
 from services.caching.values import Layout
 from services.errors import InferenceFailed
 from services.telemetry.call import Call
+from tests.services.caching.redis_faults import (
+    HASTY,
+    PATIENCE,
+    TTL,
+    RedisServer,
+    answering,
+)
 
 DIGEST = "ab" * 32
 
@@ -95,3 +105,42 @@ def enqueue() -> Enqueue:
         return tasks
 
     return begin
+
+
+@pytest.fixture
+async def tier(redis_server: RedisServer) -> AsyncIterator[RedisTier]:
+    """One that nobody started: what its breaker leaves alone stays alone."""
+    tier = RedisTier(redis_server.url, timeout_seconds=PATIENCE, ttl_seconds=TTL)
+    yield tier
+    await tier.close()
+
+
+@pytest.fixture
+async def hasty(redis_server: RedisServer) -> AsyncIterator[RedisTier]:
+    """The same, for a Redis that is going to be frozen."""
+    tier = RedisTier(redis_server.url, timeout_seconds=HASTY, ttl_seconds=TTL)
+    yield tier
+    await tier.close()
+
+
+@pytest.fixture
+async def probing(redis_server: RedisServer) -> AsyncIterator[RedisTier]:
+    """One that tries again every second."""
+    tier = RedisTier(redis_server.url, timeout_seconds=HASTY, ttl_seconds=TTL)
+    await tier.start()
+    await answering(tier, ["a"])
+    yield tier
+    await tier.close()
+
+
+@pytest.fixture
+async def client(redis_server: RedisServer) -> AsyncIterator[Redis]:
+    async with Redis.from_url(redis_server.url, protocol=3) as client:
+        yield client
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What the cache has logged."""
+    monkeypatch.setattr(logging.getLogger("duet"), "propagate", True)
+    return lambda: [record.message for record in caplog.records if record.name == "duet.cache"]

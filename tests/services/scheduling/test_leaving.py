@@ -1,0 +1,147 @@
+"""Callers that leave, and deadlines that pass: nothing is computed for them, and nobody is answered too late."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from services.errors import DeadlineExceeded, NotReady, QueueFull
+from tests.services.scheduling.squares import Square, abandoned, ask, enqueued, items, running, squares, waiting
+
+
+async def test_a_deadline_that_passes_while_waiting_drops_the_job_before_compute(square: Square) -> None:
+    square.gate.clear()
+    before = abandoned("deadline")
+    async with running(square) as batcher:
+        first = ask(batcher, 1)
+        await square.held()
+        with pytest.raises(DeadlineExceeded) as caught:
+            await batcher.submit(items(2, 3), deadline=time.monotonic() + 0.01)
+        square.gate.set()
+        await first
+        assert squares(await batcher.submit(items(4))) == [16]
+        assert waiting() == 0
+    assert caught.value.status == 504
+    assert square.batches == [[1], [4]]
+    assert abandoned("deadline") - before == 2
+
+
+async def test_a_deadline_that_has_passed_already_computes_nothing(square: Square) -> None:
+    async with running(square) as batcher:
+        with pytest.raises(DeadlineExceeded):
+            await batcher.submit(items(2), deadline=time.monotonic() - 1)
+        await batcher.submit(items(4))
+    assert square.batches == [[4]]
+
+
+async def test_a_caller_that_left_is_dropped(square: Square) -> None:
+    square.gate.clear()
+    before = abandoned("caller-left")
+    async with running(square) as batcher:
+        first = ask(batcher, 1)
+        await square.held()
+        gone, stays = await enqueued(batcher, (2, 3), (4,))
+        gone.cancel()
+        square.gate.set()
+        assert squares(await stays) == [16]
+        await first
+        assert waiting() == 0
+    assert gone.cancelled()
+    assert square.batches == [[1], [4]]
+    assert abandoned("caller-left") - before == 2
+
+
+async def test_a_caller_that_leaves_between_two_batches_is_computed_no_further(square: Square) -> None:
+    square.gate.clear()
+    async with running(square, batch_items=4) as batcher:
+        gone = ask(batcher, *range(100))
+        await square.held()
+        gone.cancel()
+        await asyncio.sleep(0)
+        square.gate.set()
+        assert squares(await batcher.submit(items(200))) == [40000]
+        assert waiting() == 0
+    assert square.batches == [[0, 1, 2, 3], [200]]
+
+
+async def test_a_caller_whose_connection_is_gone_is_dropped_before_compute(square: Square) -> None:
+    square.gate.clear()
+    async with running(square) as batcher:
+        first = ask(batcher, 1)
+        await square.held()
+        gone = asyncio.create_task(batcher.submit(items(2), gone=lambda: True))
+        stays = asyncio.create_task(batcher.submit(items(3), gone=lambda: False))
+        await asyncio.sleep(0)
+        square.gate.set()
+        assert squares(await stays) == [9]
+        with pytest.raises(NotReady, match="the caller left"):
+            await gone
+        await first
+        assert waiting() == 0
+    assert square.batches == [[1], [3]]
+
+
+async def test_who_cannot_be_answered_in_time_is_refused_at_once(square: Square) -> None:
+    square.gate.clear()
+    async with running(square, item_seconds=100) as batcher:
+        first = ask(batcher, 1)
+        await square.held()
+        second = ask(batcher, 2, deadline=time.monotonic() + 50)  # nothing waits yet: the estimate may be wrong
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull, match="the deadline is in") as caught:
+            await batcher.submit(items(3), deadline=time.monotonic() + 50)
+        patient = ask(batcher, 4)
+        square.gate.set()
+        assert [squares(job) for job in await asyncio.gather(first, second, patient)] == [[1], [4], [16]]
+    assert caught.value.field == "X-Request-Timeout-Ms"
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after >= 100
+
+
+async def test_a_deadline_that_passes_while_the_event_loop_computes_is_kept(square: Square) -> None:
+    def slow(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        time.sleep(0.05)  # no timer runs meanwhile
+        return square(inputs)
+
+    async with running(slow, inline=True) as batcher:
+        with pytest.raises(DeadlineExceeded, match="no answer was ready"):
+            await batcher.submit(items(1), deadline=time.monotonic() + 0.02)
+    assert square.batches == [[1]]
+
+
+async def test_an_answer_after_the_deadline_is_none(square: Square) -> None:
+    square.gate.clear()
+    async with running(square) as batcher:
+        late = ask(batcher, 1, deadline=time.monotonic() + 0.01)
+        with pytest.raises(DeadlineExceeded):
+            await late
+        square.gate.set()
+        assert squares(await batcher.submit(items(2))) == [4]
+
+
+async def test_a_caller_that_leaves_while_its_poison_is_isolated_harms_nobody() -> None:
+    isolating, gone = threading.Event(), threading.Event()
+    calls = 0
+
+    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # the first call was the batch, this one is the item alone
+            isolating.set()
+            assert gone.wait(30)
+        if 13 in inputs["x"]:
+            raise RuntimeError("poison")
+        return {"y": inputs["x"] ** 2}
+
+    async with running(run) as batcher:
+        culprit = ask(batcher, 13)
+        assert await asyncio.to_thread(isolating.wait, 30)
+        culprit.cancel()
+        await asyncio.gather(culprit, return_exceptions=True)
+        gone.set()
+        assert squares(await batcher.submit(items(6))) == [36]
