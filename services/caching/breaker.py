@@ -29,6 +29,7 @@ class Breaker:
         self._silent_until = 0.0
         self._said = False
         self.open = False
+        self._state.set(CLOSED)
 
     def trip(self, cause: Exception) -> None:
         """Open it."""

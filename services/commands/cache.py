@@ -39,8 +39,6 @@ app = typer.Typer(
     "DUET_CACHE_TTL_SECONDS. Flushing gives memory back sooner. Running processes also keep answers in their own "
     "memory, which this does not touch; that ends with the process.",
 )
-out = Console()
-err = Console(stderr=True)
 
 SECONDS = 10.0  # for one answer of Redis
 COUNT = 1000  # keys that one SCAN looks at: about a millisecond of Redis's time
@@ -94,16 +92,16 @@ def stats(
     for space, held in sorted(spaces.items(), key=lambda pair: -pair[1].bytes):
         owner = _owner(space, stored) or _stranger(space)
         table.add_row(escape(owner), space.digest, f"{held.entries:,}", f"{held.leases:,}", f"{held.bytes:,}")
-    out.print(table if table.row_count else "Redis holds nothing of Duet.")
+    Console().print(table if table.row_count else "Redis holds nothing of Duet.")
     for each in numbers:
         limit = decimal(each["maxmemory"]) if each["maxmemory"] else "no limit"
         memory = f"{decimal(each['used_memory'])} of {limit}, {each['policy']}, {each['evictions']:,} evictions"
         asked = f"{each['hits']:,} hits, {each['misses']:,} misses (of all its users)"
         line = f"{each['server']} {each['version']}: {memory}, {asked}"
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)
     if any(each["policy"] == "noeviction" for each in numbers):
         words = "a full Redis refuses new answers instead of dropping old ones: maxmemory-policy allkeys-lru drops them"
-        err.print(f"[yellow]warning:[/] policy noeviction: {words}", soft_wrap=True, highlight=False)
+        Console(stderr=True).print(f"[yellow]warning:[/] policy noeviction: {words}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -136,7 +134,7 @@ def flush(
         return removed
 
     removed = _run(sweep)
-    out.print(f"{'would remove' if dry_run else 'removed'} {removed:,} keys", highlight=False)
+    Console().print(f"{'would remove' if dry_run else 'removed'} {removed:,} keys", highlight=False)
 
 
 def _chosen(model: str | None, stale: bool) -> Callable[[Space], bool]:
@@ -214,7 +212,8 @@ async def _names(client: Client) -> AsyncIterator[list[bytes]]:
     """All keys of Duet, some at a time."""
     servers = list(_servers(client).values())
     total = sum([await _within(server.execute_command("DBSIZE")) for server in servers])
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("scanning", total=total)
         for server in servers:
             cursor = None
@@ -265,5 +264,5 @@ def _run(work: Callable[[Client], Coroutine[None, None, T]]) -> T:
         reason = f"Redis (DUET_REDIS_URL) does not answer within {SECONDS:g} s"
     except (RedisError, RedisClusterException, OSError) as error:
         reason = f"Redis (DUET_REDIS_URL) does not answer: {error}"
-    err.print(f"[red]error:[/] {escape(reason)}", soft_wrap=True, highlight=False)
+    Console(stderr=True).print(f"[red]error:[/] {escape(reason)}", soft_wrap=True, highlight=False)
     raise typer.Exit(1)

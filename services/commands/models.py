@@ -16,7 +16,6 @@ from services.inference import registry
 from services.inference.bundle import BundleError, load
 
 app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, move and delete the bundles in the model store.")
-out = Console()
 
 Model = Annotated[str, typer.Argument(help="NAME (its newest version) or NAME:VERSION, as `duet models list` shows.")]
 
@@ -48,9 +47,9 @@ def list_models() -> None:
             entry.name, entry.version, entry.task, escape(manifest.dataset.name), escape(manifest.recipe), f"{size:,}"
         )
     if table.row_count:
-        out.print(table)
+        Console().print(table)
     else:
-        out.print("The store is empty. `duet train --dataset digits --recipe demo` fills it in about a minute.")
+        Console().print("The store is empty. `duet train --dataset digits --recipe demo` fills it in about a minute.")
 
 
 @app.command()
@@ -59,19 +58,19 @@ def show(model: Model) -> None:
     with explained():
         bundle = load(registry.find(model).path)
     manifest = bundle.manifest
-    out.print(f"[bold]{bundle.name}:{bundle.version}[/]  {manifest.task}", highlight=False)
+    Console().print(f"[bold]{bundle.name}:{bundle.version}[/]  {manifest.task}", highlight=False)
     splits = ", ".join(f"{count:,} {name}" for name, count in manifest.dataset.splits.items())
-    out.print(
+    Console().print(
         f"data      {escape(manifest.dataset.name)} ({escape(splits)}), digest {manifest.dataset.digest[:12]}",
         highlight=False,
     )
-    out.print(
+    Console().print(
         f"recipe    {escape(manifest.recipe)}, network {escape(manifest.network)}, seed {manifest.seed}",
         highlight=False,
     )
-    out.print(f"images    {' x '.join(map(str, manifest.image.shape))} (C x H x W), uint8", highlight=False)
-    out.print(f"digest    {bundle.digest}", highlight=False, soft_wrap=True)
-    out.print(f"path      {escape(str(bundle.path))}", highlight=False, soft_wrap=True)
+    Console().print(f"images    {' x '.join(map(str, manifest.image.shape))} (C x H x W), uint8", highlight=False)
+    Console().print(f"digest    {bundle.digest}", highlight=False, soft_wrap=True)
+    Console().print(f"path      {escape(str(bundle.path))}", highlight=False, soft_wrap=True)
     graphs = Table("graph", "inputs", "outputs", "bytes", "parity", "bound")
     for name, graph in manifest.graphs.items():
         graphs.add_row(
@@ -86,7 +85,7 @@ def show(model: Model) -> None:
     gates = {gate.metric: f"{gate.direction} {gate.bound:g}" for gate in manifest.gates}
     for name, value in manifest.metrics.items():
         metrics.add_row(escape(name), f"{value:.6g}", gates.get(name, ""))
-    out.print(graphs, metrics)
+    Console().print(graphs, metrics)
 
 
 @app.command()
@@ -106,9 +105,9 @@ def verify(
                 raise BundleError(f"{entry.path}: holds version {bundle.version}, not {entry.version}; import it again")
         except BundleError as error:
             failed = True
-            out.print(f"[red]FAILED[/]  {entry.tag}: {escape(str(error))}", soft_wrap=True, highlight=False)
+            Console().print(f"[red]FAILED[/]  {entry.tag}: {escape(str(error))}", soft_wrap=True, highlight=False)
         else:
-            out.print(f"[green]ok[/]      {entry.tag}, {len(bundle.manifest.files)} files", highlight=False)
+            Console().print(f"[green]ok[/]      {entry.tag}, {len(bundle.manifest.files)} files", highlight=False)
     if failed:
         raise typer.Exit(1)
 
@@ -122,7 +121,7 @@ def export(
     with explained():
         if not archive.name.endswith(".tar.gz"):
             raise BundleError(f"{archive}: the archive's name must end in .tar.gz")
-        out.print(f"wrote {escape(str(registry.export_archive(model, archive)))}", highlight=False, soft_wrap=True)
+        Console().print(f"wrote {escape(str(registry.export_archive(model, archive)))}", highlight=False, soft_wrap=True)
 
 
 @app.command("import")
@@ -131,7 +130,7 @@ def import_model(
 ) -> None:
     """Verify a bundle and put it into the store."""
     with explained():
-        out.print(f"stored {registry.import_archive(source).tag}", highlight=False)
+        Console().print(f"stored {registry.import_archive(source).tag}", highlight=False)
 
 
 @app.command()
@@ -144,4 +143,4 @@ def delete(
         entry = registry.find(model)
         if not yes:
             typer.confirm(f"Delete {entry.tag}?", abort=True)
-        out.print(f"deleted {registry.delete(model).tag}", highlight=False)
+        Console().print(f"deleted {registry.delete(model).tag}", highlight=False)
