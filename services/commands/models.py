@@ -121,7 +121,9 @@ def export(
     with explained():
         if not archive.name.endswith(".tar.gz"):
             raise BundleError(f"{archive}: the archive's name must end in .tar.gz")
-        Console().print(f"wrote {escape(str(registry.export_archive(model, archive)))}", highlight=False, soft_wrap=True)
+        Console().print(
+            f"wrote {escape(str(registry.export_archive(model, archive)))}", highlight=False, soft_wrap=True
+        )
 
 
 @app.command("import")

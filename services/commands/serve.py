@@ -8,8 +8,9 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from services.commands.models import explained, out
+from services.commands.models import explained
 from services.inference import registry
 from services.inference.bundle import Task
 
@@ -56,6 +57,6 @@ def serve(
         os.environ["DUET_MODELS"] = models
     with explained():
         for entry in registry.bring_along(TASKS[service]):
-            out.print(f"the store had no model for {entry.task}: brought along {entry.tag}", highlight=False)
+            Console().print(f"the store had no model for {entry.task}: brought along {entry.tag}", highlight=False)
     command = [sys.executable, "-m", "bentoml", "serve", TARGETS[service], "--host", host, "--port", str(port)]
     os.execv(sys.executable, command)  # noqa: S606  # the server takes this process's place, its signals and exit status
