@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import sys
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
-from services.commands import cache, models, predict, serve
-
-if TYPE_CHECKING:
-    from services.inference.bundle import Bundle
-    from training.data import Dataset
+from services.commands import cache, generate, models, predict, serve
+from training.options import (
+    Colour,
+    DataDir,
+    DatasetSpec,
+    ImageSize,
+    Out,
+    SkipUnreadable,
+    Source,
+    data_of,
+    fail,
+    load_data,
+    need_training_extra,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,9 +42,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
 app.command()(serve.serve)
 app.command()(predict.predict)
-
-
-BUILT_IN = ("digits", "mnist", "fashion-mnist")
+app.command()(generate.generate)
 
 
 class Network(StrEnum):
@@ -49,31 +54,8 @@ class Network(StrEnum):
     gru = "gru"
     cnn = "cnn"
     vae = "vae"
+    cvae = "cvae"
     gan = "gan"
-
-
-DatasetSpec = Annotated[
-    str,
-    typer.Option(help="digits, mnist, fashion-mnist, or folder:PATH (a sub-folder a class, or none for unlabelled)."),
-]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(help="Folder with the IDX files of mnist or fashion-mnist; left out: they are downloaded."),
-]
-ImageSize = Annotated[int, typer.Option(help="Side in pixels that folder images are resized to.", min=8, max=256)]
-Colour = Annotated[bool, typer.Option("--colour", help="Keep folder images in colour instead of grey.")]
-SkipUnreadable = Annotated[
-    bool, typer.Option("--skip-unreadable", help="Leave out folder images that cannot be read, naming each.")
-]
-Source = Annotated[
-    str | None,
-    typer.Option(
-        "--from",
-        help="Stored classifier of other data whose convolutions the CNN starts with, NAME or NAME:VERSION; its last "
-        "layer is new. Recipes demo and reference make such.",
-    ),
-]
-Out = Annotated[Path, typer.Option(help="Folder for runs: checkpoints, logs, pictures.")]
 
 
 @app.command()
@@ -83,7 +65,7 @@ def train(
         str,
         typer.Option(
             help="demo: small networks for digits; classic: the textbook CNN and VAE, and a DCGAN; reference: the best "
-            "classifier in a megabyte, for tens of minutes; baselines: logistic regression, an SVM and a GRU beside it."
+            "in some megabytes and tens of minutes each; baselines: logistic regression, an SVM and a GRU beside it."
         ),
     ] = "demo",
     network: Annotated[
@@ -102,6 +84,13 @@ def train(
     augment: Annotated[
         bool, typer.Option("--augment/--no-augment", help="Change every training batch of the CNN as the recipe says.")
     ] = True,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Stored classifier that watches the GAN for a collapse and chooses its best epoch, NAME or "
+            "NAME:VERSION; left out: the CNN that is trained with it."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed on the same machine gives the same weights.", min=0)] = 0,
     out: Out = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
@@ -117,17 +106,17 @@ def train(
     Each network's best weights become a bundle in the model store: `duet serve` finds it there. Ctrl-C leaves a
     checkpoint, and the same command with --resume goes on from it to the very same weights.
     """
-    _need_training_extra()
+    need_training_extra()
     from training.recipes import RECIPES  # noqa: PLC0415
     from training.train import NETWORKS  # noqa: PLC0415
 
     if recipe not in RECIPES:
         raise typer.BadParameter(f"{recipe!r} is not one of {', '.join(RECIPES)}", param_hint="--recipe")
     how, asked = RECIPES[recipe], set(network or [Network.all])
-    data = _load(dataset, data_dir, image_size, colour, skip_unreadable)
+    data = load_data(dataset, data_dir, image_size, colour, skip_unreadable)
 
     from services.inference import registry  # noqa: PLC0415
-    from services.inference.bundle import BundleError  # noqa: PLC0415
+    from services.inference.bundle import BundleError, load  # noqa: PLC0415
     from training.synthetic import with_samples  # noqa: PLC0415
     from training.train import train as run  # noqa: PLC0415
     from training.variant import variant  # noqa: PLC0415
@@ -144,11 +133,21 @@ def train(
             data = with_samples(data, generator, int(count), seed=seed)
             how = replace(how, name=f"{how.name}-with-{count}-samples")
         chosen = [name for name in NETWORKS if name in asked or (Network.all in asked and getattr(how, name))]
-        bundles = run(data, how, chosen, seed=seed, out=out, resume=resume, accelerator=accelerator, devices=devices)
+        bundles = run(
+            data,
+            how,
+            chosen,
+            seed=seed,
+            out=out,
+            resume=resume,
+            accelerator=accelerator,
+            devices=devices,
+            judge=load(registry.find(judge).path) if judge else None,
+        )
     except KeyboardInterrupt:
         raise typer.Exit(130) from None  # the loop has said where its checkpoint is
     except (ValueError, RuntimeError, BundleError) as error:
-        _fail(str(error))
+        fail(str(error))
     for bundle in bundles:
         Console().print(f"stored {registry.store(bundle).tag}", highlight=False)
 
@@ -166,7 +165,9 @@ def evaluate(
     full: Annotated[
         bool,
         typer.Option(
-            "--full", help="Classifiers: also attacks, checks of the explanations, corruptions of every image; minutes."
+            "--full",
+            help="Classifiers: also attacks, checks of the explanations, corruptions of every image. Generators: also "
+            "the likelihood of every image, and a classifier trained on samples alone. Minutes, not seconds.",
         ),
     ] = False,
     data_dir: DataDir = None,
@@ -178,7 +179,7 @@ def evaluate(
 
     Metrics for every kind of bundle; for classifiers also the worst mistakes and what corruptions of the images cost.
     """
-    _need_training_extra()
+    need_training_extra()
     from services.inference import registry  # noqa: PLC0415
     from services.inference.bundle import load  # noqa: PLC0415
     from training.evaluation.report import evaluate as run  # noqa: PLC0415
@@ -186,11 +187,15 @@ def evaluate(
     with models.explained():
         bundle = load(registry.find(model).path)
         referee = load(registry.find(judge).path) if judge else None
-    data = _data_of(bundle, dataset, data_dir, image_size, colour, skip_unreadable)
+    data = data_of(bundle, dataset, data_dir, image_size, colour, skip_unreadable)
     try:
         metrics = run(bundle, data, judge=referee, out=out, full=full)
+        if full and bundle.manifest.task == "generation":
+            from training.accuracy_score import classification_accuracy_score  # noqa: PLC0415
+
+            metrics |= classification_accuracy_score(bundle, data, out=out)
     except ValueError as error:
-        _fail(str(error))
+        fail(str(error))
     for name, value in metrics.items():
         Console().print(f"{name:40} {value:.6g}", highlight=False)
     Console().print(f"report: {out / 'report.md'}", highlight=False, soft_wrap=True)
@@ -210,7 +215,7 @@ def compare(
 
     Accuracy, NLL, calibration, size, speed, agreement; McNemar's exact test on the images that only one has right.
     """
-    _need_training_extra()
+    need_training_extra()
     from services.inference import registry  # noqa: PLC0415
     from services.inference.bundle import load  # noqa: PLC0415
     from training.evaluation.compare import compare as run  # noqa: PLC0415
@@ -220,10 +225,10 @@ def compare(
         one, other = (load(registry.find(model).path) for model in (first, second))
     try:
         require_comparable(one, other)
-        data = _data_of(one, dataset, data_dir, image_size, colour, skip_unreadable)
+        data = data_of(one, dataset, data_dir, image_size, colour, skip_unreadable)
         comparison = run(one, other, data)
     except ValueError as error:
-        _fail(str(error))
+        fail(str(error))
     typer.echo(comparison.markdown())
 
 
@@ -244,7 +249,7 @@ def quantize(
     Ranges come from training images; temperature and prediction sets are fitted again. It is stored if it wins: at most
     0.1 points of accuracy lost, smaller, and faster on this machine one by one and in batches of 64.
     """
-    _need_training_extra()
+    need_training_extra()
     from services.inference import registry  # noqa: PLC0415
     from services.inference.bundle import load  # noqa: PLC0415
     from training.quantize import quantize as run  # noqa: PLC0415
@@ -252,11 +257,11 @@ def quantize(
 
     with models.explained():
         bundle = load(registry.find(model).path)
-    data = _data_of(bundle, dataset, data_dir, image_size, colour, skip_unreadable)
+    data = data_of(bundle, dataset, data_dir, image_size, colour, skip_unreadable)
     try:
         int8, comparison = run(bundle, data, out)
     except ValueError as error:
-        _fail(str(error))
+        fail(str(error))
     typer.echo(comparison.markdown() + "\n")
     if wins(comparison):
         typer.echo(f"int8 wins. stored {registry.store(int8).tag}")
@@ -265,16 +270,6 @@ def quantize(
             "int8 does not win: it is not smaller and faster at both batch sizes here, so it is not stored.\n"
             f"`duet models import {int8.path}` stores it all the same."
         )
-
-
-def _data_of(
-    bundle: Bundle, dataset: str | None, data_dir: Path | None, image_size: int, colour: bool, skip_unreadable: bool
-) -> Dataset:
-    """The data set that is asked for, or the one that `bundle` was trained with."""
-    trained_on = bundle.manifest.dataset.name
-    if dataset is None and trained_on not in BUILT_IN:
-        _fail(f"--dataset: {bundle.name} was trained on the folder {trained_on!r}; give it as folder:PATH")
-    return _load(dataset or trained_on, data_dir, image_size, colour, skip_unreadable)
 
 
 @app.command()
@@ -294,39 +289,19 @@ def learning_curve(
     Logistic regression, an SVM, a GRU and the CNN: plain, augmented, with synthetic images and, with --from, started
     from other data. Ctrl-C keeps what is measured, and the same command goes on from there.
     """
-    _need_training_extra()
+    need_training_extra()
     from services.inference.bundle import BundleError  # noqa: PLC0415
     from training.curves.curve import learning_curve as run  # noqa: PLC0415
     from training.curves.report import report  # noqa: PLC0415
 
-    data = _load(dataset, data_dir, image_size, colour, skip_unreadable)
+    data = load_data(dataset, data_dir, image_size, colour, skip_unreadable)
     try:
         written = report(run(data, source, results := out / f"learning_curve_{data.name}.json"), out)
     except KeyboardInterrupt:
-        _fail(f"interrupted; what was measured is in {results}, and the same command goes on from there", status=130)
+        fail(f"interrupted; what was measured is in {results}, and the same command goes on from there", status=130)
     except (ValueError, RuntimeError, BundleError) as error:
-        _fail(str(error))
+        fail(str(error))
     Console().print(f"report: {written}", highlight=False, soft_wrap=True)
-
-
-def _load(spec: str, data_dir: Path | None, image_size: int, colour: bool, skip_unreadable: bool) -> Dataset:
-    from training.data import load  # noqa: PLC0415
-
-    on_unreadable: Literal["refuse", "skip"] = "skip" if skip_unreadable else "refuse"
-    try:
-        return load(spec, folder=data_dir, image_size=image_size, colour=colour, on_unreadable=on_unreadable)
-    except (ValueError, OSError) as error:
-        _fail(f"--dataset {spec}: {error}")
-
-
-def _need_training_extra() -> None:
-    if importlib.util.find_spec("torch") is None:
-        _fail("training needs the train extra: pip install 'duet[train]' (the base install only serves)")
-
-
-def _fail(message: str, *, status: int = 1) -> NoReturn:
-    Console(stderr=True).print(f"[red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
-    raise typer.Exit(status)
 
 
 def main() -> None:

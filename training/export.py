@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from services.inference import bundle
@@ -25,7 +26,9 @@ from training.data import Dataset
 from training.evaluation.calibration import fit_temperature
 from training.evaluation.conformal import COVERAGE, set_threshold
 from training.evaluation.runtime import Array, open_graph, philox, run, spread
-from training.graphs import Classify, Decode, Encode, Generate, Graph, Score
+from training.graphs import Classify, Decode, Discriminate, Encode, Generate, Graph, Score
+from training.networks.conditional_vae import ConditionalVAE
+from training.networks.gan import GAN
 from training.parity import BATCH_SIZES, ExportError, as_shipped, measure_parity, top1_agreement
 
 OPSET = 20
@@ -70,12 +73,55 @@ def export_vae(vae: nn.Module, dataset: Dataset, directory: Path) -> dict[str, b
     }
 
 
-def export_gan(generator: nn.Module, dataset: Dataset, directory: Path) -> dict[str, bundle.Graph]:
-    """`decode.onnx` in `directory`; it takes labels where the data set has classes."""
-    feeds: dict[str, Array] = {"latents": _latents(generator)}
+def export_gan(generator: Any, dataset: Dataset, directory: Path) -> dict[str, bundle.Graph]:
+    """`decode.onnx` in `directory`, and `discriminate.onnx` if there is a discriminator too.
+
+    They take labels where the data set has classes.
+    """
+    given: dict[str, Array] = {}
     if dataset.class_names:
-        feeds["labels"] = np.arange(max(BATCH_SIZES), dtype=np.int64) % len(dataset.class_names)
-    return {"decode": export_graph(Generate(generator), feeds, directory / "decode.onnx")}
+        given["labels"] = np.arange(max(BATCH_SIZES), dtype=np.int64) % len(dataset.class_names)
+    path = directory / "decode.onnx"
+    graphs = {"decode": export_graph(Generate(generator), {"latents": _latents(generator), **given}, path)}
+    if isinstance(generator, GAN):
+        feeds = {"images": _some(dataset.test.images), **given}
+        graphs["discriminate"] = _export_discriminator(generator, dataset, path, feeds)
+    return graphs
+
+
+def _export_discriminator(gan: GAN, dataset: Dataset, decoder: Path, feeds: Mapping[str, Array]) -> bundle.Graph:
+    """`discriminate.onnx` beside `decoder`, calibrated on the calibration split and as many samples of its classes.
+
+    Source: R. Turner et al., "Metropolis-Hastings generative adversarial networks", ICML 2019, section 3.2.
+    """
+    path = decoder.with_name("discriminate.onnx")
+    export_graph(Discriminate(gan.discriminator), feeds, path)
+    real = dataset.calibration
+    given: dict[str, Array] = {} if real.labels is None else {"labels": real.labels}
+    noise = philox(0).standard_normal((len(real), gan.latent_size), dtype=np.float32)
+    drawn = run(open_graph(decoder), {"latents": noise, **given})["images"]
+    scores = np.concatenate(
+        [run(open_graph(path), {"images": images, **given})["log_ratio"] for images in (real.images, drawn)]
+    )
+    fit = LogisticRegression(C=1e6).fit(scores[:, None], np.repeat([1, 0], len(real)))
+    calibrated = Discriminate(gan.discriminator, float(fit.coef_[0, 0]), float(fit.intercept_[0]))
+    return export_graph(calibrated, feeds, path)
+
+
+def export_conditional_vae(
+    vae: ConditionalVAE, dataset: Dataset, directory: Path
+) -> tuple[dict[str, bundle.Graph], dict[str, float]]:
+    """`encode.onnx` and `decode.onnx` in `directory`, and the manifest's constants: what a pixel is drawn from.
+
+    With `binarised` 1 the pixels are 0 or 1; the logistic likelihood has a logarithmic scale for each channel.
+    """
+    encode = {"encode": export_graph(Encode(vae), {"images": _some(dataset.test.images)}, directory / "encode.onnx")}
+    constants = {
+        "bernoulli": {"binarised": 1.0},
+        "grey": {},
+        "logistic": {f"log_scale/{channel}": scale for channel, scale in enumerate(vae.log_scale.flatten().tolist())},
+    }
+    return encode | export_gan(vae, dataset, directory), constants[vae.likelihood]
 
 
 def export_scorer(

@@ -78,18 +78,41 @@ class Decode(nn.Module):
 
 
 class Generate(nn.Module):
-    """Latents [N,D] and labels [N] to images uint8 and pixels in 0..1 [N,C,H,W]; label 0 where data have no classes."""
+    """Latents [N,D] and labels [N] to images uint8 and pixels in 0..1 [N,C,H,W], by a network that draws by class.
+
+    Label 0 where data have no classes.
+    """
 
     outputs = ("images", "pixels")
 
-    def __init__(self, generator: nn.Module) -> None:
+    def __init__(self, generator: Any) -> None:
         super().__init__()
         self.generator = generator
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if labels is None:
             labels = torch.zeros_like(latents[:, 0], dtype=torch.int64)
-        return _rounded(self.generator(latents, labels))
+        return _rounded(self.generator.draw(latents, labels))
+
+
+class Discriminate(nn.Module):
+    """Images uint8 [N,C,H,W] and labels [N] to log_ratio [N]: the calibrated logit that an image is real.
+
+    Args:
+        discriminator: its scores are high for real images.
+        slope, offset: make scores logits (logistic regression on images of neither network's training).
+    """
+
+    outputs = ("log_ratio",)
+
+    def __init__(self, discriminator: Any, slope: float = 1.0, offset: float = 0.0) -> None:
+        super().__init__()
+        self.discriminator, self.slope, self.offset = discriminator, slope, offset
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor]:
+        if labels is None:
+            labels = torch.zeros_like(images[:, 0, 0, 0], dtype=torch.int64)
+        return (self.slope * self.discriminator(images.float() / 255, labels) + self.offset,)
 
 
 def _rounded(pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,4 +155,4 @@ def conformal_p_value(score: Tensor, calibration: Tensor) -> Tensor:
     return (1 + at_least).float() / (len(calibration) + 1)
 
 
-Graph = Classify | Encode | Decode | Generate | Score
+Graph = Classify | Encode | Decode | Generate | Discriminate | Score

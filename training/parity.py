@@ -31,6 +31,7 @@ TOLERANCES = {
     "p_value": (1e-6, 0.0),
     "class_activation": (1e-4, 1e-3),
     "prediction_set": (1e-6, 0.0),
+    "log_ratio": (1e-3, 1e-3),
 }
 GraphT = TypeVar("GraphT", bound=nn.Module)
 SAME_PIXELS = 0.999  # share of uint8 pixels that must be equal; rounding may move the rest by one level

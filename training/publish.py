@@ -17,10 +17,11 @@ from training.evaluation import parity_table
 from training.evaluation.card import CARD, card
 from training.evaluation.gates import check, gates
 from training.evaluation.report import assess
+from training.networks.conditional_vae import BayesClassifier, ConditionalVAE
 
 __all__ = ["Network", "parity_table", "publish"]
 
-Network = Literal["logistic", "svm", "gru", "cnn", "vae", "gan"]
+Network = Literal["logistic", "svm", "gru", "cnn", "vae", "cvae", "gan"]
 
 PRODUCTS: dict[Network, tuple[str, ...]] = {
     "logistic": ("logistic",),
@@ -28,6 +29,7 @@ PRODUCTS: dict[Network, tuple[str, ...]] = {
     "gru": ("gru",),
     "cnn": ("cnn",),
     "vae": ("vae", "scorer"),
+    "cvae": ("cvae", "bayes"),
     "gan": ("gan",),
 }
 TASKS: dict[str, bundle.Task] = {
@@ -37,6 +39,8 @@ TASKS: dict[str, bundle.Task] = {
     "cnn": "classification",
     "vae": "generation",
     "scorer": "anomaly",
+    "cvae": "generation",
+    "bayes": "classification",
     "gan": "generation",
 }
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -54,7 +58,9 @@ def publish(
     judge: bundle.Bundle | None = None,
     name: str | None = None,
 ) -> list[bundle.Bundle]:
-    """Turn one trained network into sealed bundles below `run_dir`/bundles: a VAE gives two, itself and a scorer.
+    """Turn one trained network into sealed bundles below `run_dir`/bundles.
+
+    A VAE gives two, itself and a scorer; so does a conditional one of data with classes, itself and a classifier.
 
     The same weights and data give the same digests: nothing depends on the time or the directory.
 
@@ -88,6 +94,7 @@ def publish(
             judge=judge,
         )
         for suffix in PRODUCTS[network]
+        if dataset.class_names or TASKS[suffix] != "classification"
     ]
     check([draft.manifest for draft in drafts])
     return [_store(draft, bundles / draft.name) for draft in drafts]
@@ -135,15 +142,19 @@ def _draft(
     metrics, pictures = assess(bundle.Bundle(staged, manifest), dataset, staged, judge=judge)
     manifest = manifest.model_copy(update={"metrics": metrics, "gates": gates(manifest, metrics)})
     draft = bundle.Bundle(staged, manifest)
-    (staged / CARD).write_text(card(draft, pictures))
+    judges = judge if TASKS[product] == "generation" and dataset.class_names else None
+    (staged / CARD).write_text(card(draft, pictures, judges))
     return draft
 
 
 def _export(
     product: str, module: nn.Module, dataset: Dataset, directory: Path
 ) -> tuple[dict[str, bundle.Graph], dict[str, float]]:
+    if product == "cvae" and isinstance(module, ConditionalVAE):
+        return export.export_conditional_vae(module, dataset, directory)
     if TASKS[product] == "classification":
-        return export.export_classifier(module, dataset, directory)
+        network = BayesClassifier(module) if isinstance(module, ConditionalVAE) else module
+        return export.export_classifier(network, dataset, directory)
     if product == "scorer":
         return export.export_scorer(module, dataset, directory)
     exporter = {"vae": export.export_vae, "gan": export.export_gan}[product]

@@ -19,6 +19,7 @@ from training.baselines.logistic import fit_logistic
 from training.baselines.svm import fit_svm
 from training.data import Dataset
 from training.loops.cnn import train_cnn
+from training.loops.conditional_vae import train_conditional_vae
 from training.loops.gan import train_gan
 from training.loops.pictures import save_losses
 from training.loops.progress import write
@@ -27,7 +28,7 @@ from training.publish import TASKS, Network, publish
 from training.recipes import Recipe
 from training.run import Run, open_run
 
-NETWORKS: tuple[Network, ...] = ("logistic", "svm", "gru", "cnn", "vae", "gan")
+NETWORKS: tuple[Network, ...] = ("logistic", "svm", "gru", "cnn", "vae", "cvae", "gan")
 
 
 def train(
@@ -40,8 +41,9 @@ def train(
     resume: bool,
     accelerator: str = "auto",
     devices: int = 1,
+    judge: Bundle | None = None,
 ) -> list[Bundle]:
-    """Train and publish; the CNN comes first, for it judges the GAN's samples.
+    """Train and publish; the CNN comes first, for it judges the GAN's samples where no other judge is given.
 
     Args:
         dataset: without labels, the CNN is left out.
@@ -52,6 +54,7 @@ def train(
         resume: continue interrupted runs; finished ones are only published again.
         accelerator: auto, cpu, cuda or mps.
         devices: processes on this machine, unless torchrun has started them already.
+        judge: a stored classifier that watches the GAN's samples for a collapse, and chooses its best epoch.
 
     Returns:
         The bundles, on the first process; none on the others.
@@ -67,7 +70,6 @@ def train(
     table = Table(
         "bundle", "gate", "value", "bound", "minutes", title=f"{dataset.name}, recipe {recipe.name}, seed {seed}"
     )
-    judge: Bundle | None = None
     for network in (name for name in NETWORKS if name in networks):
         reason = _left_out(network, dataset, recipe)
         if reason:
@@ -75,14 +77,14 @@ def train(
                 write(f"{network}: left out, for {reason}")
             continue
         start = time.perf_counter()
-        module = fit(fabric, network, dataset, recipe, parent=parent, seed=seed, resume=resume)
+        module = fit(fabric, network, dataset, recipe, parent=parent, seed=seed, resume=resume, judge=judge)
         if not fabric.is_global_zero:
             continue
         published = publish(
             network, module, dataset, recipe=recipe.name, seed=seed, run_dir=parent / network, judge=judge
         )
         if network == "cnn":
-            judge = published[0]
+            judge = judge or published[0]
         bundles += published
         minutes = f"{(time.perf_counter() - start) / 60:.1f}"
         for bundle in published:
@@ -105,7 +107,15 @@ def launch(accelerator: str, devices: int) -> Fabric:
 
 
 def fit(
-    fabric: Fabric, network: Network, dataset: Dataset, recipe: Recipe, *, parent: Path, seed: int, resume: bool
+    fabric: Fabric,
+    network: Network,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    parent: Path,
+    seed: int,
+    resume: bool,
+    judge: Bundle | None = None,
 ) -> nn.Module:
     """Train one network in its run directory, and draw its losses; fp32, on the CPU, in eval mode.
 
@@ -132,8 +142,10 @@ def fit(
             module = train_cnn(fabric, dataset, how, run, seed=seed)
         elif network == "vae":
             module = train_vae(fabric, dataset, how, run, seed=seed)
+        elif network == "cvae":
+            module = train_conditional_vae(fabric, dataset, how, run, seed=seed)
         else:
-            module = train_gan(fabric, dataset, how, run, seed=seed)
+            module = train_gan(fabric, dataset, how, run, seed=seed, judge=judge)
     finally:
         minutes += (time.process_time() - start) / 60
         if fabric.is_global_zero:

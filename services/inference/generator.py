@@ -10,12 +10,15 @@ import numpy as np
 from services.inference.bundle import Bundle, BundleError
 from services.inference.session import Arrays, Session
 
+OUTPUTS = {"decode": "images", "encode": "mean", "discriminate": "log_ratio"}
+
 
 class Generator:
     """Operations.
 
     `decode`: latents float32 [N,D] (, labels int64 [N]) -> images uint8 [N,C,H,W].
     `encode` (VAE only): images uint8 [N,C,H,W] -> mean float32 [N,D].
+    `discriminate` (GAN only): images uint8 [N,C,H,W] (, labels int64 [N]) -> log_ratio float32 [N].
 
     Each item runs as a batch of its own: a matrix product may round differently at another batch size, and the same
     seed must give the same bytes whatever else is being computed. On a CPU this costs next to nothing.
@@ -29,7 +32,7 @@ class Generator:
             raise BundleError(f"{bundle.path}: a generator's manifest needs latent_size")
         self.latent_size = bundle.manifest.latent_size
         self._graphs = {name: Session(bundle.graph_path(name), threads=threads) for name in bundle.manifest.graphs}
-        self.operations = tuple(name for name in ("decode", "encode") if name in self._graphs)
+        self.operations = tuple(name for name in OUTPUTS if name in self._graphs)
 
     @property
     def conditional(self) -> bool:
@@ -44,8 +47,12 @@ class Generator:
     def can_encode(self) -> bool:
         return "encode" in self._graphs
 
+    @property
+    def can_discriminate(self) -> bool:
+        return "discriminate" in self._graphs
+
     def run(self, operation: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        output = {"decode": "images", "encode": "mean"}[operation]
+        output = OUTPUTS[operation]
         count = len(next(iter(inputs.values())))
         rows = [
             self._graphs[operation].run({name: array[i : i + 1] for name, array in inputs.items()}, (output,))[output]
@@ -54,7 +61,8 @@ class Generator:
         return {output: np.concatenate(rows)}
 
     def example(self, operation: str) -> Arrays:
+        images = {"images": np.zeros((1, *self.bundle.manifest.image.shape), np.uint8)}
         if operation == "encode":
-            return {"images": np.zeros((1, *self.bundle.manifest.image.shape), np.uint8)}
-        latents = {"latents": np.zeros((1, self.latent_size), np.float32)}
-        return latents | ({"labels": np.zeros(1, np.int64)} if self.conditional else {})
+            return images
+        drawn = images if operation == "discriminate" else {"latents": np.zeros((1, self.latent_size), np.float32)}
+        return drawn | ({"labels": np.zeros(1, np.int64)} if self.conditional else {})

@@ -18,6 +18,7 @@ Images = Annotated[
     ),
 ]
 Seed = Annotated[int, Field(ge=0, lt=SEED_LIMIT)]
+Latents = list[list[float]]
 Name = Annotated[str | None, Field(description="NAME or NAME:VERSION; left out: the service's first model.")]
 Format = Annotated[
     Literal["grid", "png", "array"],
@@ -58,12 +59,38 @@ class GenerateRequest(Request):
     truncation: float = Field(
         default=1.0, gt=0, le=2, description="Scale of the latents; below 1: more typical, less diverse."
     )
+    sampler: Literal["prior", "metropolis-hastings"] = Field(
+        default="prior",
+        description="metropolis-hastings: of 32 draws an image, choose by the discriminator (Turner et al., 2019).",
+    )
+    latents: Latents | None = Field(
+        default=None, min_length=1, description="Draw from these instead of from a seed: one list an image."
+    )
+    quality: bool = Field(
+        default=False, description="Add what the classifier and the scorer of the same data say of each image."
+    )
+    min_quality: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Draw an image again, up to 8 times, until the classifier gives its class this probability.",
+    )
     format: Format = "png"
     model: Name = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> GenerateRequest:
+        drawn = {"count", "seed", "truncation", "min_quality", "sampler"} & self.model_fields_set
+        if self.latents is not None and drawn:
+            raise ValueError(f"latents are given, so nothing is drawn: leave {' and '.join(sorted(drawn))} out")
+        if self.sampler != "prior" and self.min_quality is not None:
+            raise ValueError("give either min_quality or a sampler that chooses")
+        return self
 
 
 class InterpolateRequest(Request):
     seeds: list[Seed] | None = Field(default=None, min_length=2, max_length=2, description="Ends, as seeds.")
+    latents: Latents | None = Field(default=None, min_length=2, max_length=2, description="Ends, as latents.")
     images: list[Any] | None = Field(
         default=None,
         min_length=2,
@@ -81,13 +108,27 @@ class InterpolateRequest(Request):
 
     @model_validator(mode="after")
     def _one_pair(self) -> InterpolateRequest:
-        if (self.seeds is None) == (self.images is None):
-            raise ValueError("give either seeds or images, two of them")
+        if sum(ends is not None for ends in (self.seeds, self.latents, self.images)) != 1:
+            raise ValueError("give either seeds or latents or images, two of them")
         return self
 
 
 class ReconstructRequest(Request):
     images: Images
+    label: str | int | None = Field(
+        default=None,
+        alias="class",
+        description="What the images show, for conditional models; left out: of all classes, what comes closest.",
+    )
+    format: Format = "png"
+    model: Name = None
+
+
+class RedrawRequest(Request):
+    images: Images
+    label: str | int | None = Field(
+        default=None, alias="class", description="Class to draw them as; left out: every class in turn."
+    )
     format: Format = "png"
     model: Name = None
 
@@ -135,17 +176,27 @@ class ClassifyResponse(BaseModel):
     predictions: list[Prediction]
 
 
+class Quality(BaseModel):
+    label: str = Field(description="What the classifier takes the image for.")
+    probability: float = Field(description="Its probability of the class that was to be drawn, or of its label.")
+    p_value: float | None = Field(default=None, description="The scorer's; absent where none is served.")
+    draws: int = Field(description="How often the image was drawn; more than 1 only with min_quality.")
+    accepted: bool | None = Field(default=None, description="Whether it reached min_quality in the end.")
+
+
 class GenerateResponse(BaseModel):
     model: ModelRef
     seed: int | None = Field(
         default=None, description="Ask for it again to get these images again; null where none was used."
     )
     labels: list[str] | None = Field(default=None, description="The class of each image, for conditional models.")
+    quality: list[Quality] | None = Field(default=None, description="Of each image, where it was asked for.")
     images: list[Any] = Field(json_schema_extra={"items": {"type": "string"}})
 
 
 class ReconstructResponse(BaseModel):
     model: ModelRef
+    labels: list[str] | None = Field(default=None, description="What each was drawn as, for conditional models.")
     errors: list[float] = Field(description="Mean squared error of each image, pixels scaled to 0..1.")
     images: list[Any] = Field(json_schema_extra={"items": {"type": "string"}})
 

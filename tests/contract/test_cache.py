@@ -369,7 +369,7 @@ def test_latents_are_what_is_looked_up_however_they_came(client: httpx.Client) -
     assert status(client, generation(seed=number, count=2, model=VAE)) == MISS
     metadata = client.get(f"/v2/models/{VAE}").json()
     [size] = [tensor["shape"][1] for tensor in metadata["inputs"] if tensor["name"] == "latents"]
-    noise = latents(number, 2, size)
+    noise = latents(number, range(2), size)
     tensor = {"name": "latents", "datatype": "FP32", "shape": list(noise.shape), "data": noise.ravel().tolist()}
     assert status(client, (f"/v2/models/{VAE}/infer", {"json": {"inputs": [tensor]}})) == HIT
 

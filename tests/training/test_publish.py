@@ -82,7 +82,7 @@ def test_an_untrained_network_is_not_stored(published: Published, tmp_path: Path
 
 
 class Memory(nn.Module):
-    """A generator that copies: of the training images of a class, the one that the first latent points at.
+    """A generator that mixes two training images of a class, those that the first and the third latent point at.
 
     The class is the label, or, where it does not `obey`, what the second latent points at.
     """
@@ -97,11 +97,12 @@ class Memory(nn.Module):
         self.images: torch.Tensor
         self.register_buffer("images", torch.stack([torch.from_numpy(row) for row in rows]).float() / 255)
 
-    def forward(self, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def draw(self, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         uniform = torch.special.ndtr(z)
-        index = (uniform[:, 0] * 60).long().clamp(0, 59)
+        first, second = ((uniform[:, latent] * 60).long().clamp(0, 59) for latent in (0, 2))
         chosen = (uniform[:, 1] * 10).long().clamp(0, 9)
-        return self.images[labels if self.obey else chosen + 0 * labels, index]
+        label = labels if self.obey else chosen + 0 * labels
+        return 0.85 * self.images[label, first] + 0.15 * self.images[label, second]
 
 
 def test_a_generator_that_ignores_its_labels_is_not_stored(published: Published, tmp_path: Path) -> None:

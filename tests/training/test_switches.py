@@ -59,7 +59,7 @@ def test_without_augmentation_only_the_cnn_is_trained(asked: list[tuple[Recipe, 
 
 @pytest.mark.parametrize(
     ("recipe", "networks"),
-    [("demo", ["cnn", "vae", "gan"]), ("reference", ["cnn"]), ("baselines", ["logistic", "svm", "gru"])],
+    [("demo", ["cnn", "vae", "gan"]), ("reference", ["cnn", "cvae", "gan"]), ("baselines", ["logistic", "svm", "gru"])],
 )
 def test_without_switches_a_recipe_is_trained_as_it_is(
     recipe: str, networks: list[str], asked: list[tuple[Recipe, list[str]]]

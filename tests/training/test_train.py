@@ -23,12 +23,12 @@ def test_data_without_labels_leave_the_cnn_out(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_a_network_that_the_recipe_lacks_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    reference = RECIPES["reference"]
+    baselines = RECIPES["baselines"]
     networks = ["vae", "gan"]
-    bundles = train(load("digits"), reference, networks, seed=0, out=tmp_path, resume=False, accelerator="cpu")
+    bundles = train(load("digits"), baselines, networks, seed=0, out=tmp_path, resume=False, accelerator="cpu")
     assert bundles == []
     said = capsys.readouterr().err
-    assert all(f"{network}: left out, for recipe reference has none" in said for network in networks)
+    assert all(f"{network}: left out, for recipe baselines has none" in said for network in networks)
 
 
 @pytest.mark.slow

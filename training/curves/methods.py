@@ -120,7 +120,7 @@ def draw(trial: Trial, count: int) -> Split:
     """Samples of a GAN that has seen `count` images, the few that there are again and again."""
     run = open_run(trial.scratch, f"{trial.method}, its GAN", {}, resume=False)
     seen = replace(trial.data, train=_repeated(trial.data.train, count))
-    generator = train_gan(trial.fabric, seen, GAN, run, seed=trial.seed)
+    generator = train_gan(trial.fabric, seen, GAN, run, seed=trial.seed).generator
     torch.manual_seed(trial.seed)
     latents = torch.randn(SYNTHETIC, generator.latent_size)
     labels = torch.arange(SYNTHETIC) % len(trial.data.class_names)

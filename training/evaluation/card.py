@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.inference.bundle import Bundle, Manifest, Tensor
-from training.evaluation.report import Picture
+from training.evaluation.pictures import Picture
 from training.evaluation.tables import gates_table, metrics_table, parity_table
 
 CARD = "card.md"
@@ -42,12 +42,13 @@ USE = {
 }
 
 
-def card(bundle: Bundle, pictures: Sequence[Picture]) -> str:
-    """Markdown; the bundle's digest is not in it, for it covers the card."""
+def card(bundle: Bundle, pictures: Sequence[Picture], judge: Bundle | None = None) -> str:
+    """Markdown; the bundle's digest is not in it, for it covers the card. `judge` is what judged the samples."""
     manifest = bundle.manifest
     data = manifest.dataset
     splits = ", ".join(f"{count:,} {role}" for role, count in data.splits.items())
     image = manifest.image
+    judged = f"- Judge of the samples: {judge.name}:{judge.version}, digest `{judge.digest}`\n" if judge else ""
     constants = "".join(f"- `{name}`: {value:.6g}\n" for name, value in manifest.constants.items())
     return f"""# {manifest.name}
 
@@ -58,7 +59,8 @@ def card(bundle: Bundle, pictures: Sequence[Picture]) -> str:
 - Classes: {", ".join(manifest.class_names) or "none"}
 - Data: {data.name}, digest `{data.digest}`
 - Splits: {splits}
-{constants}
+- Made by: `{_command(manifest)}`
+{judged}{constants}
 ## Metrics
 
 On the test split, by the ONNX graphs of this bundle.
@@ -85,6 +87,14 @@ For {USE[manifest.task]}.
 
 {_call(manifest)}
 """
+
+
+def _command(manifest: Manifest) -> str:
+    """What trains it again; the name of a folder stands for its path."""
+    name = manifest.dataset.name
+    spec = name if name in ("digits", "mnist", "fashion-mnist") else f"folder:{name}"
+    options = f"--recipe {manifest.recipe} --network {manifest.network} --seed {manifest.seed}"
+    return f"duet train --dataset {spec} {options}"
 
 
 def _call(manifest: Manifest) -> str:

@@ -51,6 +51,8 @@ def _classification(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[G
 
 
 def _vae(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
+    if manifest.network == "cvae":
+        return _gan(manifest, metrics)
     # A decoder that ignores its latents draws the mean image: a tenth of the way from there to the floor is asked for.
     bound = metrics["mean_image_loss"] - 0.1 * (metrics["mean_image_loss"] - metrics["pixel_entropy"])
     return (_at_most("negative_elbo", metrics, min(bound, NEGATIVE_ELBO.get(manifest.dataset.name, bound))),)
@@ -61,6 +63,8 @@ def _gan(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
     if "conditional_accuracy" in metrics:
         bound = CONDITIONAL_ACCURACY.get(manifest.dataset.name, _above_chance(manifest))
         results.append(_at_least("conditional_accuracy", metrics, bound))
+    if "coverage_ratio" in metrics:  # a generator that has collapsed draws a few images over and over
+        results += [_at_least("coverage_ratio", metrics, 0.5), _at_most("near_duplicates", metrics, 0.2)]
     return tuple(results)
 
 

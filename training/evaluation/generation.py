@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
-from training.evaluation import classification
+from training.data import Dataset
 from training.evaluation.runtime import Array, open_graph, philox, run, spread
 
-SAMPLES = 1000
+MINIMUM, SAMPLES = 1000, 10_000  # to be judged
+RATIOS = ("inception_score", "precision", "recall", "coverage")
 CLIP = 1e-7  # keeps log(pixel) finite where the decoder saturated
 
 
@@ -75,22 +76,40 @@ def gaussian_kl(mean: Array, log_variance: Array) -> NDArray[np.float64]:
     return result
 
 
-def gan_metrics(
-    bundle: Bundle,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64] | None,
-    judge: Bundle | None = None,
-    seed: int = 0,
-) -> dict[str, float]:
-    """1,000 balanced samples: are they of the class asked for (by `judge`), and as diverse as real `images`?"""
-    wanted = balanced_labels(bundle, SAMPLES)
-    samples = sample(bundle, SAMPLES, wanted, seed)
-    result = {"relative_diversity": relative_diversity(samples, wanted, images, labels)}
-    if judge is not None and wanted is not None:
-        judged = classification.predict(judge, samples)["probabilities"].argmax(axis=1)
-        result["conditional_accuracy"] = float((judged == wanted).mean())
-        result["class_total_variation"] = total_variation(judged, wanted, len(bundle.manifest.class_names))
-    return result
+def gan_metrics(bundle: Bundle, dataset: Dataset, judge: Bundle | None = None, seed: int = 0) -> dict[str, float]:
+    """How samples of all classes in turn, as many as there are test images, compare with real ones.
+
+    With a judge, samples and test images are each compared with as many training images; `NAME/real` is what test
+    images get, the best that can be asked for, and `NAME_ratio` samples by real. Without one (or classes), all that is
+    said is how varied the pixels are.
+    """
+    test, training = dataset.test, dataset.train
+    count = max(MINIMUM, min(len(test), SAMPLES))
+    wanted = balanced_labels(bundle, count)
+    samples = sample(bundle, count, wanted, seed)
+    if judge is None or wanted is None or test.labels is None or training.labels is None:
+        return {"relative_diversity": relative_diversity(samples, wanted, test.images, test.labels)}
+    from training.evaluation.judge import judge_of  # noqa: PLC0415  (torch takes seconds to import)
+    from training.evaluation.samples import (  # noqa: PLC0415
+        class_metrics,
+        distribution_metrics,
+        memorisation,
+        relative_diversity_seen,
+    )
+
+    look = judge_of(judge)
+    rows = spread(len(training), count)
+    seen, real, measure = look(samples), look(test.images), look(training.images[rows])
+    of_samples, of_real = distribution_metrics(seen, measure), distribution_metrics(real, measure)
+    return {
+        **class_metrics(seen, wanted),
+        "conditional_accuracy/real": class_metrics(real, test.labels)["conditional_accuracy"],
+        **of_samples,
+        **{f"{name}/real": value for name, value in of_real.items()},
+        **{f"{name}_ratio": of_samples[name] / max(of_real[name], 1e-9) for name in RATIOS},
+        "relative_diversity": relative_diversity_seen(seen, wanted, measure, training.labels[rows]),
+        **memorisation(samples, training.images, test.images),
+    }
 
 
 def total_variation(left: NDArray[np.int64], right: NDArray[np.int64], classes: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -16,6 +17,14 @@ from training.evaluation.calibration import Reliability
 from training.evaluation.runtime import Array
 
 Images = NDArray[np.uint8]
+
+
+class Picture(NamedTuple):
+    """A file of a report, and what is to be seen in it."""
+
+    file: str
+    caption: str
+
 
 matplotlib.rcParams["text.parse_math"] = False  # a class may be called $100
 

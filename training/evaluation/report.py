@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import NormalDist
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
 from training.data import Dataset
-from training.evaluation import anomaly, calibration, classification, conformal, generation, pictures
+from training.evaluation import anomaly, calibration, classification, conformal, generators, pictures
 from training.evaluation.chapters import chapters
+from training.evaluation.likelihood import has_likelihood, likelihood_metrics
+from training.evaluation.pictures import Picture
 from training.evaluation.runtime import spread
 from training.evaluation.tables import metrics_table
 
 Images = NDArray[np.uint8]
 
-PLOTTED = 2000  # points of a latent map
-GRID = 15  # images a side of the decoded latent plane
-COLUMNS = 10
+DRAWS = 1000  # of z an image, for the likelihood of every test image
 NORMALS = 4  # normal test images beside the anomalies of a heat map
-
-
-class Picture(NamedTuple):
-    file: str
-    caption: str
 
 
 class EvaluationError(ValueError):
@@ -45,13 +38,16 @@ def evaluate(
         dataset: data of the same image shape and classes; another draw of the same data, for instance.
         judge: a classifier of the same classes that judges conditional samples; without one they go unjudged.
         out: the directory, made if need be.
-        full: see `training.evaluation.chapters`; only for classifiers.
+        full: for classifiers, see `training.evaluation.chapters`; for a conditional VAE, bound the likelihood of every
+            test image by 1,000 draws.
 
     Raises:
         EvaluationError: image shape or classes of the data set or of the judge differ from the bundle's.
     """
     out.mkdir(parents=True, exist_ok=True)
     metrics, drawn = assess(bundle, dataset, out, judge=judge)
+    if full and bundle.manifest.network == "cvae" and has_likelihood(bundle):
+        metrics |= likelihood_metrics(bundle, dataset.test.images, samples=DRAWS, progress="bounding the likelihood")
     lines = [
         f"# {bundle.name} {bundle.version} on {dataset.name}",
         "",
@@ -79,9 +75,11 @@ def assess(
         return _classifier(bundle, dataset, directory)
     if bundle.manifest.task == "anomaly":
         return _scorer(bundle, dataset, directory)
+    if bundle.manifest.network == "cvae":
+        return generators.conditional_vae(bundle, dataset, directory, judge)
     if "encode" in bundle.manifest.graphs:
-        return _vae(bundle, dataset, directory)
-    return _gan(bundle, dataset, directory, judge)
+        return generators.vae(bundle, dataset, directory)
+    return generators.gan(bundle, dataset, directory, judge)
 
 
 def _classifier(bundle: Bundle, dataset: Dataset, directory: Path) -> tuple[dict[str, float], list[Picture]]:
@@ -103,46 +101,6 @@ def _classifier(bundle: Bundle, dataset: Dataset, directory: Path) -> tuple[dict
         Picture("reliability.png", "Reliability: where the probabilities hold, the points lie on the line; below it, "
                 "how many images have each confidence."),
     ]  # fmt: skip
-
-
-def _vae(bundle: Bundle, dataset: Dataset, directory: Path) -> tuple[dict[str, float], list[Picture]]:
-    images, labels = dataset.test.images, dataset.test.labels
-    mean_image = dataset.train.images.mean(axis=0, dtype=np.float64) / 255
-    metrics = generation.vae_metrics(bundle, images, mean_image)
-    plotted = spread(len(images), PLOTTED)
-    means = generation.encode(bundle, images[plotted])[0]
-    pictures.latent_map(
-        means, None if labels is None else labels[plotted], dataset.class_names, directory / "latent_map.png"
-    )
-    shown = images[spread(len(images), COLUMNS)]
-    decoded = generation.decode(bundle, generation.encode(bundle, shown)[0])["images"]
-    pictures.image_grid(
-        np.concatenate([shown, decoded]), len(shown), directory / "reconstructions.png", ["original", "decoded"]
-    )
-    samples = generation.sample(bundle, COLUMNS**2)
-    pictures.image_grid(samples, COLUMNS, directory / "samples.png")
-    drawn = [
-        Picture("samples.png", "Samples decoded from standard normal latents."),
-        Picture("reconstructions.png", "Test images, and what is decoded from their posterior means."),
-        Picture("latent_map.png", "Posterior means of test images."),
-    ]
-    if means.shape[1] == 2:
-        quantiles = [NormalDist().inv_cdf((i + 0.5) / GRID) for i in range(GRID)]
-        plane = np.array([(x, y) for y in reversed(quantiles) for x in quantiles], dtype=np.float32)
-        grid = generation.decode(bundle, plane)["images"]
-        pictures.image_grid(grid, GRID, directory / "latent_grid.png")
-        drawn.append(Picture("latent_grid.png", "The latent plane, decoded at equal steps of the prior's quantiles."))
-    return metrics, drawn
-
-
-def _gan(
-    bundle: Bundle, dataset: Dataset, directory: Path, judge: Bundle | None
-) -> tuple[dict[str, float], list[Picture]]:
-    rows = np.repeat(np.arange(len(dataset.class_names)), COLUMNS) if dataset.class_names else None
-    samples = generation.sample(bundle, COLUMNS**2 if rows is None else len(rows), rows)
-    pictures.image_grid(samples, COLUMNS, directory / "samples.png", dataset.class_names)
-    metrics = generation.gan_metrics(bundle, dataset.test.images, dataset.test.labels, judge)
-    return metrics, [Picture("samples.png", "Samples, a row for each class." if dataset.class_names else "Samples.")]
 
 
 def _scorer(bundle: Bundle, dataset: Dataset, directory: Path) -> tuple[dict[str, float], list[Picture]]:

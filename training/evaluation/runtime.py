@@ -15,13 +15,13 @@ Array = NDArray[Any]
 CHUNK = 128  # images a run: the activations of a small network stay in the last-level cache
 
 
-def open_graph(path: Path) -> onnxruntime.InferenceSession:
-    """One session on one CPU thread, so that every sum is taken in the same order each time."""
+def open_graph(graph: Path | bytes) -> onnxruntime.InferenceSession:
+    """One session on one CPU thread, so that every sum is taken in the same order each time; of a file or its bytes."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def run(session: onnxruntime.InferenceSession, feeds: Mapping[str, Array], chunk: int = CHUNK) -> dict[str, Array]:

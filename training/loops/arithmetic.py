@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from typing import Literal, TypeVar
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from training.loops.progress import write
 from training.run import Run
@@ -22,21 +22,21 @@ STEPS = 5
 GAIN = 0.9  # bfloat16 must take less than this share of float32's time: below, it is not worth its rounding
 
 
-def choose(fabric: Fabric, run: Run, network: nn.Module, images: Tensor, labels: Tensor) -> Arithmetic:
-    """The faster arithmetic for steps of `network` on such a batch; a run that is resumed keeps its first choice.
+def choose(fabric: Fabric, run: Run, network: NetworkT, loss: Callable[[NetworkT], Tensor]) -> Arithmetic:
+    """The faster arithmetic for steps of `network` on `loss` of it; a run that is resumed keeps its first choice.
 
     The choice decides the weights to the last bit, so that it is written into the run's notes.
     """
     noted: Arithmetic | None = fabric.broadcast(run.notes().get("arithmetic"))
     if noted is not None:
         return noted
-    seconds = {arithmetic: _seconds(network, images, labels, arithmetic) for arithmetic in BOTH}
+    seconds = {arithmetic: _seconds(fabric.device, network, loss, arithmetic) for arithmetic in BOTH}
     faster: Arithmetic = "bfloat16" if seconds["bfloat16"] < GAIN * seconds["float32"] else "float32"
     faster = fabric.broadcast(faster)
     if fabric.is_global_zero:
         run.note(arithmetic=faster)
         times = ", ".join(f"{name} {1000 * value:.0f} ms" for name, value in seconds.items())
-        write(f"{run.network}: training in {faster} ({times} a step of {len(images)} images)")
+        write(f"{run.network}: training in {faster} ({times} a step)")
     return faster
 
 
@@ -51,16 +51,17 @@ def rounding(device: torch.device, arithmetic: Arithmetic) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=arithmetic == "bfloat16")
 
 
-def _seconds(network: nn.Module, images: Tensor, labels: Tensor, arithmetic: Arithmetic) -> float:
+def _seconds(
+    device: torch.device, network: NetworkT, loss: Callable[[NetworkT], Tensor], arithmetic: Arithmetic
+) -> float:
     """The fastest of a few steps on a copy of the network: other programs only ever slow a step down."""
-    copied = lay_out(copy.deepcopy(network).to(images.device), arithmetic).train()
+    copied = lay_out(copy.deepcopy(network).to(device), arithmetic).train()
     fastest = float("inf")
     for _ in range(STEPS):
         start = time.perf_counter()
-        with rounding(images.device, arithmetic):
-            logits = copied(images)
-        loss = F.cross_entropy(logits.float(), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        loss.item()  # waits for the device
+        with rounding(device, arithmetic):
+            value = loss(copied)
+        value.backward()  # type: ignore[no-untyped-call]
+        value.item()  # waits for the device
         fastest = min(fastest, time.perf_counter() - start)
     return fastest

@@ -66,7 +66,8 @@ def train_cnn(fabric: Fabric, dataset: Dataset, recipe: CNNRecipe, run: Run, *, 
     training, validation = (Images(split, fabric.device) for split in (dataset.train, dataset.validation))
     arithmetic: Arithmetic = "float32"
     if recipe.arithmetic == "fastest":
-        arithmetic = choose(fabric, run, network, *training.at(torch.arange(recipe.batch_size) % len(training)))
+        images, labels = training.at(torch.arange(recipe.batch_size) % len(training))
+        arithmetic = choose(fabric, run, network, lambda copy: F.cross_entropy(copy(images).float(), labels))
         lay_out(network, arithmetic)
     optimizer = optimizer_of(network, recipe)
     model, steps = fabric.setup(network, optimizer)

@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
+from services.inference.bundle import Bundle
 from training.data import Dataset
-from training.loops.augmentation import Affine, unchanged
+from training.loops.arithmetic import Arithmetic, choose, lay_out, rounding
+from training.loops.augmentation import Augmentation, unchanged
 from training.loops.average import Average
 from training.loops.batches import Images
 from training.loops.epochs import Epochs
 from training.loops.pictures import save_grid
+from training.loops.progress import write
 from training.loops.schedule import Schedule, learning_rate, set_learning_rate
-from training.networks.gan import GANConfig, Generator
+from training.loops.watch import Watch, collapsed
+from training.networks.gan import GAN, Discriminator, GANConfig, Generator
 from training.run import Run
+
+CHUNK = 500  # samples drawn at once
 
 
 @dataclass(frozen=True)
 class GANRecipe:
-    """Neither loss measures quality, so that there is no early stopping: the average of the last weights is kept."""
+    """How a GAN is trained. Neither loss measures quality: with a judge the best epoch is kept, else the last.
+
+    Args:
+        network: its sizes.
+        epochs: at most so many.
+        batch_size: images a step.
+        generator_learning_rate, discriminator_learning_rate: the peaks of the schedule, of Adam.
+        schedule: see `learning_rate` in training/loops/schedule.py.
+        average: decay of the moving average of the generator's weights that is judged and kept.
+        augment: changes what the discriminator sees, real and drawn.
+        arithmetic: float32, or whichever of float32 and bfloat16 trains faster on the machine.
+        patience: epochs that the judge finds no better before the end.
+        picture_every: epochs between pictures.
+    """
 
     network: GANConfig
     epochs: int = 5
@@ -31,7 +52,9 @@ class GANRecipe:
     discriminator_learning_rate: float = 4e-4
     schedule: Schedule = "decay"
     average: float = 0.999
-    augment: Affine | None = None
+    augment: Augmentation | None = None
+    arithmetic: Literal["float32", "fastest"] = "float32"
+    patience: int | None = None
     picture_every: int = 1
 
 
@@ -40,12 +63,25 @@ def hinge(real: Tensor, fake: Tensor) -> Tensor:
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
-def train_gan(fabric: Fabric, dataset: Dataset, recipe: GANRecipe, run: Run, *, seed: int) -> Generator:
-    """Alternate one step of each side with the hinge loss; the average of the generator's weights is returned."""
+def train_gan(
+    fabric: Fabric, dataset: Dataset, recipe: GANRecipe, run: Run, *, seed: int, judge: Bundle | None = None
+) -> GAN:
+    """Alternate one step of each side with the hinge loss; the generator's average weights are kept.
+
+    With a judge it is the average of the epoch whose samples the judge tells least from validation images (the Fréchet
+    distance), none that had collapsed; without one, or without labels, that of the last epoch.
+    """
     torch.manual_seed(seed)
     classes = max(1, len(dataset.class_names))
     generator = recipe.network.build_generator(dataset.image_shape, classes)
     discriminator = recipe.network.build_discriminator(dataset.image_shape, classes)
+    training, validation = (Images(split, fabric.device) for split in (dataset.train, dataset.validation))
+    arithmetic: Arithmetic = "float32"
+    if recipe.arithmetic == "fastest":
+        images, labels = training.at(torch.arange(recipe.batch_size) % len(training))
+        arithmetic = choose(fabric, run, discriminator, lambda copy: score(copy, images, labels).mean())
+        lay_out(generator, arithmetic)
+        lay_out(discriminator, arithmetic)
     betas = (0.0, 0.99)
     generator_optimizer = torch.optim.Adam(generator.parameters(), recipe.generator_learning_rate, betas)
     discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), recipe.discriminator_learning_rate, betas)
@@ -56,8 +92,9 @@ def train_gan(fabric: Fabric, dataset: Dataset, recipe: GANRecipe, run: Run, *, 
         (discriminator_optimizer, recipe.discriminator_learning_rate),
     )
     average = Average(generator, recipe.average)
-    training, validation = (Images(split, fabric.device) for split in (dataset.train, dataset.validation))
+    trained = GAN(average.network, discriminator)
     augment = recipe.augment or unchanged
+    watch = Watch(dataset, judge) if judge is not None and dataset.class_names and fabric.is_global_zero else None
     with Epochs(
         run,
         fabric,
@@ -69,10 +106,10 @@ def train_gan(fabric: Fabric, dataset: Dataset, recipe: GANRecipe, run: Run, *, 
             "discriminator_optimizer": discriminator_optimizer,
             "average": average,
         },
-        keep=average.network,
+        keep=trained,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
-        patience=None,
+        patience=recipe.patience,
         seed=seed,
     ) as epochs:
         for epoch in epochs:
@@ -82,9 +119,10 @@ def train_gan(fabric: Fabric, dataset: Dataset, recipe: GANRecipe, run: Run, *, 
                 for optimizer, peak in peaks:
                     set_learning_rate(optimizer, learning_rate(recipe.schedule, peak, epochs.progress))
                 z = torch.randn(len(images), generator.latent_size, device=images.device)
-                fakes = generate(z, labels)
-
-                scores = discriminate(augment(torch.cat([images, fakes.detach()])), labels.repeat(2))
+                with rounding(fabric.device, arithmetic):
+                    fakes = generate(z, labels).float()
+                    both = augment(torch.cat([images, fakes.detach()]))
+                    scores = score(discriminate, both, labels.repeat(2))
                 discriminator_loss = hinge(*scores.chunk(2))
                 discriminator_optimizer.zero_grad()
                 fabric.backward(discriminator_loss)
@@ -92,7 +130,8 @@ def train_gan(fabric: Fabric, dataset: Dataset, recipe: GANRecipe, run: Run, *, 
 
                 # The bare discriminator, frozen: no gradients of its weights are computed, or shared by processes.
                 discriminator.requires_grad_(False)
-                generator_loss = -discriminator(augment(fakes), labels).mean()
+                with rounding(fabric.device, arithmetic):
+                    generator_loss = -score(discriminator, augment(fakes), labels).mean()
                 generator_optimizer.zero_grad()
                 fabric.backward(generator_loss)
                 generator_steps.step()
@@ -104,16 +143,30 @@ def train_gan(fabric: Fabric, dataset: Dataset, recipe: GANRecipe, run: Run, *, 
                 save_grid(
                     run.pictures / f"epoch-{epoch + 1:04d}.png", draw(average.network, classes, seed), columns=classes
                 )
+            seen = watch(sample(average.network, torch.from_numpy(watch.labels), seed).numpy()) if watch else {}
+            if seen and collapsed(seen):
+                write(f"{run.network}: collapsed in epoch {epoch + 1}; one before is kept, if there was a better one")
             epochs.finish(
-                {"discriminator": evaluate(average.network, discriminator, validation, seed)},
+                {"discriminator": evaluate(average.network, discriminator, validation, seed), **seen},
                 learning_rate=generator_optimizer.param_groups[0]["lr"],
-                objective=None,
+                objective=(float(collapsed(seen)), seen["frechet_distance"]) if seen else None,
             )
-    return average.network.cpu().eval()
+    return trained.cpu().eval()
+
+
+def score(discriminator: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """The discriminator's scores [N]; spectral norms are estimated once a call, in float32 whatever the arithmetic."""
+    with parametrize.cached():
+        with torch.autocast(images.device.type, enabled=False):
+            for module in discriminator.modules():
+                if parametrize.is_parametrized(module):
+                    module.weight  # noqa: B018  (computed and kept)
+        scores: Tensor = discriminator(images, labels)
+    return scores.float()
 
 
 @torch.no_grad()
-def evaluate(generator: Generator, discriminator: nn.Module, data: Images, seed: int) -> float:
+def evaluate(generator: Generator, discriminator: Discriminator, data: Images, seed: int) -> float:
     """The discriminator's loss on unseen images: far above the training loss where it has learnt images by heart."""
     generator.eval()
     discriminator.eval()
@@ -127,11 +180,20 @@ def evaluate(generator: Generator, discriminator: nn.Module, data: Images, seed:
 
 
 @torch.no_grad()
-def draw(generator: Generator, classes: int, seed: int) -> Tensor:
-    """Eight rows of samples, a column a class: pixels in 0..1 [8 * classes, C, H, W]."""
+def sample(generator: Generator, labels: Tensor, seed: int) -> Tensor:
+    """One sample of each of the labels: images uint8 [N, C, H, W] on the CPU."""
     generator.eval()
     torch.manual_seed(seed)
     device = next(generator.parameters()).device
-    z = torch.randn(8 * classes, generator.latent_size, device=device)
-    pixels: Tensor = generator(z, torch.arange(classes, device=device).repeat(8))
-    return pixels
+    z = torch.randn(len(labels), generator.latent_size)
+    parts = [
+        generator(z[start : start + CHUNK].to(device), labels[start : start + CHUNK].to(device))
+        for start in range(0, len(labels), CHUNK)
+    ]
+    return (torch.cat(parts).clamp(0, 1) * 255).round().byte().cpu()
+
+
+@torch.no_grad()
+def draw(generator: Generator, classes: int, seed: int) -> Tensor:
+    """Eight rows of samples, a column a class: pixels in 0..1 [8 * classes, C, H, W]."""
+    return sample(generator, torch.arange(classes).repeat(8), seed) / 255

@@ -103,6 +103,23 @@ class Generator(nn.Module):
         h = self.fine(self.enlarge(self.coarse(h, e)), e)
         return torch.sigmoid(self.paint(F.leaky_relu(self.normalise(h, e), 0.2)))
 
+    def draw(self, z: Tensor, labels: Tensor) -> Tensor:
+        """The same by the name that all generators have."""
+        return self(z, labels)  # type: ignore[no-any-return]
+
+
+class GAN(nn.Module):
+    """A trained pair: what draws, and what tells its samples from real images."""
+
+    def __init__(self, generator: Generator, discriminator: Discriminator) -> None:
+        super().__init__()
+        self.generator, self.discriminator = generator, discriminator
+        self.latent_size = generator.latent_size
+
+    def draw(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Latents [N, D] and int64 labels [N] -> pixels in 0..1 [N, C, H, W]."""
+        return self.generator.draw(z, labels)
+
 
 class Discriminator(nn.Module):
     """Pixels and labels to one score, o(h) + <h, V_y>, every layer with spectral norm 1.

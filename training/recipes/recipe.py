@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from training.baselines.logistic import LogisticRecipe
 from training.baselines.svm import SVMRecipe
 from training.loops.cnn import CNNRecipe
+from training.loops.conditional_vae import ConditionalVAERecipe
 from training.loops.gan import GANRecipe
 from training.loops.vae import VAERecipe
 
@@ -21,6 +22,7 @@ class Recipe:
         cnn: the classifier.
         vae: the variational autoencoder, and with it the scorer.
         gan: the conditional GAN.
+        cvae: the conditional variational autoencoder, and with it a classifier by Bayes' rule.
         logistic: logistic regression.
         svm: the support vector machine.
         gru: the recurrent classifier.
@@ -31,6 +33,7 @@ class Recipe:
     cnn: CNNRecipe | None = None
     vae: VAERecipe | None = None
     gan: GANRecipe | None = None
+    cvae: ConditionalVAERecipe | None = None
     logistic: LogisticRecipe | None = None
     svm: SVMRecipe | None = None
     gru: CNNRecipe | None = None

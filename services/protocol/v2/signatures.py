@@ -152,6 +152,10 @@ async def _generate(
             raise InvalidInput(
                 f"model {model.bundle.name} has no encoder; send latents or a seed", field="inputs.images"
             )
+        if model.conditional and "labels" not in request.inputs:
+            raise InvalidInput(
+                f"model {model.bundle.name} draws by class: inputs.labels says as which", field="inputs.labels"
+            )
         images = {"images": await _images(request.inputs, model, plane.settings, call)}
         noise, cacheable = (await plane.infer(model, "encode", images, call))["mean"], True
     else:
@@ -191,7 +195,7 @@ def _noise(model: Generator, request: InferRequest, settings: Settings) -> tuple
     truncation = _number(request, "truncation", 1.0)
     if not 0 < truncation <= 2:
         raise InvalidInput(f"truncation is {truncation}; send a number above 0, up to 2", field="parameters.truncation")
-    noise = latents(fresh_seed() if fresh else seed, count, model.latent_size, truncation=truncation)
+    noise = latents(fresh_seed() if fresh else seed, range(count), model.latent_size, truncation=truncation)
     return noise, not fresh
 
 

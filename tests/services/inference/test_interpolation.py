@@ -17,7 +17,7 @@ steps = st.integers(2, 32)
 
 @given(seeds, sizes, steps, st.booleans())
 def test_both_ends_are_exact(seed: int, size: int, count: int, spherical: bool) -> None:
-    start, end = latents(seed, 2, size)
+    start, end = latents(seed, range(2), size)
     walk = interpolate(start, end, count, spherical=spherical)
     assert walk.shape == (count, size)
     assert walk.dtype == np.float32
@@ -29,7 +29,7 @@ def test_both_ends_are_exact(seed: int, size: int, count: int, spherical: bool) 
 def test_a_spherical_walk_between_unit_vectors_stays_on_the_sphere_at_an_even_pace(
     seed: int, size: int, count: int
 ) -> None:
-    start, end = (vector / np.linalg.norm(vector) for vector in latents(seed, 2, size))
+    start, end = (vector / np.linalg.norm(vector) for vector in latents(seed, range(2), size))
     walk = interpolate(start, end, count, spherical=True).astype(np.float64)
     assert np.allclose(np.linalg.norm(walk, axis=1), 1, atol=1e-5)
     strides = np.linalg.norm(np.diff(walk, axis=0), axis=1)
@@ -38,14 +38,14 @@ def test_a_spherical_walk_between_unit_vectors_stays_on_the_sphere_at_an_even_pa
 
 @given(seeds, sizes, steps)
 def test_a_straight_walk_has_equal_steps(seed: int, size: int, count: int) -> None:
-    start, end = latents(seed, 2, size)
+    start, end = latents(seed, range(2), size)
     walk = interpolate(start, end, count, spherical=False).astype(np.float64)
     assert np.allclose(np.diff(walk, axis=0), (end - start) / (count - 1), atol=1e-5)
 
 
 @given(seeds, sizes, st.booleans())
 def test_a_walk_back_is_the_walk_reversed(seed: int, size: int, spherical: bool) -> None:
-    start, end = latents(seed, 2, size)
+    start, end = latents(seed, range(2), size)
     there = interpolate(start, end, 7, spherical=spherical)
     assert np.allclose(interpolate(end, start, 7, spherical=spherical)[::-1], there, atol=1e-5)
 

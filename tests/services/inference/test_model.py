@@ -103,7 +103,7 @@ def test_scores_are_conformal_p_values_and_the_map_adds_residuals(scorer: Scorer
 
 
 def inputs(generator: Generator, seed: int, count: int) -> dict[str, np.ndarray]:
-    arrays = {"latents": latents(seed, count, generator.latent_size)}
+    arrays = {"latents": latents(seed, range(count), generator.latent_size)}
     if generator.conditional:
         arrays["labels"] = np.arange(count, dtype=np.int64) % len(generator.bundle.manifest.class_names)
     return arrays

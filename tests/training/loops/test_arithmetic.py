@@ -5,14 +5,19 @@ from collections.abc import Callable
 import pytest
 import torch
 from lightning_fabric import Fabric
+from torch.nn import functional as F
 
 from training.loops import arithmetic
 from training.loops.arithmetic import choose, lay_out, rounding
-from training.networks.residual_cnn import ResidualCNNConfig
+from training.networks.residual_cnn import ResidualCNN, ResidualCNNConfig
 from training.run import Run
 
 NETWORK = ResidualCNNConfig(8).build((1, 12, 12), 3)
-BATCH = torch.rand(16, 1, 12, 12), torch.arange(16) % 3
+IMAGES, LABELS = torch.rand(16, 1, 12, 12), torch.arange(16) % 3
+
+
+def loss(network: ResidualCNN) -> torch.Tensor:
+    return F.cross_entropy(network(IMAGES).float(), LABELS)
 
 
 @pytest.mark.parametrize(("faster", "slower"), [("float32", "bfloat16"), ("bfloat16", "float32")])
@@ -22,22 +27,22 @@ def test_the_faster_is_chosen_and_noted(
     seconds = {faster: 1.0, slower: 2.0}
     monkeypatch.setattr(arithmetic, "_seconds", lambda *arguments: seconds[arguments[-1]])
     run = new_run("a")
-    assert choose(fabric, run, NETWORK, *BATCH) == faster
+    assert choose(fabric, run, NETWORK, loss) == faster
     assert run.notes()["arithmetic"] == faster
 
 
 def test_a_resumed_run_keeps_its_choice(fabric: Fabric, new_run: Callable[..., Run]) -> None:
     run = new_run("a")
-    chosen = choose(fabric, run, NETWORK, *BATCH)  # really measured
+    chosen = choose(fabric, run, NETWORK, loss)  # really measured
     other = "float32" if chosen == "bfloat16" else "bfloat16"
     run.note(arithmetic=other)
-    assert choose(fabric, new_run("a", resume=True), NETWORK, *BATCH) == other
+    assert choose(fabric, new_run("a", resume=True), NETWORK, loss) == other
 
 
 def test_measuring_leaves_network_and_draws_alone(fabric: Fabric, new_run: Callable[..., Run]) -> None:
     before = {name: value.clone() for name, value in NETWORK.state_dict().items()}
     torch.manual_seed(0)
-    choose(fabric, new_run("a"), NETWORK, *BATCH)
+    choose(fabric, new_run("a"), NETWORK, loss)
     draw = torch.rand(3)
     torch.manual_seed(0)
     assert torch.equal(draw, torch.rand(3))
@@ -47,11 +52,11 @@ def test_measuring_leaves_network_and_draws_alone(fabric: Fabric, new_run: Calla
 
 def test_bfloat16_rounds_and_float32_does_not() -> None:
     network = lay_out(ResidualCNNConfig(8).build((1, 12, 12), 3), "float32").eval()
-    exact = network(BATCH[0])
+    exact = network(IMAGES)
     with rounding(torch.device("cpu"), "float32"):
-        assert torch.equal(network(BATCH[0]), exact)
+        assert torch.equal(network(IMAGES), exact)
     with rounding(torch.device("cpu"), "bfloat16"):
-        rounded = network(BATCH[0])
+        rounded = network(IMAGES)
     assert rounded.dtype == torch.bfloat16
     assert torch.allclose(rounded.float(), exact, atol=0.05)
 

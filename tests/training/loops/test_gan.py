@@ -1,18 +1,24 @@
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 import torch
 from lightning_fabric import Fabric
 
+from tests.training.conftest import Published
 from tests.training.loops import conftest
 from training.data import Dataset, Split
-from training.loops.gan import train_gan
+from training.evaluation.gates import GateError
+from training.loops.gan import sample, train_gan
+from training.loops.watch import Watch
+from training.publish import publish
 from training.run import Run
 
 
 def test_samples_come_near_the_data(digits: Dataset, fabric: Fabric, new_run: Callable[..., Run]) -> None:
     run = new_run("a", "gan")
-    generator = train_gan(fabric, digits, replace(conftest.GAN, epochs=12, average=0.9), run, seed=0)
+    generator = train_gan(fabric, digits, replace(conftest.GAN, epochs=12, average=0.9), run, seed=0).generator
     torch.manual_seed(0)
     with torch.no_grad():
         pixels = generator(torch.randn(200, generator.latent_size), torch.arange(10).repeat(20))
@@ -26,5 +32,33 @@ def test_samples_come_near_the_data(digits: Dataset, fabric: Fabric, new_run: Ca
 def test_data_without_labels_are_one_class(digits: Dataset, fabric: Fabric, new_run: Callable[..., Run]) -> None:
     splits = {role: Split(getattr(digits, role).images) for role in ("train", "validation", "calibration", "test")}
     unlabelled = Dataset("unlabelled", (), **splits)
-    generator = train_gan(fabric, unlabelled, replace(conftest.GAN, epochs=1), new_run("a", "gan"), seed=0)
+    generator = train_gan(fabric, unlabelled, replace(conftest.GAN, epochs=1), new_run("a", "gan"), seed=0).generator
     assert generator.embed.num_embeddings == 1
+
+
+@pytest.mark.slow
+def test_the_judge_chooses_the_epoch(published: Published, fabric: Fabric, new_run: Callable[..., Run]) -> None:
+    run, dataset, judge = new_run("a", "gan"), published.dataset, published.classifier
+    generator = train_gan(fabric, dataset, replace(conftest.GAN, epochs=6), run, seed=0, judge=judge).generator
+    watch = Watch(dataset, judge)
+    kept = watch(sample(generator, torch.from_numpy(watch.labels), 0).numpy())["frechet_distance"]
+    judged = [record["validation"]["frechet_distance"] for record in run.records()]
+    assert len(judged) == 6
+    assert kept == pytest.approx(min(judged), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_run_made_to_collapse_is_seen_and_not_stored(
+    published: Published,
+    fabric: Fabric,
+    new_run: Callable[..., Run],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Against a discriminator that never learns, the generator draws the one image of each class that it likes best.
+    recipe = replace(conftest.GAN, epochs=4, discriminator_learning_rate=0.0, generator_learning_rate=5e-3, average=0.5)
+    run, dataset, judge = new_run("a", "gan"), published.dataset, published.classifier
+    generator = train_gan(fabric, dataset, recipe, run, seed=0, judge=judge)
+    assert "collapsed in epoch 4" in capsys.readouterr().err
+    with pytest.raises(GateError, match=r"digits-gan: (coverage_ratio|relative_diversity|near_duplicates)"):
+        publish("gan", generator, dataset, recipe="made to collapse", seed=0, run_dir=tmp_path, judge=judge)

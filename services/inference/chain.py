@@ -1,0 +1,44 @@
+"""Metropolis-Hastings sampling of a GAN by its own calibrated discriminator: no gradients, so that graphs suffice.
+
+Source: R. Turner, J. Hung, E. Frank, Y. Saatchi, J. Yosinski, "Metropolis-Hastings generative adversarial networks",
+ICML 2019. Proposals are independent samples of the generator. With a discriminator D(x) = sigmoid(r(x)), where r
+estimates the logarithm of the densities' ratio, the acceptance of their equation 4 is
+min(1, exp(r(proposal) - r(current))).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+STEPS = 32  # proposals an image, the one that the chain starts with included
+STRIDE = 2**32  # between the numbers of an item's draws: no request has so many items
+COINS = 2**62  # beyond the numbers of all draws
+
+
+def draws(items: Sequence[int]) -> Iterator[list[int]]:
+    """The numbers of the items' proposals, one step of all chains at a time."""
+    return ([item + step * STRIDE for item in items] for step in range(STEPS))
+
+
+class Chains:
+    """One chain an item; the coins depend on the seed and the item only.
+
+    Args:
+        seed: as of the latents.
+        items: the numbers of the items.
+    """
+
+    def __init__(self, seed: int, items: Sequence[int]) -> None:
+        coins = [np.random.Generator(np.random.Philox(key=(seed, COINS + item))).random(STEPS) for item in items]
+        self._log_coins = np.log(np.stack(coins, axis=1))
+        self._current = np.full(len(items), -np.inf)
+        self._step = 0
+
+    def accepts(self, log_ratios: np.ndarray) -> np.ndarray:
+        """Which of the step's proposals, with their r(x) float [N], are accepted: bool [N]; the first always is."""
+        accepted: np.ndarray = self._log_coins[self._step] < log_ratios - self._current
+        self._current = np.where(accepted, log_ratios, self._current)
+        self._step += 1
+        return accepted

@@ -1,0 +1,150 @@
+"""A conditional VAE from the command line to the answer: trained, judged, stored, served."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.conftest import clean_environment
+from training.data import load
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def home(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the demo's models and a conditional VAE of the digits, which was judged by the demo's CNN."""
+    home = tmp_path_factory.mktemp("home")
+    shutil.copytree(model_store / "models", home / "models", symlinks=True)
+    command = [sys.executable, "-m", "training", "train", "--dataset", "digits", "--recipe", "reference"]
+    run = subprocess.run(
+        [*command, "--network", "cvae", "--judge", "digits-cnn", "--out", str(home / "runs")],
+        env=clean_environment(BENTOML_HOME=str(home)),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    assert "stored digits-cvae:" in run.stdout
+    assert "stored digits-bayes:" in run.stdout
+    return home
+
+
+@pytest.fixture(scope="module")
+def url(serve: Any, home: Path) -> Iterator[str]:
+    with serve("allinone", home=home) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """One test image of each class, and their classes."""
+    test = load("digits").test
+    assert test.labels is not None
+    rows = [int(np.flatnonzero(test.labels == label)[0]) for label in range(10)]
+    return test.images[rows], test.labels[rows]
+
+
+def ask(url: str, route: str, **fields: Any) -> Any:
+    response = httpx.post(url + route, json={"format": "array", **fields}, timeout=60)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_the_card_names_the_judge_and_the_command(home: Path) -> None:
+    [card] = home.glob("models/digits-cvae/*/card.md")
+    text = card.read_text()
+    assert re.search(r"Judge of the samples: digits-cnn:[0-9a-f]{12}, digest `[0-9a-f]{64}`", text)
+    assert "duet train --dataset digits --recipe reference --network cvae --seed 0" in text
+    assert {path.name for path in card.parent.glob("*.png")} >= {"counterfactuals.png", "walks.png", "samples.png"}
+
+
+def test_every_image_is_drawn_as_every_class_and_taken_for_it(url: str, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    images, _ = digits
+    answer = ask(url, "/redraw", images=images[:, 0].tolist(), model="digits-cvae")
+    assert answer["labels"] == [str(i) for i in range(10)] * 10
+    predictions = httpx.post(
+        f"{url}/classify", json={"images": answer["images"], "model": "digits-cnn"}, timeout=60
+    ).json()["predictions"]
+    right = [prediction["label"] == label for prediction, label in zip(predictions, answer["labels"], strict=True)]
+    assert np.mean(right) > 0.5  # 0.1 by chance; trained for half a minute
+
+
+def test_one_class_is_a_row_of_all(url: str, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    given = digits[0][:, 0].tolist()
+    every = ask(url, "/redraw", images=given)
+    fours = ask(url, "/redraw", images=given, **{"class": "4"})
+    assert fours["labels"] == ["4"] * 10
+    assert fours["images"] == every["images"][4::10]
+
+
+def test_a_grid_has_the_image_before_its_redrawings(url: str, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    response = httpx.post(f"{url}/redraw", json={"images": digits[0][:2, 0].tolist(), "format": "grid"}, timeout=60)
+    assert response.headers["content-type"] == "image/png"
+
+
+def test_reconstruction_finds_the_class_or_takes_it(url: str, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    images, labels = digits
+    found = ask(url, "/reconstruct", images=images[:, 0].tolist(), model="digits-cvae")
+    assert np.mean([label == str(true) for label, true in zip(found["labels"], labels, strict=True)]) >= 0.9
+    for i in (2, 5):
+        told = ask(url, "/reconstruct", images=images[i : i + 1, 0].tolist(), **{"class": found["labels"][i]})
+        assert told["images"][0] == found["images"][i]
+        wrong = ask(url, "/reconstruct", images=images[i : i + 1, 0].tolist(), **{"class": str((i + 1) % 10)})
+        assert wrong["errors"][0] > found["errors"][i]
+
+
+def test_bayes_rule_is_a_second_opinion_beside_the_cnn(url: str) -> None:
+    test = load("digits").test
+    assert test.labels is not None
+    images = test.images[:200]
+    rows = [
+        httpx.post(f"{url}/classify", json={"images": images[:, 0].tolist(), "model": model}, timeout=60).json()
+        for model in ("digits-bayes", "digits-cnn")
+    ]
+    bayes, cnn = (np.array([one["index"] for one in answer["predictions"]]) for answer in rows)
+    assert (bayes == test.labels[:200]).mean() > 0.93
+    assert (bayes == cnn).mean() > 0.93
+
+
+def test_v2_redraws_and_wants_the_class(url: str, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    images = digits[0][:3]
+    tensor = {"name": "images", "datatype": "UINT8", "shape": list(images.shape), "data": images.ravel().tolist()}
+    infer = f"{url}/v2/models/digits-cvae/infer"
+    missing = httpx.post(infer, json={"inputs": [tensor]}, timeout=60)
+    assert missing.status_code == 422
+    assert missing.json()["field"] == "inputs.labels"
+    labels = {"name": "labels", "datatype": "INT64", "shape": [1], "data": [4]}
+    answer = httpx.post(infer, json={"inputs": [tensor, labels]}, timeout=60).json()
+    [drawn] = [output for output in answer["outputs"] if output["name"] == "images"]
+    native = ask(url, "/redraw", images=images[:, 0].tolist(), **{"class": 4})
+    assert np.array(drawn["data"]).reshape(drawn["shape"])[:, 0].tolist() == native["images"]
+
+
+@pytest.mark.parametrize(
+    ("route", "fields", "field"),
+    [
+        ("/redraw", {"class": "ten"}, "class"),
+        ("/redraw", {"class": 10}, "class"),
+        ("/redraw", {"format": "bmp"}, "format"),
+        ("/reconstruct", {"class": "ten"}, "class"),
+    ],
+)
+def test_bad_requests_name_the_field(url: str, route: str, fields: dict[str, Any], field: str) -> None:
+    body = {"images": [[[0] * 28] * 28], "model": "digits-cvae", **fields}
+    response = httpx.post(url + route, json=body, timeout=60)
+    assert (response.status_code, response.json()["field"]) == (422, field)
+
+
+def test_too_many_redrawings_are_refused(url: str) -> None:
+    response = httpx.post(f"{url}/redraw", json={"images": [[[0] * 28] * 28] * 26}, timeout=60)
+    assert response.status_code == 413

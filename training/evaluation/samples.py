@@ -1,0 +1,181 @@
+"""How samples compare with real images, seen through a judge: right, complete, varied, and not learnt by heart.
+
+Distances between the distributions come from torchmetrics; what it does not have is here. Every figure depends on the
+judge and on the number of images, so that it stands beside the same figure of real images against real images.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from training.evaluation.generation import total_variation
+from training.evaluation.judge import Seen
+from training.evaluation.runtime import Array, philox, spread
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+PRECISION_NEIGHBOURS = 3  # T. Kynkäänniemi et al., NeurIPS 2019
+DENSITY_NEIGHBOURS = 5  # M. F. Naeem et al., ICML 2020
+KERNEL_SUBSETS = 20
+NEIGHBOURS_OF = 500  # samples whose nearest training images are looked for
+SAME = 0.25  # of the usual distance: two samples as close as this are one
+BLOCK = 1000  # rows of a distance matrix that are in memory at once
+
+
+def distribution_metrics(samples: Seen, real: Seen, *, seed: int = 0) -> dict[str, float]:
+    """Distances from `real` images to `samples`, and how far each covers the other.
+
+    frechet_distance, kernel_distance (M. Bińkowski et al., ICLR 2018,
+    unbiased, cubic kernel), inception_score (T. Salimans et al., NeurIPS 2016, by the judge's classes, one split),
+    precision, recall, density, coverage.
+    """
+    torch.manual_seed(seed)  # subsets of the kernel distance
+    size = min(1000, len(samples), len(real))
+    with warnings.catch_warnings():  # that features are kept in memory: they are ours, and there already
+        warnings.simplefilter("ignore")
+        kernel = KernelInceptionDistance(feature=_given(samples), subsets=KERNEL_SUBSETS, subset_size=size)
+    kernel.update(torch.from_numpy(real.features), real=True)
+    kernel.update(torch.from_numpy(samples.features), real=False)
+    return {
+        "frechet_distance": frechet_distance(samples, real),
+        "kernel_distance": float(kernel.compute()[0]),
+        "inception_score": inception_score(samples),
+        **covering(samples.features, real.features),
+    }
+
+
+def frechet_distance(samples: Seen, real: Seen) -> float:
+    """Between Gaussians of the means and covariances of the features (M. Heusel et al., NeurIPS 2017, equation 6)."""
+    metric = FrechetInceptionDistance(feature=_given(samples)).set_dtype(torch.float64)
+    metric.update(torch.from_numpy(real.features), real=True)
+    metric.update(torch.from_numpy(samples.features), real=False)
+    return float(metric.compute())
+
+
+def inception_score(seen: Seen) -> float:
+    """The inception score exp E KL(p(y|x) || p(y)), 1 to K: high for images that are clear and of all classes."""
+    p = np.maximum(seen.probabilities.astype(np.float64), 1e-12)
+    return float(np.exp((p * np.log(p / p.mean(axis=0))).sum(axis=1).mean()))
+
+
+def covering(samples: Array, real: Array, *, neighbours: int = PRECISION_NEIGHBOURS) -> dict[str, float]:
+    """Precision, recall, density and coverage of features [N,D] and [M,D].
+
+    precision: the share of samples within reach of a real image, reach being the distance to its third neighbour of
+    its own kind; recall: the same with the sides changed (T. Kynkäänniemi et al., "Improved precision and recall metric
+    for assessing generative models", NeurIPS 2019). density: how many real images reach a sample on average, by five
+    neighbours;
+    coverage: the share of real images with a sample in reach (M. F. Naeem et al., "Reliable fidelity and diversity
+    metrics for generative models", ICML 2020, equations 4 and 5).
+    """
+    third, fifth = _reach(real, (neighbours, DENSITY_NEIGHBOURS))
+    (reach_of_samples,) = _reach(samples, (neighbours,))
+    within_third = np.zeros(len(samples), bool)
+    within_fifth = np.zeros(len(samples))
+    recalled, covered = np.zeros(len(real), bool), np.zeros(len(real), bool)
+    for rows, squares in _squares(samples, real):
+        within_third[rows] = (squares <= third).any(axis=1)
+        within_fifth[rows] = (squares <= fifth).sum(axis=1)
+        recalled |= (squares <= reach_of_samples[rows, None]).any(axis=0)
+        covered |= (squares <= fifth).any(axis=0)
+    return {
+        "precision": float(within_third.mean()),
+        "recall": float(recalled.mean()),
+        "density": float(within_fifth.mean() / DENSITY_NEIGHBOURS),
+        "coverage": float(covered.mean()),
+    }
+
+
+def class_metrics(seen: Seen, wanted: Labels) -> dict[str, float]:
+    """Are samples of the class that was asked for, and as many of each: by the judge, without its features."""
+    accuracies = [float((seen.classes[wanted == label] == label).mean()) for label in np.unique(wanted)]
+    return {
+        "conditional_accuracy": float((seen.classes == wanted).mean()),
+        "worst_class_accuracy": min(accuracies),
+        "class_total_variation": total_variation(seen.classes, wanted, seen.probabilities.shape[1]),
+    }
+
+
+def relative_diversity_seen(samples: Seen, wanted: Labels, real: Seen, labels: Labels) -> float:
+    """Mean distance of two samples of a class over that of two real images of it, averaged over the classes.
+
+    Near 1 for a generator as varied as the data, 0 for one that draws one image a class.
+    """
+    ratios = []
+    for label in np.unique(wanted):
+        drawn, given = samples.features[wanted == label], real.features[labels == label]
+        if len(drawn) > 1 and len(given) > 1 and (distance := _mean_distance(given)) > 0:
+            ratios.append(_mean_distance(drawn) / distance)
+    return float(np.mean(ratios)) if ratios else 1.0
+
+
+def memorisation(samples: Images, training: Images, unseen: Images) -> dict[str, float]:
+    """Pixel distances to the nearest training image, and samples that are almost one another.
+
+    nearest_training_ratio: the median over samples, by the median over `unseen` real images; far below 1 where a
+    generator copies. near_duplicates: samples whose nearest other sample is at less than a quarter of the median
+    distance of a real image to its nearest one (after S. Arora, Y. Zhang, "Do GANs actually learn the distribution?",
+    ICLR 2018: the birthday paradox); about 0 for the data themselves.
+    """
+    drawn, fresh = (_flat(images[spread(len(images), NEIGHBOURS_OF)]) for images in (samples, unseen))
+    known = _flat(training)
+    ratio = np.median(_nearest(drawn, known)) / max(float(np.median(_nearest(fresh, known))), 1e-9)
+    count = min(len(samples), len(unseen), 4 * NEIGHBOURS_OF)
+    drawn, fresh = (_flat(images[spread(len(images), count)]) for images in (samples, unseen))
+    (of_samples,), (of_real,) = _reach(drawn, (1,)), _reach(fresh, (1,))
+    return {
+        "nearest_training_ratio": float(ratio),
+        "near_duplicates": float((of_samples < SAME**2 * np.median(of_real)).mean()),
+    }
+
+
+def _given(seen: Seen) -> nn.Module:
+    """Stands for the network that torchmetrics would take features from: they are there already."""
+    given = nn.Identity()
+    given.num_features = seen.features.shape[1]
+    return given
+
+
+def _flat(images: Images) -> Array:
+    return images.reshape(len(images), -1).astype(np.float32) / 255
+
+
+def _squares(left: Array, right: Array) -> Iterator[tuple[slice, Array]]:
+    """Squared Euclidean distances [BLOCK,M], some rows of `left` [N,D] at a time, to `right` [M,D]."""
+    norms = np.square(right).sum(axis=1)
+    for start in range(0, len(left), BLOCK):
+        part = left[start : start + BLOCK]
+        squares = np.square(part).sum(axis=1)[:, None] + norms - 2 * part @ right.T
+        yield slice(start, start + len(part)), np.maximum(squares, 0)
+
+
+def _reach(points: Array, neighbours: tuple[int, ...]) -> list[Array]:
+    """The squared distance of each of the points [N,D] to its k-th nearest other one, [N] for each k asked for."""
+    reach = np.empty((len(neighbours), len(points)), np.float32)
+    for rows, squares in _squares(points, points):
+        squares[np.arange(len(squares)), np.arange(len(points))[rows]] = np.inf
+        kth = min(max(neighbours), len(points) - 1)
+        nearest = np.sort(np.partition(squares, kth - 1, axis=1)[:, :kth], axis=1)
+        for i, k in enumerate(neighbours):
+            reach[i, rows] = nearest[:, min(k, kth) - 1]
+    return list(reach)
+
+
+def _nearest(left: Array, right: Array) -> Array:
+    return np.concatenate([np.sqrt(squares.min(axis=1)) for _, squares in _squares(left, right)])
+
+
+def _mean_distance(points: Array) -> float:
+    """Over pairs of different points, at most 500 of them."""
+    points = points[philox(0).permutation(len(points))[:NEIGHBOURS_OF]]
+    total = sum(float(np.sqrt(squares).sum()) for _, squares in _squares(points, points))
+    return total / (len(points) * (len(points) - 1))

@@ -1,0 +1,171 @@
+"""Training of the conditional variational autoencoder."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from training.data import Dataset
+from training.loops.arithmetic import Arithmetic, choose, lay_out, rounding
+from training.loops.augmentation import Augmentation, unchanged
+from training.loops.average import Average
+from training.loops.batches import Images
+from training.loops.epochs import Epochs
+from training.loops.pictures import save_grid
+from training.loops.schedule import Schedule, learning_rate, set_learning_rate
+from training.networks.conditional_vae import ConditionalVAE, ConditionalVAEConfig
+from training.run import Run
+
+CLIP = 200.0  # norm of the gradient of a sum over pixels; reached in the first steps only
+
+
+@dataclass(frozen=True)
+class ConditionalVAERecipe:
+    """How a conditional VAE is trained.
+
+    Args:
+        network: its sizes and its likelihood.
+        epochs: so many.
+        batch_size: images a step.
+        learning_rate: the peak of the schedule, of Adam with decoupled weight decay.
+        schedule: see `learning_rate` in training/loops/schedule.py.
+        weight_decay: of all weights.
+        warm_up: share of all steps over which the divergence grows to its full weight (C. K. Sønderby et al., "Ladder
+            variational autoencoders", NeurIPS 2016, section 2.3).
+        weighted_from: share of all steps after which the bound is importance-weighted; 1 for never.
+        weighted_samples: draws of z in it.
+        augment: changes every training batch.
+        average: decay of the moving average of the weights that is validated and kept.
+        arithmetic: float32, or whichever of float32 and bfloat16 trains faster on the machine. Validation is float32.
+        picture_every: epochs between pictures.
+    """
+
+    network: ConditionalVAEConfig
+    epochs: int = 40
+    batch_size: int = 128
+    learning_rate: float = 1.5e-3
+    schedule: Schedule = "cosine"
+    weight_decay: float = 1e-4
+    warm_up: float = 0.06
+    weighted_from: float = 1.0
+    weighted_samples: int = 5
+    augment: Augmentation | None = None
+    average: float = 0.999
+    arithmetic: Literal["float32", "fastest"] = "fastest"
+    picture_every: int = 5
+
+
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) || N(0, I)) in nats [N] of [N, D] (Kingma and Welling, ICLR 2014, appendix B)."""
+    return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(dim=1)
+
+
+def weighted_bound(log_likelihood: Tensor, z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """The bound log (1/S) sum_s p(x|z_s,y) p(z_s) / q(z_s|x) in nats [N], from S draws.
+
+    Source: Y. Burda, R. Grosse, R. Salakhutdinov, "Importance weighted autoencoders", ICLR 2016, equation 8.
+
+    Args:
+        log_likelihood: log p(x|z,y) [S, N].
+        z: the draws [S, N, D].
+        mean: of q(z|x) [N, D].
+        log_variance: of q(z|x) [N, D].
+    """
+    log_prior = -0.5 * z.square().sum(dim=2)
+    log_posterior = -0.5 * ((z - mean).square() / log_variance.exp() + log_variance).sum(dim=2)
+    return torch.logsumexp(log_likelihood + log_prior - log_posterior, dim=0) - math.log(len(z))
+
+
+def train_conditional_vae(
+    fabric: Fabric, dataset: Dataset, recipe: ConditionalVAERecipe, run: Run, *, seed: int
+) -> ConditionalVAE:
+    """Raise a lower bound on log p(x|y); the average of the weights is kept as it is at the end."""
+    torch.manual_seed(seed)
+    network = recipe.network.build(dataset.image_shape, max(1, len(dataset.class_names)))
+    training, validation = (Images(split, fabric.device) for split in (dataset.train, dataset.validation))
+    arithmetic: Arithmetic = "float32"
+    if recipe.arithmetic == "fastest":
+        images, labels = training.at(torch.arange(recipe.batch_size) % len(training))
+        arithmetic = choose(fabric, run, network, lambda copy: -copy(images, labels)[0].mean())
+        lay_out(network, arithmetic)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
+    )
+    model, steps = fabric.setup(network, optimizer)
+    average = Average(network, recipe.average)
+    augment = recipe.augment or unchanged
+    with Epochs(
+        run,
+        fabric,
+        training,
+        state={"network": network, "optimizer": optimizer, "average": average},
+        keep=average.network,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        patience=None,
+        seed=seed,
+    ) as epochs:
+        for epoch in epochs:
+            model.train()
+            for images, labels in epochs.batches():
+                set_learning_rate(optimizer, learning_rate(recipe.schedule, recipe.learning_rate, epochs.progress))
+                x = seen(augment(images), network)
+                weighted = epochs.progress >= recipe.weighted_from
+                with rounding(fabric.device, arithmetic):
+                    log_likelihood, *posterior = model(x, labels, recipe.weighted_samples if weighted else 1)
+                reconstruction, kl = -log_likelihood.mean(), divergence(*posterior[1:]).mean()
+                if weighted:
+                    loss = -weighted_bound(log_likelihood, *posterior).mean()
+                else:
+                    loss = reconstruction + min(1.0, (epochs.progress + 1e-3) / recipe.warm_up) * kl
+                optimizer.zero_grad()
+                fabric.backward(loss)
+                fabric.clip_gradients(model, optimizer, max_norm=CLIP)
+                steps.step()
+                average.update(network)
+                epochs.record(loss=loss, reconstruction=reconstruction, kl=kl)
+            reconstruction_, kl_ = evaluate(average.network, validation, seed)
+            if (epoch + 1) % recipe.picture_every == 0 and fabric.is_global_zero:
+                save_grid(
+                    run.pictures / f"epoch-{epoch + 1:04d}.png", draw(average.network, validation, seed), columns=8
+                )
+            epochs.finish(
+                {"loss": reconstruction_ + kl_, "reconstruction": reconstruction_, "kl": kl_},
+                learning_rate=optimizer.param_groups[0]["lr"],
+                objective=None,
+            )
+    return average.network.cpu().eval()
+
+
+def seen(x: Tensor, network: ConditionalVAE) -> Tensor:
+    """Pixels in 0..1 as the network's likelihood takes them; the draws are torch's global ones."""
+    return x.clamp(0, 1).bernoulli() if network.likelihood == "bernoulli" else x
+
+
+@torch.no_grad()
+def evaluate(network: ConditionalVAE, data: Images, seed: int) -> tuple[float, float]:
+    """The two terms of the negative evidence lower bound, nats an image, with draws of z and x from a fixed seed."""
+    network.eval()
+    torch.manual_seed(seed)
+    reconstruction = kl = 0.0
+    for images, labels in data.in_order():
+        log_likelihood, _, mean, log_variance = network(seen(images, network), labels)
+        reconstruction -= log_likelihood.sum().item()
+        kl += divergence(mean, log_variance).sum().item()
+    return reconstruction / len(data), kl / len(data)
+
+
+@torch.no_grad()
+def draw(network: ConditionalVAE, data: Images, seed: int) -> Tensor:
+    """Eight images, their reconstructions, and 48 samples, the classes in turn: pixels in 0..1 [64, C, H, W]."""
+    network.eval()
+    images, labels = data.at(torch.arange(min(8, len(data))))
+    torch.manual_seed(seed)
+    z = torch.cat([network.encode(images)[0], torch.randn(48, network.latent_size, device=images.device)])
+    labels = torch.cat([labels, torch.arange(48, device=images.device) % network.classes])
+    return torch.cat([images, network.decode(z, labels).sigmoid()])

@@ -1,0 +1,66 @@
+"""The collapse watch: what a frozen judge sees in a generator's samples while it trains.
+
+The losses of a GAN say nothing about its samples. A generator that draws a few images only has collapsed; the watch
+sees it at the end of the epoch, and the best generator of before is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.inference.bundle import Bundle
+from training.data import Dataset
+from training.evaluation.judge import judge_of
+from training.evaluation.runtime import spread
+from training.evaluation.samples import class_metrics, covering, frechet_distance, memorisation, relative_diversity_seen
+
+SAMPLES = 2000
+COLLAPSED = 0.5  # of the coverage, or of the diversity, of real images
+DUPLICATES = 0.2  # of the samples; none of real images
+
+
+class Watch:
+    """Judges samples against the validation split; training images against it are the measure of what is possible.
+
+    Args:
+        dataset: labelled.
+        judge: a classifier of the same classes that takes no part in the training.
+    """
+
+    def __init__(self, dataset: Dataset, judge: Bundle) -> None:
+        self._judge = judge_of(judge)
+        validation, training = dataset.validation, dataset.train
+        if validation.labels is None or training.labels is None:
+            raise ValueError(f"judge {judge.name}: {dataset.name} has no labels to judge by; leave the judge out")
+        rows = spread(len(validation), SAMPLES)
+        self._images, self._labels = validation.images[rows], validation.labels[rows]
+        self._real = self._judge(self._images)
+        self._training = training.images
+        others = training.images[spread(len(training), len(rows))]
+        self._coverage = covering(self._judge(others).features, self._real.features)["coverage"]
+        self.labels = np.arange(len(rows), dtype=np.int64) % len(dataset.class_names)
+
+    def __call__(self, samples: NDArray[np.uint8]) -> dict[str, float]:
+        """What is seen in samples of the classes `labels`."""
+        seen = self._judge(samples)
+        right = class_metrics(seen, self.labels)
+        return {
+            "frechet_distance": frechet_distance(seen, self._real),
+            "conditional_accuracy": right["conditional_accuracy"],
+            "class_total_variation": right["class_total_variation"],
+            "coverage_ratio": covering(seen.features, self._real.features)["coverage"] / max(self._coverage, 1e-9),
+            "relative_diversity": relative_diversity_seen(seen, self.labels, self._real, self._labels),
+            **memorisation(samples, self._training, self._images),
+        }
+
+
+def collapsed(metrics: Mapping[str, float]) -> bool:
+    """Whether samples of such metrics are few images over and over."""
+    return (
+        metrics["coverage_ratio"] < COLLAPSED
+        or metrics["relative_diversity"] < COLLAPSED
+        or metrics["near_duplicates"] > DUPLICATES
+    )

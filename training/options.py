@@ -1,0 +1,70 @@
+"""Options that several commands of `duet` take, and what becomes of them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from services.inference.bundle import Bundle
+    from training.data import Dataset
+
+BUILT_IN = ("digits", "mnist", "fashion-mnist")
+
+DatasetSpec = Annotated[
+    str,
+    typer.Option(help="digits, mnist, fashion-mnist, or folder:PATH (a sub-folder a class, or none for unlabelled)."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder with the IDX files of mnist or fashion-mnist; left out: they are downloaded."),
+]
+ImageSize = Annotated[int, typer.Option(help="Side in pixels that folder images are resized to.", min=8, max=256)]
+Colour = Annotated[bool, typer.Option("--colour", help="Keep folder images in colour instead of grey.")]
+SkipUnreadable = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Leave out folder images that cannot be read, naming each.")
+]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        help="Stored classifier of other data whose convolutions the CNN starts with, NAME or NAME:VERSION; its last "
+        "layer is new. Recipes demo and reference make such.",
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Folder for runs: checkpoints, logs, pictures.")]
+
+
+def data_of(
+    bundle: Bundle, dataset: str | None, data_dir: Path | None, image_size: int, colour: bool, skip_unreadable: bool
+) -> Dataset:
+    """The data set that is asked for, or the one that `bundle` was trained with."""
+    trained_on = bundle.manifest.dataset.name
+    if dataset is None and trained_on not in BUILT_IN:
+        fail(f"--dataset: {bundle.name} was trained on the folder {trained_on!r}; give it as folder:PATH")
+    return load_data(dataset or trained_on, data_dir, image_size, colour, skip_unreadable)
+
+
+def load_data(spec: str, data_dir: Path | None, image_size: int, colour: bool, skip_unreadable: bool) -> Dataset:
+    from training.data import load  # noqa: PLC0415
+
+    on_unreadable: Literal["refuse", "skip"] = "skip" if skip_unreadable else "refuse"
+    try:
+        return load(spec, folder=data_dir, image_size=image_size, colour=colour, on_unreadable=on_unreadable)
+    except (ValueError, OSError) as error:
+        fail(f"--dataset {spec}: {error}")
+
+
+def need_training_extra() -> None:
+    if importlib.util.find_spec("torch") is None:
+        fail("training needs the train extra: pip install 'duet[train]' (the base install only serves)")
+
+
+def fail(message: str, *, status: int = 1) -> NoReturn:
+    Console(stderr=True).print(f"[red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    raise typer.Exit(status)
