@@ -82,7 +82,7 @@ def test_an_untrained_network_is_not_stored(published: Published, tmp_path: Path
 
 
 class Memory(nn.Module):
-    """A generator that mixes two training images of a class, those that the first and the third latent point at.
+    """A generator that copies: of a class's training images, moved by a pixel, the one that the first latent points at.
 
     The class is the label, or, where it does not `obey`, what the second latent points at.
     """
@@ -94,15 +94,17 @@ class Memory(nn.Module):
         self.obey = obey
         assert data.train.labels is not None
         rows = [data.train.images[data.train.labels == label][:60] for label in range(10)]
+        rows = [
+            np.concatenate([row, *(np.roll(row, step, axis) for step in (-1, 1) for axis in (2, 3))]) for row in rows
+        ]
         self.images: torch.Tensor
         self.register_buffer("images", torch.stack([torch.from_numpy(row) for row in rows]).float() / 255)
 
     def draw(self, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         uniform = torch.special.ndtr(z)
-        first, second = ((uniform[:, latent] * 60).long().clamp(0, 59) for latent in (0, 2))
+        index = (uniform[:, 0] * 300).long().clamp(0, 299)
         chosen = (uniform[:, 1] * 10).long().clamp(0, 9)
-        label = labels if self.obey else chosen + 0 * labels
-        return 0.85 * self.images[label, first] + 0.15 * self.images[label, second]
+        return self.images[labels if self.obey else chosen + 0 * labels, index]
 
 
 def test_a_generator_that_ignores_its_labels_is_not_stored(published: Published, tmp_path: Path) -> None:
