@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
@@ -57,8 +58,10 @@ def model_store() -> Path:
     It is kept between runs for as long as the code that makes it does not change.
     """
     home = STORES / fingerprint()
-    if not home.exists():
-        STORES.mkdir(parents=True, exist_ok=True)
+    STORES.mkdir(parents=True, exist_ok=True)
+    with FileLock(STORES / "lock"):  # tests run side by side: one of them trains, the others wait for it
+        if home.exists():
+            return home
         with tempfile.TemporaryDirectory(dir=STORES) as scratch:
             command = [sys.executable, "-m", "training", "train", "--dataset", "digits", "--recipe", "demo"]
             run = subprocess.run(
@@ -70,9 +73,8 @@ def model_store() -> Path:
                 text=True,
             )
             assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-            with contextlib.suppress(OSError):  # another run of the tests was first
-                Path(scratch).rename(home)
-                Path(scratch).mkdir()  # for the context to remove
+            Path(scratch).rename(home)
+            Path(scratch).mkdir()  # for the context to remove
     return home
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -42,7 +43,7 @@ class GANRecipe:
         augment: changes what the discriminator sees, real and drawn.
         arithmetic: float32, or whichever of float32 and bfloat16 trains faster on the machine.
         patience: epochs that the judge finds no better before the end.
-        picture_every: epochs between pictures.
+        picture_every: epochs between pictures, and between looks of the judge.
     """
 
     network: GANConfig
@@ -139,13 +140,9 @@ def train_gan(
 
                 average.update(generator)
                 epochs.record(discriminator=discriminator_loss, generator=generator_loss)
+            seen = {}
             if (epoch + 1) % recipe.picture_every == 0 and fabric.is_global_zero:
-                save_grid(
-                    run.pictures / f"epoch-{epoch + 1:04d}.png", draw(average.network, classes, seed), columns=classes
-                )
-            seen = watch(sample(average.network, torch.from_numpy(watch.labels), seed).numpy()) if watch else {}
-            if seen and collapsed(seen):
-                write(f"{run.network}: collapsed in epoch {epoch + 1}; one before is kept, if there was a better one")
+                seen = look(average.network, classes, watch, run.pictures / f"epoch-{epoch + 1:04d}.png", seed)
             epochs.finish(
                 {"discriminator": evaluate(average.network, discriminator, validation, seed), **seen},
                 learning_rate=generator_optimizer.param_groups[0]["lr"],
@@ -193,7 +190,13 @@ def sample(generator: Generator, labels: Tensor, seed: int) -> Tensor:
     return (torch.cat(parts).clamp(0, 1) * 255).round().byte().cpu()
 
 
-@torch.no_grad()
-def draw(generator: Generator, classes: int, seed: int) -> Tensor:
-    """Eight rows of samples, a column a class: pixels in 0..1 [8 * classes, C, H, W]."""
-    return sample(generator, torch.arange(classes).repeat(8), seed) / 255
+def look(generator: Generator, classes: int, watch: Watch | None, picture: Path, seed: int) -> dict[str, float]:
+    """Draw eight samples of each class, a column a class, into `picture`; returns what the watch sees in many more."""
+    shown = sample(generator, torch.arange(classes).repeat(8), seed)
+    save_grid(picture, shown / 255, columns=classes)
+    if watch is None:
+        return {}
+    seen = watch(sample(generator, torch.from_numpy(watch.labels), seed).numpy())
+    if collapsed(seen):
+        write(f"{picture.stem}: the generator has collapsed; one of before is kept, if there was a better one")
+    return seen

@@ -25,15 +25,16 @@ def save_grid(path: Path, pixels: Tensor, *, columns: int) -> None:
 
 def save_losses(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write the curves of a metrics log, a panel a term: training solid, validation dashed."""
-    terms = list(dict.fromkeys(name for kind in ("losses", "validation") for name in records[0][kind]))
+    terms = list(
+        dict.fromkeys(name for record in records for kind in ("losses", "validation") for name in record[kind])
+    )
     figure = Figure(figsize=(4 * len(terms), 3), layout="constrained")
     panels = figure.subplots(1, len(terms), squeeze=False)[0]
-    epochs = [record["epoch"] + 1 for record in records]
     for panel, term in zip(panels, terms, strict=True):
         for kind, line in (("losses", "-"), ("validation", "--")):
-            if term in records[0][kind]:
+            if measured := [(record["epoch"] + 1, record[kind][term]) for record in records if term in record[kind]]:
                 label = "training" if kind == "losses" else "validation"
-                panel.plot(epochs, [record[kind][term] for record in records], line, label=label)
+                panel.plot(*zip(*measured, strict=True), line, label=label)
         panel.set(title=term, xlabel="epoch")
         panel.legend()
     figure.savefig(path, dpi=100)
