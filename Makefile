@@ -23,7 +23,7 @@ demo: .venv/installed ## train on the digits, verify, serve, and print an answer
 
 test: lint typecheck ## check style and types, then run every test
 	deploy/redis.sh
-	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/installed ## check style and formatting
 	$(BIN)/ruff check .

@@ -271,7 +271,7 @@ class Levels(nn.Module):
         row[:changed] += offset / 255
         self.register_buffer("row", row)
 
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+    def draw(self, latents: Tensor, labels: Tensor) -> Tensor:
         assert isinstance(self.row, Tensor)
         return (self.row + 0 * latents[:, :1] + 0 * labels[:, None]).view(-1, *SHAPE)
 

@@ -128,7 +128,7 @@ async def test_fields_come_in_by_their_names_and_types() -> None:
             "seeds[1]",
             "seeds[1]: Input should be greater than or equal to 0; came -2",
         ),
-        ("/interpolate", {}, None, "give either seeds or images, two of them"),
+        ("/interpolate", {}, None, "give either seeds or latents or images, two of them"),
     ],
 )
 async def test_a_schema_error_names_the_field_and_what_came(

@@ -13,10 +13,9 @@ async def test_a_loop_that_is_held_up_is_late_and_recovers() -> None:
     watch = asyncio.create_task(lag.watch())
     await asyncio.sleep(0.03)
     time.sleep(0.2)  # noqa: ASYNC251  # what a long batch on the event loop does
-    while not lag.seconds:  # noqa: ASYNC110
+    while lag.seconds <= 0.1:  # noqa: ASYNC110  # a busy machine may have held it up a little before
         await asyncio.sleep(0.005)
     seen = lag.seconds
-    assert seen > 0.1
     while lag.seconds > seen / 10:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     watch.cancel()

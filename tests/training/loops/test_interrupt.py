@@ -25,7 +25,7 @@ from training.recipes import RECIPES, Recipe
 from training.train import fit, launch
 
 torch.set_num_threads(1)
-vae = VAERecipe(VAEConfig(latent_size=4), epochs=24, batch_size=32, patience=None, picture_every=100)
+vae = VAERecipe(VAEConfig(latent_size=4), epochs=12, batch_size=32, patience=None, picture_every=100)
 recipe = Recipe("tiny", cnn=RECIPES["demo"].cnn, vae=vae, gan=RECIPES["demo"].gan)
 resume = "--resume" in sys.argv
 try:
