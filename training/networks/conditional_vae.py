@@ -169,7 +169,7 @@ class BayesClassifier(nn.Module):
         self.vae = vae
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pixels in 0..1 [N, C, H, W] -> log p(x|z,y) less their mean over the classes [N, K], in nats."""
+        """Pixels in 0..1 [N, C, H, W] -> log p(x|z,y) less their mean over the classes, over sqrt(CHW) [N, K]."""
         classes = self.vae.classes
         mean, _ = self.vae.encode(x)
         labels = torch.arange(classes, device=x.device)
@@ -178,4 +178,5 @@ class BayesClassifier(nn.Module):
         y = (labels + torch.zeros_like(mean[:, :1], dtype=torch.int64)).reshape(-1)
         images = x[:, None].expand(-1, classes, -1, -1, -1).reshape(-1, *x.shape[1:])
         logits = self.vae.log_likelihood(images, self.vae.decode(z, y)).reshape(-1, classes)
-        return logits - logits.mean(dim=1, keepdim=True)
+        # Thousands of nats are rounded in their last digits: what is left must not look larger than it is.
+        return (logits - logits.mean(dim=1, keepdim=True)) / x[0].numel() ** 0.5
