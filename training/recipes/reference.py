@@ -59,12 +59,6 @@ CNN = {
 CVAE = ConditionalVAERecipe(network=ConditionalVAEConfig(likelihood="logistic"))
 CVAES = {
     "mnist": replace(CVAE, network=ConditionalVAEConfig(likelihood="bernoulli"), epochs=36, weighted_from=0.9),
-    "digits": replace(
-        CVAE,
-        network=ConditionalVAEConfig(latent_size=16, channels=16, neck=8, hidden=128, likelihood="logistic"),
-        epochs=60,
-        batch_size=64,
-    ),
     "fashion-mnist": replace(CVAE, network=ConditionalVAEConfig(likelihood="grey"), epochs=25),
 }
 
