@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import clean_environment
 from training.data import load
 
-pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.nightly]  # its training takes minutes
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ with deep generative models", NeurIPS 2014, it is q(z|x,y), and each class needs
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -179,4 +180,4 @@ class BayesClassifier(nn.Module):
         images = x[:, None].expand(-1, classes, -1, -1, -1).reshape(-1, *x.shape[1:])
         logits = self.vae.log_likelihood(images, self.vae.decode(z, y)).reshape(-1, classes)
         # Thousands of nats are rounded in their last digits: what is left must not look larger than it is.
-        return (logits - logits.mean(dim=1, keepdim=True)) / x[0].numel() ** 0.5
+        return (logits - logits.mean(dim=1, keepdim=True)) / math.sqrt(x[0].numel())
