@@ -41,3 +41,10 @@ class Server:
 def server(allinone_url: str) -> Iterator[Server]:
     with httpx.Client(base_url=allinone_url, timeout=30) as client:
         yield Server(client)
+
+
+@pytest.fixture(scope="module")
+def client(allinone_url: str) -> Iterator[httpx.Client]:
+    """Asks the same server, and remembers nothing."""
+    with httpx.Client(base_url=allinone_url, timeout=60) as client:
+        yield client
