@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import bentoml
 import numpy as np
@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from services.dataplane import DataPlane
 from services.errors import InvalidInput
-from services.inference.chain import Chains, draws
+from services.inference.chain import Chains
 from services.inference.generator import Generator
 from services.inference.interpolation import interpolate as latent_walk
 from services.inference.noise import fresh_seed, latents
@@ -44,17 +44,18 @@ async def generate(plane: DataPlane, request: GenerateRequest, call: Call) -> Ge
     labels = _labels(model, request.label, len(noise))
     # An answer to a fresh seed would never be asked for again.
     cacheable = request.seed is not None or request.latents is not None
-
-    async def decode(rows: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        return await _decode(plane, model, noise, None if labels is None else labels[rows], call, cacheable=cacheable)
-
     if request.sampler == "prior":
-        images = await decode(np.arange(len(noise)), noise)
+        images = await _decode(plane, model, noise, labels, call, cacheable=cacheable)
     else:
-        images = await _chosen(plane, model, request, seed or 0, labels, decode, call)
+        images = await _chosen(plane, model, request, seed or 0, labels, call)
     quality = None
     if request.quality or request.min_quality is not None:
-        images, quality = await judged(plane, model, Drawn(images, labels, seed), request, decode, call)
+
+        async def again(rows: np.ndarray, noise: np.ndarray) -> np.ndarray:
+            chosen = None if labels is None else labels[rows]
+            return await _decode(plane, model, noise, chosen, call, cacheable=cacheable)
+
+        images, quality = await judged(plane, model, Drawn(images, labels, seed), request, again, call)
     with call.stage("encode"):
         if request.format == "grid":
             return picture(model, images, seed=seed)
@@ -140,23 +141,20 @@ async def _chosen(
     request: GenerateRequest,
     seed: int,
     labels: np.ndarray | None,
-    decode: Callable[[np.ndarray, np.ndarray], Awaitable[np.ndarray]],
     call: Call,
 ) -> np.ndarray:
     """Samples at the ends of Metropolis-Hastings chains, whose proposals are what the seed draws."""
     if not model.can_discriminate:
         raise InvalidInput(f"sampler: {model.bundle.name} has no discriminator; ask for prior", field="sampler")
-    items = range(request.count)
-    chains, images = Chains(seed, items), np.empty(0)
-    for numbers in draws(items):
+    cacheable = request.seed is not None
+    chains = Chains(seed, range(request.count))
+    for numbers in chains.draws():
         noise = latents(seed, numbers, model.latent_size, truncation=request.truncation)
-        proposals = await decode(np.arange(request.count), noise)
-        inputs = {"images": proposals} | ({} if labels is None else {"labels": labels})
-        cacheable = request.seed is not None
-        log_ratio = (await plane.infer(model, "discriminate", inputs, call, cacheable=cacheable))["log_ratio"]
-        accepted = chains.accepts(log_ratio)
-        images = np.where(accepted[:, None, None, None], proposals, images) if len(images) else proposals
-    return images
+        images = await _decode(plane, model, noise, labels, call, cacheable=cacheable)
+        inputs = {"images": images} | ({} if labels is None else {"labels": labels})
+        outputs = await plane.infer(model, "discriminate", inputs, call, cacheable=cacheable)
+        chains.propose(images, outputs["log_ratio"])
+    return chains.images
 
 
 async def _encoded(

@@ -74,7 +74,7 @@ def _refusal_in_training(module: str, imported: str) -> str | None:
     contract = ("services.inference.bundle", "services.inference.registry")
     if any(imported == name or imported.startswith(f"{name}.") for name in contract):
         return None
-    if module == "training.cli" and imported.startswith("services.commands."):
+    if module in ("training.cli", "training.options") and imported.startswith("services.commands."):
         return None
     if module == "training.evaluation.explanations" and imported.startswith("services.inference.explanation."):
         return None  # what is checked is what is served

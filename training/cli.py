@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from services.commands import cache, generate, models, predict, serve
+from services.commands.stop import stop
 from training.options import (
     Colour,
     DataDir,
@@ -24,7 +25,6 @@ from training.options import (
     SkipUnreadable,
     Source,
     data_of,
-    fail,
     load_data,
     need_training_extra,
 )
@@ -148,7 +148,7 @@ def train(
     except KeyboardInterrupt:
         raise typer.Exit(130) from None  # the loop has said where its checkpoint is
     except (ValueError, RuntimeError, BundleError) as error:
-        fail(str(error))
+        stop(str(error))
     for bundle in bundles:
         Console().print(f"stored {registry.store(bundle).tag}", highlight=False)
 
@@ -196,7 +196,7 @@ def evaluate(
 
             metrics |= classification_accuracy_score(bundle, data, out=out)
     except ValueError as error:
-        fail(str(error))
+        stop(str(error))
     for name, value in metrics.items():
         Console().print(f"{name:40} {value:.6g}", highlight=False)
     Console().print(f"report: {out / 'report.md'}", highlight=False, soft_wrap=True)
@@ -229,7 +229,7 @@ def compare(
         data = data_of(one, dataset, data_dir, image_size, colour, skip_unreadable)
         comparison = run(one, other, data)
     except ValueError as error:
-        fail(str(error))
+        stop(str(error))
     typer.echo(comparison.markdown())
 
 
@@ -262,7 +262,7 @@ def quantize(
     try:
         int8, comparison = run(bundle, data, out)
     except ValueError as error:
-        fail(str(error))
+        stop(str(error))
     typer.echo(comparison.markdown() + "\n")
     if wins(comparison):
         typer.echo(f"int8 wins. stored {registry.store(int8).tag}")
@@ -297,9 +297,9 @@ def cross_validate(
     try:
         accuracies = run(data, RECIPES[recipe], folds=folds, seed=seed)
     except KeyboardInterrupt:
-        fail("interrupted", status=130)
+        stop("interrupted", status=130)
     except (ValueError, RuntimeError) as error:
-        fail(str(error))
+        stop(str(error))
     mean, spread = statistics.mean(accuracies), statistics.stdev(accuracies)
     typer.echo(f"accuracy {mean:.2%} ± {spread:.2%} (standard deviation over {folds} folds)")
 
@@ -330,9 +330,9 @@ def learning_curve(
     try:
         written = report(run(data, source, results := out / f"learning_curve_{data.name}.json"), out)
     except KeyboardInterrupt:
-        fail(f"interrupted; what was measured is in {results}, and the same command goes on from there", status=130)
+        stop(f"interrupted; what was measured is in {results}, and the same command goes on from there", status=130)
     except (ValueError, RuntimeError, BundleError) as error:
-        fail(str(error))
+        stop(str(error))
     Console().print(f"report: {written}", highlight=False, soft_wrap=True)
 
 

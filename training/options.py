@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+
+from services.commands.stop import stop
 
 if TYPE_CHECKING:
     from services.inference.bundle import Bundle
@@ -46,7 +46,7 @@ def data_of(
     """The data set that is asked for, or the one that `bundle` was trained with."""
     trained_on = bundle.manifest.dataset.name
     if dataset is None and trained_on not in BUILT_IN:
-        fail(f"--dataset: {bundle.name} was trained on the folder {trained_on!r}; give it as folder:PATH")
+        stop(f"--dataset: {bundle.name} was trained on the folder {trained_on!r}; give it as folder:PATH")
     return load_data(dataset or trained_on, data_dir, image_size, colour, skip_unreadable)
 
 
@@ -57,14 +57,9 @@ def load_data(spec: str, data_dir: Path | None, image_size: int, colour: bool, s
     try:
         return load(spec, folder=data_dir, image_size=image_size, colour=colour, on_unreadable=on_unreadable)
     except (ValueError, OSError) as error:
-        fail(f"--dataset {spec}: {error}")
+        stop(f"--dataset {spec}: {error}")
 
 
 def need_training_extra() -> None:
     if importlib.util.find_spec("torch") is None:
-        fail("training needs the train extra: pip install 'duet[train]' (the base install only serves)")
-
-
-def fail(message: str, *, status: int = 1) -> NoReturn:
-    Console(stderr=True).print(f"[red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
-    raise typer.Exit(status)
+        stop("training needs the train extra: pip install 'duet[train]' (the base install only serves)")

@@ -24,6 +24,7 @@ from services.caching.connect import Client, connect, hang_up
 from services.caching.keys import PREFIX, SCHEMA
 from services.caching.redis import LEASE
 from services.commands.models import explained
+from services.commands.stop import stop
 from services.inference import registry
 from services.inference.bundle import BundleError
 from services.inference.registry import Entry
@@ -264,5 +265,4 @@ def _run(work: Callable[[Client], Coroutine[None, None, T]]) -> T:
         reason = f"Redis (DUET_REDIS_URL) does not answer within {SECONDS:g} s"
     except (RedisError, RedisClusterException, OSError) as error:
         reason = f"Redis (DUET_REDIS_URL) does not answer: {error}"
-    Console(stderr=True).print(f"[red]error:[/] {escape(reason)}", soft_wrap=True, highlight=False)
-    raise typer.Exit(1)
+    return stop(reason)

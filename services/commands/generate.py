@@ -8,22 +8,23 @@ import re
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 from PIL import Image
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 
+from services.commands.stop import stop
 from services.inference import registry
 from services.inference.bundle import BundleError, load
-from services.inference.chain import Chains, draws
+from services.inference.chain import Chains
 from services.inference.generator import Generator
 from services.inference.noise import SEED_LIMIT, latents
 
 PROVENANCE = "provenance.json"
+COUNT = 1000
 SHARD = 1000  # samples that are written together
 
 
@@ -44,10 +45,12 @@ class Sampler(StrEnum):
 def generate(
     model: Annotated[str, typer.Option(help="A stored generator, NAME or NAME:VERSION.")],
     out: Annotated[Path, typer.Option(help="Folder for the samples, made if need be.")],
-    count: Annotated[int, typer.Option(help="Samples in all; left out: as many as --histogram says.", min=1)] = 1000,
+    count: Annotated[
+        int | None,
+        typer.Option(help="Samples in all, of every class as many.", show_default=str(COUNT), min=1),
+    ] = None,
     histogram: Annotated[
-        str | None,
-        typer.Option(metavar="CLASS=COUNT,...", help="Samples a class; left out: of every class as many."),
+        str | None, typer.Option(metavar="CLASS=COUNT,...", help="Samples of each class, in place of --count.")
     ] = None,
     form: Annotated[
         Form, typer.Option("--format", help="png: a folder a class, as `duet train` takes it; npz: images and labels.")
@@ -68,11 +71,11 @@ def generate(
             raise BundleError(f"{model}: a bundle for {bundle.manifest.task}, which draws no images")
         generator = Generator(bundle)
     except BundleError as error:
-        _stop(str(error))
+        stop(str(error))
     if sampler is not Sampler.prior and not generator.can_discriminate:
-        _stop(f"--sampler {sampler.value}: {bundle.name} has no discriminator; leave it out")
+        stop(f"--sampler {sampler.value}: {bundle.name} has no discriminator; leave it out")
     if not truncation > 0:
-        _stop(f"--truncation {truncation}: give a number above 0, up to 2")
+        stop(f"--truncation {truncation}: give a number above 0, up to 2")
     labels = _labels(generator, count, histogram)
     names = bundle.manifest.class_names if generator.conditional else ()
     asked = {
@@ -82,7 +85,7 @@ def generate(
         "truncation": truncation,
         "sampler": sampler.value,
         "count": len(labels),
-        "histogram": dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=False)),
+        "histogram": {name: int((labels == label).sum()) for label, name in enumerate(names)},
         "format": form.value,
         "class_names": list(names),
     }
@@ -98,7 +101,7 @@ def generate(
             write(out, items, draw(generator, seed, items, given, truncation), chosen, names)
             _note(out, asked | {"finished": items.stop})
     except KeyboardInterrupt:
-        _stop(f"interrupted; the same command goes on from what is in {out}", status=130)
+        stop(f"interrupted; the same command goes on from what is in {out}", status=130)
     console.print(f"{len(labels):,} samples of {asked['model']} in {out}", highlight=False, soft_wrap=True)
 
 
@@ -114,30 +117,31 @@ def _choose(
     generator: Generator, seed: int, items: Sequence[int], given: dict[str, np.ndarray], truncation: float
 ) -> np.ndarray:
     """Samples at the ends of Metropolis-Hastings chains, uint8 [N,C,H,W]."""
-    chains, images = Chains(seed, items), np.empty(0)
-    for numbers in draws(items):
-        proposals = _draw(generator, seed, numbers, given, truncation)
-        accepted = chains.accepts(generator.run("discriminate", {"images": proposals, **given})["log_ratio"])
-        images = np.where(accepted[:, None, None, None], proposals, images) if len(images) else proposals
-    return images
+    chains = Chains(seed, items)
+    for numbers in chains.draws():
+        images = _draw(generator, seed, numbers, given, truncation)
+        chains.propose(images, generator.run("discriminate", {"images": images, **given})["log_ratio"])
+    return chains.images
 
 
-def _labels(generator: Generator, count: int, histogram: str | None) -> np.ndarray:
+def _labels(generator: Generator, count: int | None, histogram: str | None) -> np.ndarray:
     """Class indices int64 [count]: in turn, or as the histogram says, one class after the other."""
     if histogram is None:
-        return generator.classes_in_turn(count)
+        return generator.classes_in_turn(COUNT if count is None else count)
+    if count is not None:
+        stop("--count: --histogram says how many samples; leave one of them out")
     names = generator.bundle.manifest.class_names
     if not generator.conditional:
-        _stop(f"--histogram: {generator.bundle.name} does not draw by class; give --count")
+        stop(f"--histogram: {generator.bundle.name} does not draw by class; give --count")
     parts = []
     for part in histogram.split(","):
         name, _, number = part.rpartition("=")
         if name not in names or not number.isdigit():
-            _stop(f"--histogram {part!r}: give CLASS=COUNT with one of the classes {', '.join(names)}")
+            stop(f"--histogram {part!r}: give CLASS=COUNT with one of the classes {', '.join(names)}")
         parts.append(np.full(int(number), names.index(name), np.int64))
     labels = np.concatenate(parts)
     if not len(labels):
-        _stop("--histogram: it asks for no sample at all")
+        stop("--histogram: it asks for no sample at all")
     return labels
 
 
@@ -146,7 +150,7 @@ def _begin(out: Path, asked: dict[str, Any]) -> int:
     path = out / PROVENANCE
     if not path.exists():
         if out.exists() and any(out.iterdir()):
-            _stop(f"{out}: there is something else in this folder; give --out a new one")
+            stop(f"{out}: there is something else in this folder; give --out a new one")
         out.mkdir(parents=True, exist_ok=True)
         _note(out, asked | {"finished": 0})
         return 0
@@ -155,7 +159,7 @@ def _begin(out: Path, asked: dict[str, Any]) -> int:
     different = sorted(name for name in asked if there.get(name) != asked[name])
     if different:
         was = ", ".join(f"{name} {there.get(name)!r}" for name in different)
-        _stop(f"{out}: holds other samples ({was}); give --out a new folder, or the same options to go on")
+        stop(f"{out}: holds other samples ({was}); give --out a new folder, or the same options to go on")
     return finished
 
 
@@ -180,8 +184,3 @@ def _write_npz(out: Path, items: range, images: np.ndarray, labels: np.ndarray, 
     arrays: dict[str, Any] = {"images": images} | ({"labels": labels} if names else {})
     np.savez_compressed(partial, **arrays)
     os.replace(partial, out / f"samples-{items.start // SHARD:05d}.npz")
-
-
-def _stop(message: str, status: int = 1) -> NoReturn:
-    Console(stderr=True).print(f"[red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
-    raise typer.Exit(status)

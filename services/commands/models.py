@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from services.commands.stop import stop
 from services.inference import registry
 from services.inference.bundle import BundleError, load
 
@@ -26,8 +27,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except BundleError as error:
-        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
-        raise typer.Exit(1) from None
+        stop(str(error))
 
 
 @app.command("list")

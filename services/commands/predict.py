@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import httpx
 import typer
@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
+
+from services.commands.stop import stop
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
 BATCH = 64
@@ -66,9 +68,9 @@ def _ask(files: list[Path], url: str, model: str | None) -> Iterator[tuple[Path,
             try:
                 response = client.post(url, files=parts, data={"model": model} if model else {})
             except (httpx.TransportError, httpx.InvalidURL) as error:
-                _stop(f"{url}: {error}; is the service running? `duet serve` starts one")
+                stop(f"{url}: {error}; is the service running? `duet serve` starts one")
             if response.is_error:
-                _stop(f"{url}: {response.status_code}: {_detail(response)}")
+                stop(f"{url}: {response.status_code}: {_detail(response)}")
             answers = response.json()
             yield from zip(batch, answers.get("predictions") or answers["scores"], strict=True)
 
@@ -78,8 +80,3 @@ def _detail(response: httpx.Response) -> str:
         return str(response.json()["detail"])
     except (ValueError, KeyError, TypeError):
         return response.text[:200]
-
-
-def _stop(message: str) -> NoReturn:
-    Console(stderr=True).print(f"[red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
-    raise typer.Exit(1)

@@ -17,28 +17,32 @@ STRIDE = 2**32  # between the numbers of an item's draws: no request has so many
 COINS = 2**62  # beyond the numbers of all draws
 
 
-def draws(items: Sequence[int]) -> Iterator[list[int]]:
-    """The numbers of the items' proposals, one step of all chains at a time."""
-    return ([item + step * STRIDE for item in items] for step in range(STEPS))
-
-
 class Chains:
-    """One chain an item; the coins depend on the seed and the item only.
+    """One chain an item, to be given what each of the `draws` proposes; its coins depend on the seed and the item only.
 
     Args:
         seed: as of the latents.
         items: the numbers of the items.
+
+    Attributes:
+        images: the samples at the ends of the chains, [N,C,H,W].
     """
 
     def __init__(self, seed: int, items: Sequence[int]) -> None:
+        self.images = np.empty(0)
+        self._items = items
         coins = [np.random.Generator(np.random.Philox(key=(seed, COINS + item))).random(STEPS) for item in items]
         self._log_coins = np.log(np.stack(coins, axis=1))
         self._current = np.full(len(items), -np.inf)
         self._step = 0
 
-    def accepts(self, log_ratios: np.ndarray) -> np.ndarray:
-        """Which of the step's proposals, with their r(x) float [N], are accepted: bool [N]; the first always is."""
-        accepted: np.ndarray = self._log_coins[self._step] < log_ratios - self._current
+    def draws(self) -> Iterator[list[int]]:
+        """The numbers of the draws that are to be proposed, one step of all chains at a time."""
+        return ([item + step * STRIDE for item in self._items] for step in range(STEPS))
+
+    def propose(self, images: np.ndarray, log_ratios: np.ndarray) -> None:
+        """Take a step with proposals [N,C,H,W] and their r(x) [N]; the first are always accepted."""
+        accepted = self._log_coins[self._step] < log_ratios - self._current
         self._current = np.where(accepted, log_ratios, self._current)
+        self.images = np.where(accepted[:, None, None, None], images, self.images) if self._step else images
         self._step += 1
-        return accepted
