@@ -58,7 +58,7 @@ CNN = {
 # Grey and colour have a likelihood of their own kind; digits in ink on paper are binary but for their edges.
 CVAE = ConditionalVAERecipe(network=ConditionalVAEConfig(likelihood="logistic"))
 CVAES = {
-    "mnist": replace(CVAE, network=ConditionalVAEConfig(likelihood="bernoulli"), epochs=36, weighted_from=0.9),
+    "mnist": replace(CVAE, network=ConditionalVAEConfig(likelihood="bernoulli"), epochs=34, weighted_from=0.92),
     "fashion-mnist": replace(CVAE, network=ConditionalVAEConfig(likelihood="grey"), epochs=25),
 }
 
