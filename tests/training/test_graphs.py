@@ -1,0 +1,127 @@
+"""What an exported graph computes: the arithmetic of its network, finite where that is extreme."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.training.linear import Linear, LinearVAE, images
+from training.evaluation.runtime import open_graph, philox, run
+from training.export import export_graph
+from training.graphs import Classify, Decode, Score, conformal_p_value
+from training.networks.residual_cnn import ResidualCNNConfig
+from training.parity import ExportError, measure_parity
+
+
+def test_graph_agrees_with_float64_arithmetic(tmp_path: Path) -> None:
+    network = Linear()
+    export_graph(Classify(network), {"images": images()}, tmp_path / "classify.onnx")
+    outputs = run(open_graph(tmp_path / "classify.onnx"), {"images": images(5, seed=1)})
+    weight, bias = (p.detach().double().numpy() for p in (network.layer.weight, network.layer.bias))
+    logits = images(5, seed=1).reshape(5, -1) / 255 @ weight.T + bias
+    np.testing.assert_allclose(outputs["logits"], logits, atol=1e-5)
+    np.testing.assert_allclose(
+        outputs["probabilities"], np.exp(logits) / np.exp(logits).sum(1, keepdims=True), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("gain", [1.0, 300.0])
+def test_large_logits_stay_finite(tmp_path: Path, gain: float) -> None:
+    """Written as Log(Sigmoid(logit)) the residual is infinite for logits below -88."""
+    vae = LinearVAE(gain)
+    with torch.no_grad():
+        largest = vae.decode(vae.encode(torch.from_numpy(images()).float() / 255)[0]).abs().max()
+    assert (largest > 150) == (gain == 300.0)
+    export_graph(Score(vae), {"images": images()}, tmp_path / "score.onnx")
+    outputs = run(open_graph(tmp_path / "score.onnx"), {"images": images()})
+    assert np.isfinite(outputs["score"]).all()
+    np.testing.assert_allclose(outputs["residual"], residual(vae, images()), rtol=1e-4, atol=1e-4)
+    assert (outputs["residual"] >= 0).all()
+
+
+def residual(vae: LinearVAE, images: np.ndarray) -> np.ndarray:
+    """KL(Bern(x) || Bern(x_hat)) per pixel in float64, by NumPy's logaddexp."""
+    x = images.astype(np.float64) / 255
+    with torch.no_grad():
+        logits = vae.decode(vae.encode(torch.from_numpy(images).float() / 255)[0]).double().numpy()
+    cross_entropy = x * np.logaddexp(0, -logits) + (1 - x) * np.logaddexp(0, logits)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -np.nan_to_num(x * np.log(x)) - np.nan_to_num((1 - x) * np.log(1 - x))
+    total: np.ndarray = (cross_entropy - entropy).sum(axis=1)
+    return total
+
+
+def test_classifier_with_large_logits(tmp_path: Path) -> None:
+    graph = export_graph(Classify(Linear(300.0)), {"images": images()}, tmp_path / "classify.onnx")
+    outputs = run(open_graph(tmp_path / "classify.onnx"), {"images": images()})
+    assert np.abs(outputs["logits"]).max() > 100
+    np.testing.assert_allclose(outputs["probabilities"].sum(axis=1), 1, atol=1e-5)
+    assert graph.parity.top1_agreement == 1.0
+
+
+def residual_cnn() -> nn.Module:
+    """With gains, means and biases that are not those of the start."""
+    torch.manual_seed(0)
+    network = ResidualCNNConfig(8, blocks=2).build((1, 28, 30), 10)
+    for weight in network.parameters():
+        nn.init.normal_(weight, std=0.3)
+    network(torch.rand(64, 1, 28, 30))  # moves the running means
+    return network.eval()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_class_activations_mean_the_logits(tmp_path: Path, temperature: float) -> None:
+    network = residual_cnn()
+    pixels = philox(0).integers(0, 256, (64, 1, 28, 30), dtype=np.uint8)
+    graph = export_graph(Classify(network, temperature), {"images": pixels}, tmp_path / "classify.onnx")
+    assert [(t.name, t.dtype, t.shape) for t in graph.outputs][2:] == [("class_activation", "float32", ("N", 10, 7, 7))]
+    outputs = run(open_graph(tmp_path / "classify.onnx"), {"images": pixels})
+    bias = network.classify.bias.detach().numpy() / temperature  # type: ignore[union-attr,operator]
+    maps = outputs["class_activation"].astype(np.float64)
+    np.testing.assert_allclose(maps.mean(axis=(2, 3)) + bias, outputs["logits"], rtol=1e-5, atol=1e-5)
+    assert maps.std(axis=(2, 3)).min() > 1e-3, "no map is flat"
+    with torch.no_grad():
+        logits = network(torch.from_numpy(pixels).float() / 255).numpy() / temperature
+    np.testing.assert_allclose(outputs["logits"], logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_temperature_divides_the_logits(tmp_path: Path) -> None:
+    plain, cooled = (
+        run(open_graph(path), {"images": images()})
+        for temperature, path in ((1.0, tmp_path / "1.onnx"), (0.25, tmp_path / "4.onnx"))
+        if export_graph(Classify(Linear(), temperature), {"images": images()}, path)
+    )
+    np.testing.assert_allclose(cooled["logits"], 4 * plain["logits"], rtol=1e-5)
+    powers = np.exp(4 * plain["logits"])
+    np.testing.assert_allclose(cooled["probabilities"], powers / powers.sum(axis=1, keepdims=True), atol=1e-6)
+
+
+def test_a_prediction_set_has_the_classes_from_the_threshold_on(tmp_path: Path) -> None:
+    path = tmp_path / "classify.onnx"
+    graph = export_graph(Classify(Linear(), threshold=0.125), {"images": images()}, path)
+    assert [(t.name, t.dtype, t.shape) for t in graph.outputs][2:] == [("prediction_set", "uint8", ("N", 10))]
+    outputs = run(open_graph(path), {"images": images(500, seed=1)})
+    assert np.array_equal(outputs["prediction_set"], outputs["probabilities"] >= np.float32(0.125))
+    assert len(np.unique(outputs["prediction_set"].sum(axis=1))) > 1
+    with pytest.raises(ExportError, match="prediction_set at batch 1 differs from PyTorch by 1"):
+        measure_parity(Classify(Linear(), threshold=0.05).eval(), path, {"images": images()})
+
+
+def test_decoder_rounds_to_the_nearest_level(tmp_path: Path) -> None:
+    latents = philox(0).standard_normal((64, 3), dtype=np.float32)
+    graph = export_graph(Decode(LinearVAE()), {"latents": latents}, tmp_path / "decode.onnx")
+    outputs = run(open_graph(tmp_path / "decode.onnx"), {"latents": latents})
+    assert [t.dtype for t in graph.outputs] == ["uint8", "float32"]
+    assert np.array_equal(outputs["images"], np.rint(outputs["pixels"] * np.float32(255)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("calibration", [[1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 2.0]])
+def test_conformal_formula(calibration: list[float]) -> None:
+    scores = np.array([0.0, 1.0, 2.0, 2.5, 4.0, 9.0], np.float32)
+    expected = [(1 + sum(c >= s for c in calibration)) / (len(calibration) + 1) for s in scores]
+    actual = conformal_p_value(torch.from_numpy(scores), torch.tensor(calibration))
+    np.testing.assert_array_equal(actual.numpy(), np.array(expected, np.float32))
