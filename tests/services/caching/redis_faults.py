@@ -29,11 +29,16 @@ HASTY = 1.0  # for a Redis that is going to be frozen: what waiting for it costs
 TTL = 1000
 
 
+async def written(tier: RedisTier) -> None:
+    """Until nothing is on its way to Redis."""
+    while tier._pending:
+        await asyncio.wait(tier._pending)
+
+
 async def keep(tier: RedisTier, values: dict[str, bytes]) -> None:
     """Write, and wait for what nobody else waits for."""
     tier.keep(values)
-    while tier._pending:
-        await asyncio.wait(tier._pending)
+    await written(tier)
 
 
 def unwritten() -> float:
