@@ -5,27 +5,36 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
 
 from services.errors import DeadlineExceeded, NotReady, QueueFull
+from services.scheduling.batcher import Batcher
 from tests.services.scheduling.squares import Square, abandoned, ask, enqueued, items, running, squares, waiting
 
 
-async def test_a_deadline_that_passes_while_waiting_drops_the_job_before_compute(square: Square) -> None:
+@asynccontextmanager
+async def occupied(square: Square, item_seconds: float = 0.0) -> AsyncIterator[Batcher]:
+    """One that computes the square of 1 until the test opens the gate: what comes meanwhile waits."""
     square.gate.clear()
-    before = abandoned("deadline")
-    async with running(square) as batcher:
+    async with running(square, item_seconds=item_seconds) as batcher:
         first = ask(batcher, 1)
         await square.held()
+        yield batcher
+        assert squares(await first) == [1]
+        assert waiting() == 0
+
+
+async def test_a_deadline_that_passes_while_waiting_drops_the_job_before_compute(square: Square) -> None:
+    before = abandoned("deadline")
+    async with occupied(square) as batcher:
         with pytest.raises(DeadlineExceeded) as caught:
             await batcher.submit(items(2, 3), deadline=time.monotonic() + 0.01)
         square.gate.set()
-        await first
         assert squares(await batcher.submit(items(4))) == [16]
-        assert waiting() == 0
     assert caught.value.status == 504
     assert square.batches == [[1], [4]]
     assert abandoned("deadline") - before == 2
@@ -40,17 +49,12 @@ async def test_a_deadline_that_has_passed_already_computes_nothing(square: Squar
 
 
 async def test_a_caller_that_left_is_dropped(square: Square) -> None:
-    square.gate.clear()
     before = abandoned("caller-left")
-    async with running(square) as batcher:
-        first = ask(batcher, 1)
-        await square.held()
+    async with occupied(square) as batcher:
         gone, stays = await enqueued(batcher, (2, 3), (4,))
         gone.cancel()
         square.gate.set()
         assert squares(await stays) == [16]
-        await first
-        assert waiting() == 0
     assert gone.cancelled()
     assert square.batches == [[1], [4]]
     assert abandoned("caller-left") - before == 2
@@ -70,10 +74,7 @@ async def test_a_caller_that_leaves_between_two_batches_is_computed_no_further(s
 
 
 async def test_a_caller_whose_connection_is_gone_is_dropped_before_compute(square: Square) -> None:
-    square.gate.clear()
-    async with running(square) as batcher:
-        first = ask(batcher, 1)
-        await square.held()
+    async with occupied(square) as batcher:
         gone = asyncio.create_task(batcher.submit(items(2), gone=lambda: True))
         stays = asyncio.create_task(batcher.submit(items(3), gone=lambda: False))
         await asyncio.sleep(0)
@@ -81,23 +82,18 @@ async def test_a_caller_whose_connection_is_gone_is_dropped_before_compute(squar
         assert squares(await stays) == [9]
         with pytest.raises(NotReady, match="the caller left"):
             await gone
-        await first
-        assert waiting() == 0
     assert square.batches == [[1], [3]]
 
 
 async def test_who_cannot_be_answered_in_time_is_refused_at_once(square: Square) -> None:
-    square.gate.clear()
-    async with running(square, item_seconds=100) as batcher:
-        first = ask(batcher, 1)
-        await square.held()
+    async with occupied(square, item_seconds=100) as batcher:
         second = ask(batcher, 2, deadline=time.monotonic() + 50)  # nothing waits yet: the estimate may be wrong
         await asyncio.sleep(0)
         with pytest.raises(QueueFull, match="the deadline is in") as caught:
             await batcher.submit(items(3), deadline=time.monotonic() + 50)
         patient = ask(batcher, 4)
         square.gate.set()
-        assert [squares(job) for job in await asyncio.gather(first, second, patient)] == [[1], [4], [16]]
+        assert [squares(job) for job in await asyncio.gather(second, patient)] == [[4], [16]]
     assert caught.value.field == "X-Request-Timeout-Ms"
     assert caught.value.retry_after is not None
     assert caught.value.retry_after >= 100
