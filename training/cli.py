@@ -183,6 +183,7 @@ def evaluate(
     need_training_extra()
     from services.inference import registry  # noqa: PLC0415
     from services.inference.bundle import load  # noqa: PLC0415
+    from training.evaluation.report import add_chapter  # noqa: PLC0415
     from training.evaluation.report import evaluate as run  # noqa: PLC0415
 
     with models.explained():
@@ -194,7 +195,10 @@ def evaluate(
         if full and bundle.manifest.task == "generation":
             from training.accuracy_score import classification_accuracy_score  # noqa: PLC0415
 
-            metrics |= classification_accuracy_score(bundle, data, out=out)
+            score = classification_accuracy_score(bundle, data)
+            if score:
+                add_chapter(out, "A classifier trained on samples alone", score)
+            metrics |= score
     except ValueError as error:
         stop(str(error))
     for name, value in metrics.items():

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from services.inference.bundle import Gate, Manifest
+from training.evaluation.diversity import COLLAPSED, DUPLICATES
 
 ACCURACY = {"digits": 0.97, "mnist": 0.985, "fashion-mnist": 0.86}
 BASELINES = ("logistic", "svm", "gru")
@@ -59,12 +60,12 @@ def _vae(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
 
 
 def _gan(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
-    results = [_at_least("relative_diversity", metrics, 0.5)]
+    results = [_at_least("relative_diversity", metrics, COLLAPSED)]
     if "conditional_accuracy" in metrics:
         bound = CONDITIONAL_ACCURACY.get(manifest.dataset.name, _above_chance(manifest))
         results.append(_at_least("conditional_accuracy", metrics, bound))
     if "coverage_ratio" in metrics:  # a generator that has collapsed draws a few images over and over
-        results += [_at_least("coverage_ratio", metrics, 0.5), _at_most("near_duplicates", metrics, 0.2)]
+        results += [_at_least("coverage_ratio", metrics, COLLAPSED), _at_most("near_duplicates", metrics, DUPLICATES)]
     return tuple(results)
 
 

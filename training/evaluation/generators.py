@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
 from training.data import Dataset
-from training.evaluation import generation, likelihood, pictures
+from training.evaluation import elbo, generation, likelihood, pictures
+from training.evaluation.judge import judge_of, perceptual_distance
 from training.evaluation.pictures import Picture
-from training.evaluation.runtime import Array, philox, spread
+from training.evaluation.runtime import philox, spread
 
 Images = NDArray[np.uint8]
 
@@ -23,28 +24,21 @@ BOUNDED = 100  # test images whose likelihood is bounded when a bundle is made; 
 DRAWS = 100  # of z an image for that
 
 
-def vae(bundle: Bundle, dataset: Dataset, directory: Path) -> tuple[dict[str, float], list[Picture]]:
-    images, labels = dataset.test.images, dataset.test.labels
+def vae(
+    bundle: Bundle, dataset: Dataset, directory: Path, judge: Bundle | None
+) -> tuple[dict[str, float], list[Picture]]:
+    images = dataset.test.images
     mean_image = dataset.train.images.mean(axis=0, dtype=np.float64) / 255
-    metrics = generation.vae_metrics(bundle, images, mean_image)
-    plotted = spread(len(images), PLOTTED)
-    means = generation.encode(bundle, images[plotted])[0]
-    pictures.latent_map(
-        means, None if labels is None else labels[plotted], dataset.class_names, directory / "latent_map.png"
-    )
-    shown = images[spread(len(images), COLUMNS)]
-    decoded = generation.decode(bundle, generation.encode(bundle, shown)[0])["images"]
-    pictures.image_grid(
-        np.concatenate([shown, decoded]), len(shown), directory / "reconstructions.png", ["original", "decoded"]
-    )
+    metrics = elbo.elbo_metrics(bundle, images) | elbo.grey_bounds(images, mean_image)
+    metrics |= _perceived(bundle, images, None, judge)
     samples = generation.sample(bundle, COLUMNS**2)
     pictures.image_grid(samples, COLUMNS, directory / "samples.png")
     drawn = [
         Picture("samples.png", "Samples decoded from standard normal latents."),
-        Picture("reconstructions.png", "Test images, and what is decoded from their posterior means."),
-        Picture("latent_map.png", "Posterior means of test images."),
+        _reconstructions(bundle, images[spread(len(images), COLUMNS)], None, directory),
+        _latent_map(bundle, dataset, directory),
     ]
-    if means.shape[1] == 2:
+    if bundle.manifest.latent_size == 2:
         quantiles = [NormalDist().inv_cdf((i + 0.5) / GRID) for i in range(GRID)]
         plane = np.array([(x, y) for y in reversed(quantiles) for x in quantiles], dtype=np.float32)
         grid = generation.decode(bundle, plane)["images"]
@@ -58,47 +52,53 @@ def conditional_vae(
 ) -> tuple[dict[str, float], list[Picture]]:
     """Bounds, and what is drawn by class: samples, reconstructions, walks, test images redrawn as every class."""
     images, labels = dataset.test.images, dataset.test.labels
-    metrics = likelihood.elbo_metrics(bundle, images, labels)
-    if likelihood.has_likelihood(bundle):
+    metrics = elbo.elbo_metrics(bundle, images, labels) | _perceived(bundle, images, labels, judge)
+    if elbo.has_likelihood(bundle):
         metrics |= likelihood.likelihood_metrics(bundle, images[spread(len(images), BOUNDED)], samples=DRAWS)
     judged, drawn = gan(bundle, dataset, directory, judge)
-    plotted = spread(len(images), PLOTTED)
-    means = generation.encode(bundle, images[plotted])[0]
-    pictures.latent_map(
-        means, None if labels is None else labels[plotted], dataset.class_names, directory / "latent_map.png"
-    )
-    classes = max(1, len(dataset.class_names))
-    shown = _one_of_each(images, labels, classes)
-    own = np.arange(len(shown), dtype=np.int64) % classes if labels is not None else np.zeros(len(shown), np.int64)
-    latents = generation.encode(bundle, shown)[0]
-    decoded = _decode(bundle, latents, own)
+    if labels is None:
+        drawn.append(_reconstructions(bundle, images[spread(len(images), COLUMNS)], None, directory))
+    else:
+        firsts = np.array([int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)])
+        drawn.append(_reconstructions(bundle, images[firsts], labels[firsts], directory))
+        drawn.append(_counterfactuals(bundle, images[firsts], directory))
+    return metrics | judged, [*drawn, _latent_map(bundle, dataset, directory)]
+
+
+def _perceived(
+    bundle: Bundle, images: Images, labels: NDArray[np.int64] | None, judge: Bundle | None
+) -> dict[str, float]:
+    """How far reconstructions are from their images in the eyes of a judge, if there is one."""
+    if judge is None:
+        return {}
+    decoded = generation.decode(bundle, generation.encode(bundle, images)[0], labels)["images"]
+    return {"perceptual_distance": perceptual_distance(judge_of(judge), images, decoded)}
+
+
+def _latent_map(bundle: Bundle, dataset: Dataset, directory: Path) -> Picture:
+    rows = spread(len(dataset.test), PLOTTED)
+    labels = None if dataset.test.labels is None else dataset.test.labels[rows]
+    means = generation.encode(bundle, dataset.test.images[rows])[0]
+    pictures.latent_map(means, labels, dataset.class_names, directory / "latent_map.png")
+    told = " The decoder is told the class, so that latents need not hold it." if generation.by_class(bundle) else ""
+    return Picture("latent_map.png", f"Posterior means of test images.{told}")
+
+
+def _reconstructions(bundle: Bundle, shown: Images, labels: NDArray[np.int64] | None, directory: Path) -> Picture:
+    decoded = generation.decode(bundle, generation.encode(bundle, shown)[0], labels)["images"]
     pictures.image_grid(
         np.concatenate([shown, decoded]), len(shown), directory / "reconstructions.png", ["original", "decoded"]
     )
-    drawn.append(Picture("reconstructions.png", "Test images, and what is decoded from their latents and classes."))
-    if dataset.class_names:
-        every = _decode(bundle, np.repeat(latents, classes, axis=0), np.tile(np.arange(classes), len(shown)))
-        rows = [np.concatenate([shown[i : i + 1], every[i * classes : (i + 1) * classes]]) for i in range(len(shown))]
-        pictures.image_grid(np.concatenate(rows), classes + 1, directory / "counterfactuals.png", dataset.class_names)
-        drawn.append(
-            Picture("counterfactuals.png", "A test image a row, and what its latent is decoded to as every class.")
-        )
-    drawn.append(Picture("latent_map.png", "Means of q(z|x) of test images: the class is told to the decoder, so that "
-                         "the latents need not hold it."))  # fmt: skip
-    return metrics | judged, drawn
+    return Picture("reconstructions.png", "Test images, and what is decoded from their posterior means.")
 
 
-def _decode(bundle: Bundle, latents: Array, labels: NDArray[np.int64]) -> Images:
-    given = labels if generation.balanced_labels(bundle, 1) is not None else None
-    images: Images = generation.decode(bundle, latents, given)["images"]
-    return images
-
-
-def _one_of_each(images: Images, labels: NDArray[np.int64] | None, classes: int) -> Images:
-    """The first test image of each class, or some where there are no classes."""
-    if labels is None:
-        return images[spread(len(images), COLUMNS)]
-    return images[[int(np.flatnonzero(labels == label)[0]) for label in range(classes) if (labels == label).any()]]
+def _counterfactuals(bundle: Bundle, shown: Images, directory: Path) -> Picture:
+    names = bundle.manifest.class_names
+    latents = np.repeat(generation.encode(bundle, shown)[0], len(names), axis=0)
+    every = generation.decode(bundle, latents, np.tile(np.arange(len(names)), len(shown)))["images"]
+    rows = np.concatenate([shown[:, None], every.reshape(len(shown), len(names), *shown.shape[1:])], axis=1)
+    pictures.image_grid(rows.reshape(-1, *shown.shape[1:]), len(names) + 1, directory / "counterfactuals.png", names)
+    return Picture("counterfactuals.png", "A test image a row, and what its latent is decoded to as every class.")
 
 
 def gan(

@@ -15,6 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
+from training.evaluation.diversity import mean_distance
 from training.evaluation.runtime import Array, open_graph, run
 
 FEATURES = "features"
@@ -54,6 +55,15 @@ class Judge:
     def __call__(self, images: NDArray[np.uint8]) -> Seen:
         outputs = run(self.session, {"images": images})
         return Seen(outputs[FEATURES], outputs["probabilities"])
+
+
+def perceptual_distance(judge: Judge, images: NDArray[np.uint8], others: NDArray[np.uint8]) -> float:
+    """How different images look from their twins, both [N,C,H,W]: 0 for equal ones, 1 as two images taken at random.
+
+    The mean Euclidean distance of the judge's features of each pair, over that of all pairs of different `images`.
+    """
+    features, twins = judge(images).features, judge(others).features
+    return float(np.linalg.norm(features - twins, axis=1).mean() / max(mean_distance(features), 1e-9))
 
 
 def judge_of(bundle: Bundle) -> Judge:

@@ -1,8 +1,4 @@
-"""How likely a conditional VAE finds images: bounds on log p(x|y) and log p(x), from the exported graphs, in nats.
-
-Binarised test images are drawn once, from a fixed seed, so that figures of one data set can be compared. A clipped
-pixel probability is a Bernoulli variable as well, so that the bounds stay bounds.
-"""
+"""How likely a conditional VAE finds images: bounds on log p(x|y) and log p(x), from the exported graphs, in nats."""
 
 from __future__ import annotations
 
@@ -13,16 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-from scipy.special import expit, logsumexp
+from scipy.special import logsumexp
 
 from services.inference.bundle import Bundle
-from training.evaluation.runtime import Array, open_graph, philox, run
+from training.evaluation.elbo import binarised, log_probability
+from training.evaluation.generation import by_class
+from training.evaluation.runtime import Array, open_graph, run
 
-CLIP = 1e-7  # keeps log(pixel) finite where the decoder saturated
 FEW = 10  # draws of z an image that tell which classes are worth all of them
 NEGLIGIBLE = 1e-4  # classes of smaller share in p(x) are left out, which lowers the bound by no more than that
-ACTIVE = 0.01  # variance over the data of a latent's mean from which it counts as used (Burda et al., 2016, 5.1)
-BIN = 1 / 255
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -84,38 +79,17 @@ def log_marginal(bounds: Array) -> NDArray[np.float64]:
 def density(bundle: Bundle) -> Density:
     """The model in a bundle with `encode` and `decode`; its constants say what a pixel is drawn from."""
     encoder, decoder = open_graph(bundle.graph_path("encode")), open_graph(bundle.graph_path("decode"))
-    by_class = any(tensor.name == "labels" for tensor in bundle.manifest.graphs["decode"].inputs)
+    conditional = by_class(bundle)
 
     def encode(images: Array) -> tuple[Array, Array]:
         outputs = run(encoder, {"images": images})
         return outputs["mean"], outputs["log_variance"]
 
     def log_likelihood(image: Array, latents: Array, labels: Labels) -> Array:
-        feeds: dict[str, Array] = {"latents": latents} | ({"labels": labels} if by_class else {})
+        feeds: dict[str, Array] = {"latents": latents} | ({"labels": labels} if conditional else {})
         return log_probability(image[None], run(decoder, feeds)["pixels"], bundle)
 
-    return Density(encode, log_likelihood, max(1, len(bundle.manifest.class_names)) if by_class else 1)
-
-
-def log_probability(images: Images, pixels: Array, bundle: Bundle) -> NDArray[np.float64]:
-    """Nats log p(x|z,y) [N] of images uint8 [N,C,H,W] (or [1,C,H,W]); the decoder's mean pixels are `pixels`."""
-    constants = bundle.manifest.constants
-    x = images.astype(np.float32) / 255
-    if "log_scale/0" not in constants:
-        p = np.clip(pixels, CLIP, 1 - CLIP)
-        log_p = x * np.log(p) + (1 - x) * np.log1p(-p)
-    else:
-        scale = np.exp([constants[f"log_scale/{channel}"] for channel in range(x.shape[1])])[:, None, None]
-        above = np.where(x > 1 - 0.5 * BIN, 1.0, expit((x - pixels + 0.5 * BIN) / scale))
-        below = np.where(x < 0.5 * BIN, 0.0, expit((x - pixels - 0.5 * BIN) / scale))
-        log_p = np.log(np.maximum(above - below, 1e-12))
-    return np.asarray(log_p.sum(axis=(1, 2, 3)), np.float64)
-
-
-def binarised(images: Images, seed: int) -> Images:
-    """Each pixel 255 with its grey value as probability, else 0: dynamic binarisation, drawn once."""
-    drawn: Images = np.where(philox(seed).random(images.shape) < images / 255, 255, 0).astype(np.uint8)
-    return drawn
+    return Density(encode, log_likelihood, max(1, len(bundle.manifest.class_names)) if conditional else 1)
 
 
 def likelihood_metrics(
@@ -134,31 +108,4 @@ def likelihood_metrics(
         "nll_bits_per_dimension": float(nats.mean() / np.log(2) / np.prod(images.shape[1:])),
         "nll_samples": float(samples),
         "nll_images": float(len(images)),
-    }
-
-
-def has_likelihood(bundle: Bundle) -> bool:
-    """Whether pixels have a likelihood: binary ones have, and grey ones with a learned scale."""
-    return bool({"binarised", "log_scale/0"} & bundle.manifest.constants.keys())
-
-
-def elbo_metrics(bundle: Bundle, images: Images, labels: Labels | None, *, seed: int = 0) -> dict[str, float]:
-    """The negative evidence lower bound on log p(x|y) in nats and its parts, one draw of z an image; latents in use."""
-    if "binarised" in bundle.manifest.constants:
-        images = binarised(images, seed)
-    outputs = run(open_graph(bundle.graph_path("encode")), {"images": images})
-    mean, log_variance = outputs["mean"].astype(np.float64), outputs["log_variance"].astype(np.float64)
-    decoder = open_graph(bundle.graph_path("decode"))
-    given: dict[str, Array] = {"labels": labels} if labels is not None else {}
-    z = mean + np.exp(0.5 * log_variance) * philox(seed).standard_normal(mean.shape)
-    pixels = run(decoder, {"latents": z.astype(np.float32), **given})["pixels"]
-    best = run(decoder, {"latents": outputs["mean"], **given})["pixels"]
-    reconstruction = -log_probability(images, pixels, bundle)
-    divergence = 0.5 * (np.square(mean) + np.exp(log_variance) - log_variance - 1).sum(axis=1)
-    return {
-        "negative_elbo": float((reconstruction + divergence).mean()),
-        "reconstruction_loss": float(reconstruction.mean()),
-        "kl_divergence": float(divergence.mean()),
-        "active_units": float((mean.var(axis=0) > ACTIVE).sum()),
-        "reconstruction_error": float(np.square(best - images / 255).mean()),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from services.inference.bundle import Bundle
 from training.data import Dataset
 from training.evaluation import anomaly, calibration, classification, conformal, generators, pictures
 from training.evaluation.chapters import chapters
-from training.evaluation.likelihood import has_likelihood, likelihood_metrics
+from training.evaluation.elbo import has_likelihood
+from training.evaluation.likelihood import likelihood_metrics
 from training.evaluation.pictures import Picture
 from training.evaluation.runtime import spread
 from training.evaluation.tables import metrics_table
@@ -64,6 +66,12 @@ def evaluate(
     return metrics
 
 
+def add_chapter(out: Path, title: str, metrics: Mapping[str, float]) -> None:
+    """Append to the report in `out` what takes more than the bundle's graphs to measure."""
+    with (out / "report.md").open("a") as report:
+        report.write(f"\n## {title}\n\n{metrics_table(metrics)}\n")
+
+
 def assess(
     bundle: Bundle, dataset: Dataset, directory: Path, *, judge: Bundle | None = None
 ) -> tuple[dict[str, float], list[Picture]]:
@@ -78,7 +86,7 @@ def assess(
     if bundle.manifest.network == "cvae":
         return generators.conditional_vae(bundle, dataset, directory, judge)
     if "encode" in bundle.manifest.graphs:
-        return generators.vae(bundle, dataset, directory)
+        return generators.vae(bundle, dataset, directory, judge)
     return generators.gan(bundle, dataset, directory, judge)
 
 

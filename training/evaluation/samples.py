@@ -18,7 +18,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from training.evaluation.generation import total_variation
 from training.evaluation.judge import Seen
-from training.evaluation.runtime import Array, philox, spread
+from training.evaluation.runtime import Array, spread
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -34,9 +34,8 @@ BLOCK = 1000  # rows of a distance matrix that are in memory at once
 def distribution_metrics(samples: Seen, real: Seen, *, seed: int = 0) -> dict[str, float]:
     """Distances from `real` images to `samples`, and how far each covers the other.
 
-    frechet_distance, kernel_distance (M. Bińkowski et al., ICLR 2018,
-    unbiased, cubic kernel), inception_score (T. Salimans et al., NeurIPS 2016, by the judge's classes, one split),
-    precision, recall, density, coverage.
+    frechet_distance, kernel_distance (M. Bińkowski et al., ICLR 2018, unbiased, cubic kernel), inception_score
+    (T. Salimans et al., NeurIPS 2016, by the judge's classes, one split), precision, recall, density, coverage.
     """
     torch.manual_seed(seed)  # subsets of the kernel distance
     size = min(1000, len(samples), len(real))
@@ -73,9 +72,8 @@ def covering(samples: Array, real: Array, *, neighbours: int = PRECISION_NEIGHBO
     precision: the share of samples within reach of a real image, reach being the distance to its third neighbour of
     its own kind; recall: the same with the sides changed (T. Kynkäänniemi et al., "Improved precision and recall metric
     for assessing generative models", NeurIPS 2019). density: how many real images reach a sample on average, by five
-    neighbours;
-    coverage: the share of real images with a sample in reach (M. F. Naeem et al., "Reliable fidelity and diversity
-    metrics for generative models", ICML 2020, equations 4 and 5).
+    neighbours; coverage: the share of real images with a sample in reach (M. F. Naeem et al., "Reliable fidelity and
+    diversity metrics for generative models", ICML 2020, equations 4 and 5).
     """
     third, fifth = _reach(real, (neighbours, DENSITY_NEIGHBOURS))
     (reach_of_samples,) = _reach(samples, (neighbours,))
@@ -103,19 +101,6 @@ def class_metrics(seen: Seen, wanted: Labels) -> dict[str, float]:
         "worst_class_accuracy": min(accuracies),
         "class_total_variation": total_variation(seen.classes, wanted, seen.probabilities.shape[1]),
     }
-
-
-def relative_diversity_seen(samples: Seen, wanted: Labels, real: Seen, labels: Labels) -> float:
-    """Mean distance of two samples of a class over that of two real images of it, averaged over the classes.
-
-    Near 1 for a generator as varied as the data, 0 for one that draws one image a class.
-    """
-    ratios = []
-    for label in np.unique(wanted):
-        drawn, given = samples.features[wanted == label], real.features[labels == label]
-        if len(drawn) > 1 and len(given) > 1 and (distance := _mean_distance(given)) > 0:
-            ratios.append(_mean_distance(drawn) / distance)
-    return float(np.mean(ratios)) if ratios else 1.0
 
 
 def memorisation(samples: Images, training: Images, unseen: Images) -> dict[str, float]:
@@ -172,10 +157,3 @@ def _reach(points: Array, neighbours: tuple[int, ...]) -> list[Array]:
 
 def _nearest(left: Array, right: Array) -> Array:
     return np.concatenate([np.sqrt(squares.min(axis=1)) for _, squares in _squares(left, right)])
-
-
-def _mean_distance(points: Array) -> float:
-    """Over pairs of different points, at most 500 of them."""
-    points = points[philox(0).permutation(len(points))[:NEIGHBOURS_OF]]
-    total = sum(float(np.sqrt(squares).sum()) for _, squares in _squares(points, points))
-    return total / (len(points) * (len(points) - 1))

@@ -15,6 +15,7 @@ UNITS = {
     "nll": "nats",
     "mean_set_size": "classes",
     "reconstruction_error": "squared error a pixel, pixels in 0..1",
+    "perceptual_distance": "of two images taken at random",
     "relative_diversity": "of real images",
 }
 
@@ -25,7 +26,7 @@ def metrics_table(metrics: Mapping[str, float]) -> str:
     rows = []
     for name, value in metrics.items():
         measure, _, of = name.partition("/")
-        if measure in ("precision", "recall", "f1"):
+        if f"f1/{of}" in metrics:
             per_class.setdefault(of, {})[measure] = value
         else:
             rows.append((name, f"{value:.5g}", UNITS.get(name, "")))

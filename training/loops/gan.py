@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 
 from services.inference.bundle import Bundle
 from training.data import Dataset
+from training.evaluation.diversity import collapsed
 from training.loops.arithmetic import Arithmetic, choose, lay_out, rounding
 from training.loops.augmentation import Augmentation, unchanged
 from training.loops.average import Average
@@ -22,7 +23,7 @@ from training.loops.epochs import Epochs
 from training.loops.pictures import save_grid
 from training.loops.progress import write
 from training.loops.schedule import Schedule, learning_rate, set_learning_rate
-from training.loops.watch import Watch, collapsed
+from training.loops.watch import Watch
 from training.networks.gan import GAN, Discriminator, GANConfig, Generator
 from training.run import Run
 

@@ -6,20 +6,17 @@ sees it at the end of the epoch, and the best generator of before is kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
 from training.data import Dataset
+from training.evaluation.diversity import relative_diversity
 from training.evaluation.judge import judge_of
 from training.evaluation.runtime import spread
-from training.evaluation.samples import class_metrics, covering, frechet_distance, memorisation, relative_diversity_seen
+from training.evaluation.samples import class_metrics, covering, frechet_distance, memorisation
 
 SAMPLES = 2000
-COLLAPSED = 0.5  # of the coverage, or of the diversity, of real images
-DUPLICATES = 0.2  # of the samples; none of real images
 
 
 class Watch:
@@ -52,15 +49,6 @@ class Watch:
             "conditional_accuracy": right["conditional_accuracy"],
             "class_total_variation": right["class_total_variation"],
             "coverage_ratio": covering(seen.features, self._real.features)["coverage"] / max(self._coverage, 1e-9),
-            "relative_diversity": relative_diversity_seen(seen, self.labels, self._real, self._labels),
+            "relative_diversity": relative_diversity(seen.features, self.labels, self._real.features, self._labels),
             **memorisation(samples, self._training, self._images),
         }
-
-
-def collapsed(metrics: Mapping[str, float]) -> bool:
-    """Whether samples of such metrics are few images over and over."""
-    return (
-        metrics["coverage_ratio"] < COLLAPSED
-        or metrics["relative_diversity"] < COLLAPSED
-        or metrics["near_duplicates"] > DUPLICATES
-    )

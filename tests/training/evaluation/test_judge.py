@@ -6,7 +6,7 @@ import pytest
 from onnx import numpy_helper
 
 from tests.training.conftest import Published
-from training.evaluation.judge import JudgeError, judge_of
+from training.evaluation.judge import JudgeError, judge_of, perceptual_distance
 from training.evaluation.runtime import open_graph, run
 
 
@@ -30,3 +30,12 @@ def test_features_are_what_the_last_layer_makes_the_logits_of(published: Publish
 def test_a_generator_cannot_judge(published: Published) -> None:
     with pytest.raises((JudgeError, KeyError)):
         judge_of(published.generator)
+
+
+@pytest.mark.slow
+def test_an_image_looks_like_itself_and_unlike_any_other(published: Published) -> None:
+    judge, images = judge_of(published.classifier), published.dataset.test.images
+    others = images[np.random.default_rng(0).permutation(len(images))]
+    assert perceptual_distance(judge, images, images) == 0
+    assert perceptual_distance(judge, images, others) == pytest.approx(1, abs=0.1)
+    assert 0 < perceptual_distance(judge, images, np.maximum(images, 60)) < 1

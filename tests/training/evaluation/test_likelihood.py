@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.polynomial.hermite_e import hermegauss
-from scipy.special import expit, logsumexp
+from scipy.special import logsumexp
 
-from training.evaluation.likelihood import Density, binarised, log_marginal
+from training.evaluation.likelihood import Density, log_marginal
 
 WEIGHTS = np.array([[3.0, -2.0, 1.0, 0.5], [-1.0, 2.0, 0.0, 4.0]])  # of two classes, four pixels, one latent
 
@@ -76,12 +76,3 @@ def test_classes_of_no_share_are_left_out_from_below() -> None:
     assert seen.count(0) == 500
     assert seen.count(1) == 10
     assert log_marginal(bounds)[0] == pytest.approx(-np.log(2), abs=0.1)
-
-
-def test_binarised_pixels_follow_their_grey_values() -> None:
-    images = np.full((4000, 1, 2, 2), 64, np.uint8)
-    drawn = binarised(images, 0)
-    assert set(np.unique(drawn)) == {0, 255}
-    assert (drawn > 0).mean() == pytest.approx(64 / 255, abs=0.01)
-    assert np.array_equal(drawn, binarised(images, 0))
-    assert expit(0) == 0.5

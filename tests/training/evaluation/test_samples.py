@@ -12,7 +12,6 @@ from training.evaluation.samples import (
     frechet_distance,
     inception_score,
     memorisation,
-    relative_diversity_seen,
 )
 
 
@@ -84,12 +83,6 @@ def test_class_metrics() -> None:
     assert metrics["conditional_accuracy"] == pytest.approx(390 / 400)
     assert metrics["worst_class_accuracy"] == pytest.approx(0.9)
     assert metrics["class_total_variation"] == pytest.approx(10 / 400)
-
-
-def test_diversity_is_one_for_the_data_and_zero_for_one_image_a_class() -> None:
-    wanted, real = np.arange(400) % 4, seen(normal(0))
-    assert relative_diversity_seen(seen(normal(1)), wanted, real, wanted) == pytest.approx(1, abs=0.05)
-    assert relative_diversity_seen(seen(normal(1)[wanted]), wanted, real, wanted) == pytest.approx(0, abs=1e-3)
 
 
 def images(seed: int, count: int = 300) -> np.ndarray:

@@ -17,6 +17,14 @@ def test_class_metrics_get_a_table_of_their_own() -> None:
     assert "false" not in text
 
 
+def test_what_samples_get_beside_real_images_is_not_a_class() -> None:
+    text = metrics_table({"precision": 0.9, "recall": 0.8, "precision/real": 0.95, "recall/real": 0.85})
+    assert [f"| {name} | {value} |" in text for name, value in [("precision", 0.9), ("recall/real", 0.85)]] == [
+        True
+    ] * 2
+    assert "F1" not in text
+
+
 def test_rates_are_not_taken_for_classes() -> None:
     assert "| false_positive_rate/0.05 | 0.04 |" in metrics_table({"false_positive_rate/0.05": 0.04})
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import Published
-from training.loops.watch import Watch, collapsed
+from training.evaluation.diversity import collapsed
+from training.loops.watch import Watch
 
 pytestmark = pytest.mark.slow
 

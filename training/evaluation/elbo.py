@@ -1,0 +1,95 @@
+"""The evidence lower bound of a VAE in its parts, from the exported graphs, in nats an image.
+
+Binarised images are drawn once, from a fixed seed, so that figures of one data set can be compared. A clipped pixel
+probability is a Bernoulli variable as well, so that the bounds stay bounds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from services.inference.bundle import Bundle
+from training.evaluation.generation import decode, encode
+from training.evaluation.runtime import Array, philox
+
+CLIP = 1e-7  # keeps log(pixel) finite where the decoder saturated
+ACTIVE = 0.01  # variance over the data of a latent's mean from which it counts as used (Burda et al., 2016, 5.1)
+BIN = 1 / 255
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+def elbo_metrics(bundle: Bundle, images: Images, labels: Labels | None = None, *, seed: int = 0) -> dict[str, float]:
+    """The negative evidence lower bound on log p(x), or log p(x|y), and its two terms, one draw of z an image.
+
+    Source: D. P. Kingma, M. Welling, "Auto-encoding variational Bayes", ICLR 2014, equation 10. Beside it the mean
+    squared error of pixels decoded from the posterior means, and how many latents are in use.
+    """
+    if "binarised" in bundle.manifest.constants:
+        images = binarised(images, seed)
+    mean, log_variance = encode(bundle, images)
+    noise = philox(seed).standard_normal(mean.shape, dtype=np.float32)
+    drawn = decode(bundle, mean + np.exp(0.5 * log_variance) * noise, labels)["pixels"]
+    reconstruction = -log_probability(images, drawn, bundle)
+    divergence = gaussian_kl(mean, log_variance)
+    best = decode(bundle, mean, labels)["pixels"]
+    return {
+        "negative_elbo": float(reconstruction.mean() + divergence.mean()),
+        "reconstruction_loss": float(reconstruction.mean()),
+        "kl_divergence": float(divergence.mean()),
+        "reconstruction_error": float(np.square(best - images.astype(np.float32) / 255).mean()),
+        "active_units": float((mean.var(axis=0) > ACTIVE).sum()),
+    }
+
+
+def grey_bounds(images: Images, mean_image: Array) -> dict[str, float]:
+    """What to compare a cross-entropy of grey pixels with, in nats an image.
+
+    Grey pixels are targets of it, not draws of a Bernoulli variable, so it is no likelihood: even a perfect decoder
+    pays `pixel_entropy`. `mean_image_loss` is what the training mean `mean_image` [C,H,W] in 0..1 pays.
+    """
+    return {
+        "pixel_entropy": float(cross_entropy(images, images.astype(np.float32) / 255).mean()),
+        "mean_image_loss": float(cross_entropy(images, mean_image[None]).mean()),
+    }
+
+
+def has_likelihood(bundle: Bundle) -> bool:
+    """Whether pixels have a likelihood: binary ones have, and grey ones with a learned scale."""
+    return bool({"binarised", "log_scale/0"} & bundle.manifest.constants.keys())
+
+
+def log_probability(images: Images, pixels: Array, bundle: Bundle) -> NDArray[np.float64]:
+    """Nats log p(x|z,y) [N] of images uint8 [N,C,H,W] (or [1,C,H,W]); the decoder's mean pixels are `pixels`."""
+    constants = bundle.manifest.constants
+    if "log_scale/0" not in constants:
+        return -cross_entropy(images, pixels)
+    x = images.astype(np.float32) / 255
+    scale = np.exp([constants[f"log_scale/{channel}"] for channel in range(x.shape[1])])[:, None, None]
+    above = np.where(x > 1 - 0.5 * BIN, 1.0, expit((x - pixels + 0.5 * BIN) / scale))
+    below = np.where(x < 0.5 * BIN, 0.0, expit((x - pixels - 0.5 * BIN) / scale))
+    return np.asarray(np.log(np.maximum(above - below, 1e-12)).sum(axis=(1, 2, 3)), np.float64)
+
+
+def binarised(images: Images, seed: int) -> Images:
+    """Each pixel 255 with its grey value as probability, else 0: dynamic binarisation, drawn once."""
+    drawn: Images = np.where(philox(seed).random(images.shape) < images / 255, 255, 0).astype(np.uint8)
+    return drawn
+
+
+def cross_entropy(images: NDArray[np.uint8], pixels: Array) -> NDArray[np.float64]:
+    """Pixels times mean binary cross-entropy, in nats an image [N], of `pixels` against `images` scaled to 0..1."""
+    x = images.reshape(len(images), -1).astype(np.float64) / 255
+    p = np.clip(pixels.reshape(len(pixels), -1).astype(np.float64), CLIP, 1 - CLIP)
+    result: NDArray[np.float64] = -(x * np.log(p) + (1 - x) * np.log1p(-p)).sum(axis=1)
+    return result
+
+
+def gaussian_kl(mean: Array, log_variance: Array) -> NDArray[np.float64]:
+    """KL(N(mean, exp(log_variance)) || N(0, I)) in nats [N] (Kingma & Welling, 2014, appendix B)."""
+    mean, log_variance = mean.astype(np.float64), log_variance.astype(np.float64)
+    result: NDArray[np.float64] = 0.5 * (np.square(mean) + np.exp(log_variance) - log_variance - 1).sum(axis=1)
+    return result
