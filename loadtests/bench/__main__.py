@@ -106,9 +106,8 @@ def measure(chosen: list[Case], served: Bundle, seconds: int) -> Round:
         case.name: wrk.load(case.server, case.request, connections=CONNECTIONS, seconds=seconds) for case in chosen
     }
     images = {case.name: case.request.items * found[case.name].requests_per_second for case in chosen}
-    graph, shape = served.graph_path("classify"), served.manifest.image.shape
     for name, batch in ((RAW, 1), (RAW_64, 64)):
-        images[name] = batch / rawloop.measure(graph, batch, shape, seconds / 2).mean
+        images[name] = batch / rawloop.measure(served, batch, seconds / 2).mean
     return images, found
 
 

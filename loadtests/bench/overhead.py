@@ -48,7 +48,7 @@ class Cost:
     other: float
 
 
-def cost(target: Server, asked: Request, graph: Path, shape: tuple[int, int, int], seconds: float) -> Cost:
+def cost(target: Server, asked: Request, served: Bundle, seconds: float) -> Cost:
     connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=30)
     timings: dict[str, list[float]] = {}
     for _ in range(20):
@@ -61,12 +61,12 @@ def cost(target: Server, asked: Request, graph: Path, shape: tuple[int, int, int
     process = 1e6 * (cpu_seconds(connection) - cpu) / requests
     connection.close()
     batch = min(asked.items, BATCH)
-    raw = rawloop.measure(graph, batch, shape, seconds / 2)
+    raw = rawloop.measure(served, batch, seconds / 2)
     ort = 1e6 * raw.cpu * asked.items / batch
     stages = {stage: statistics.median(times) for stage, times in timings.items()}
     stages["compute"] -= 1e6 * raw.median * asked.items / batch
     return Cost(
-        image=" x ".join(map(str, shape)),
+        image=" x ".join(map(str, served.manifest.image.shape)),
         items=asked.items,
         body_bytes=len(asked.body),
         ort=ort,
@@ -94,10 +94,9 @@ def cpu_seconds(connection: http.client.HTTPConnection) -> float:
 
 
 def by_items(home: Path, served: Bundle, seconds: float) -> list[Cost]:
-    graph, shape = served.graph_path("classify"), served.manifest.image.shape
     with server.duet(home, f"{served.name}:{served.version}") as duet:
         asked = [request.v2_binary(served.name, network.digits(items), **NO_STORE) for items in ITEMS]
-        return [cost(duet, each, graph, shape, seconds) for each in asked]
+        return [cost(duet, each, served, seconds) for each in asked]
 
 
 def by_side(seconds: float) -> list[Cost]:
@@ -113,8 +112,7 @@ def by_side(seconds: float) -> list[Cost]:
                 cost(
                     duet,
                     request.v2_binary(each.name, random.integers(0, 256, (1, 3, side, side), np.uint8), **NO_STORE),
-                    each.graph_path("classify"),
-                    each.manifest.image.shape,
+                    each,
                     seconds,
                 )
                 for side, each in bundles.items()

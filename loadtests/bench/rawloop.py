@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from loadtests.bench import cores
-from services.inference.session import Session
+from services.inference.bundle import Bundle, load
+from services.inference.session import Arrays, Session
 
-OUTPUTS = ("logits", "probabilities")  # as Duet's classifier asks
+OUTPUTS = {"classify": ("logits", "probabilities"), "decode": ("images",)}  # as Duet asks
 
 
 @dataclass(frozen=True)
@@ -25,24 +26,46 @@ class Run:
     cpu: float
 
 
-def measure(graph: Path, batch: int, image_shape: tuple[int, ...], seconds: float) -> Run:
-    shape = ",".join(map(str, image_shape))
-    command = [sys.executable, "-m", "loadtests.bench.rawloop", str(graph), str(batch), shape, str(seconds)]
+def measure(served: Bundle, batch: int, seconds: float, operation: str = "classify") -> Run:
+    command = [
+        sys.executable,
+        "-m",
+        "loadtests.bench.rawloop",
+        str(served.path.absolute()),
+        operation,
+        str(batch),
+        str(seconds),
+    ]
     pinned = cores.pinned(cores.SERVER, command)
     run = subprocess.run(pinned, check=True, stdout=subprocess.PIPE, text=True, cwd=cores.ROOT)
     return Run(**json.loads(run.stdout))
 
 
-def main(graph: str, batch: str, shape: str, seconds: str) -> None:
-    session = Session(Path(graph), threads=1)
-    image_shape = tuple(map(int, shape.split(",")))
-    images = np.random.default_rng(0).integers(0, 256, (int(batch), *image_shape), np.uint8)
+def inputs(served: Bundle, operation: str, batch: int) -> Arrays:
+    """Noise in the shapes that the manifest says, classes in turn."""
+    random = np.random.default_rng(0)
+    drawn: Arrays = {}
+    for tensor in served.manifest.graphs[operation].inputs:
+        shape = (batch, *(int(size) for size in tensor.shape[1:]))
+        if tensor.dtype == "uint8":
+            drawn[tensor.name] = random.integers(0, 256, shape, np.uint8)
+        elif tensor.dtype == "float32":
+            drawn[tensor.name] = random.standard_normal(shape, np.float32)
+        else:
+            drawn[tensor.name] = np.arange(batch) % len(served.manifest.class_names)
+    return drawn
+
+
+def main(path: str, operation: str, batch: str, seconds: str) -> None:
+    served = load(Path(path))
+    session = Session(served.graph_path(operation), threads=1)
+    feed = inputs(served, operation, int(batch))
     for _ in range(5):
-        session.run({"images": images}, OUTPUTS)
+        session.run(feed, OUTPUTS[operation])
     times = [time.perf_counter()]
     cpu = time.process_time()
     while times[-1] - times[0] < float(seconds):
-        session.run({"images": images}, OUTPUTS)
+        session.run(feed, OUTPUTS[operation])
         times.append(time.perf_counter())
     runs = len(times) - 1
     median = statistics.median(np.diff(times).tolist())

@@ -44,13 +44,13 @@ def _module() -> str:
     return spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).name
 
 
-def facts(served: Bundle) -> dict[str, Any]:
+def facts(served: Bundle, operation: str = "classify") -> dict[str, Any]:
     """Machine, versions and model, with the cost of the graph alone (microseconds a run)."""
     load = os.getloadavg()[0]
     if load > QUIET:
         out.print(f"[yellow]the load average is {load:.2f}: other work shares this machine and is in these numbers")
-    manifest, graph = served.manifest, served.graph_path("classify")
-    costs = {batch: rawloop.measure(graph, batch, manifest.image.shape, 0.5).median for batch in (1, 64)}
+    manifest, graph = served.manifest, served.graph_path(operation)
+    costs = {batch: rawloop.measure(served, batch, 0.5, operation).median for batch in (1, 64)}
     return {
         "command": f"python -m {_module()} {' '.join(sys.argv[1:])}".strip(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
