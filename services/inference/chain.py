@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from services.inference.noise import streams
+
 STEPS = 32  # proposals an image, the one that the chain starts with included
 STRIDE = 2**32  # between the numbers of an item's draws: no request has so many items
 COINS = 2**62  # beyond the numbers of all draws
@@ -31,7 +33,7 @@ class Chains:
     def __init__(self, seed: int, items: Sequence[int]) -> None:
         self.images = np.empty(0)
         self._items = items
-        coins = [np.random.Generator(np.random.Philox(key=(seed, COINS + item))).random(STEPS) for item in items]
+        coins = [stream.random(STEPS) for stream in streams(seed, [COINS + item for item in items])]
         self._log_coins = np.log(np.stack(coins, axis=1))
         self._current = np.full(len(items), -np.inf)
         self._step = 0

@@ -6,6 +6,8 @@ import base64
 import binascii
 import io
 import math
+import struct
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -178,11 +180,23 @@ def _kind(value: object) -> str:
 
 
 def png(image: np.ndarray) -> bytes:
-    """One image, uint8 [C,H,W] with C 1 or 3, as a PNG file."""
-    pixels = image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)
-    out = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(out, "PNG")
-    return out.getvalue()
+    """One image, uint8 [C,H,W] with C 1 or 3, as a PNG file.
+
+    Pillow's own takes two times (28 x 28) to five times (a grid) as long, for files that are a tenth smaller, and its
+    bytes change with the zlib-ng that it brings along.
+    """
+    channels, height, width = image.shape
+    pixels = image.transpose(1, 2, 0).reshape(height, width * channels)
+    rows = np.empty((height, 1 + width * channels), np.uint8)
+    rows[:, 0] = 2  # the filter "up": each row as its difference from the one above
+    rows[0, 1:] = pixels[0]
+    np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
+    packer = zlib.compressobj(strategy=zlib.Z_RLE)  # runs of one byte: what is left of flat areas
+    header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+        for kind, data in ((b"IHDR", header), (b"IDAT", packer.compress(rows.data) + packer.flush()), (b"IEND", b""))
+    )
 
 
 def text_png(image: np.ndarray) -> str:
