@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from services.inference.bundle import Bundle
 from training.data import Dataset
 from training.evaluation.diversity import collapsed
+from training.loops.adversarial import Loss, discriminator_loss, generator_loss, gradient_penalty
 from training.loops.arithmetic import Arithmetic, choose, lay_out, rounding
 from training.loops.augmentation import Augmentation, unchanged
 from training.loops.average import Average
@@ -28,6 +28,7 @@ from training.networks.gan import GAN, Discriminator, GANConfig, Generator
 from training.run import Run
 
 CHUNK = 500  # samples drawn at once
+LAZY = 8  # steps from one penalty of the gradients to the next, which counts for all of them
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class GANRecipe:
         batch_size: images a step.
         generator_learning_rate, discriminator_learning_rate: the peaks of the schedule, of Adam.
         schedule: see `learning_rate` in training/loops/schedule.py.
+        loss: what the two play for, see training/loops/adversarial.py.
+        penalty: gamma, the weight of the discriminator's gradients by its images (R1 and R2), for networks without
+            spectral norm; 0 for none.
         average: decay of the moving average of the generator's weights that is judged and kept.
         augment: changes what the discriminator sees, real and drawn.
         arithmetic: float32, or whichever of float32 and bfloat16 trains faster on the machine.
@@ -53,6 +57,8 @@ class GANRecipe:
     generator_learning_rate: float = 2e-4
     discriminator_learning_rate: float = 4e-4
     schedule: Schedule = "decay"
+    loss: Loss = "hinge"
+    penalty: float = 0.0
     average: float = 0.999
     augment: Augmentation | None = None
     arithmetic: Literal["float32", "fastest"] = "float32"
@@ -60,15 +66,10 @@ class GANRecipe:
     picture_every: int = 1
 
 
-def hinge(real: Tensor, fake: Tensor) -> Tensor:
-    """The discriminator's loss (J. H. Lim, J. C. Ye, "Geometric GAN", arXiv:1705.02894, section 3.2)."""
-    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-
-
 def train_gan(
     fabric: Fabric, dataset: Dataset, recipe: GANRecipe, run: Run, *, seed: int, judge: Bundle | None = None
 ) -> GAN:
-    """Alternate one step of each side with the hinge loss; the generator's average weights are kept.
+    """Alternate one step of each side; the generator's average weights are kept.
 
     With a judge it is the average of the epoch whose samples the judge tells least from validation images (the Fréchet
     distance), none that had collapsed; without one, or without labels, that of the last epoch.
@@ -78,12 +79,7 @@ def train_gan(
     generator = recipe.network.build_generator(dataset.image_shape, classes)
     discriminator = recipe.network.build_discriminator(dataset.image_shape, classes)
     training, validation = (Images(split, fabric.device) for split in (dataset.train, dataset.validation))
-    arithmetic: Arithmetic = "float32"
-    if recipe.arithmetic == "fastest":
-        images, labels = training.at(torch.arange(recipe.batch_size) % len(training))
-        arithmetic = choose(fabric, run, discriminator, lambda copy: score(copy, images, labels).mean())
-        lay_out(generator, arithmetic)
-        lay_out(discriminator, arithmetic)
+    arithmetic = settle(fabric, run, recipe, training, generator, discriminator)
     betas = (0.0, 0.99)
     generator_optimizer = torch.optim.Adam(generator.parameters(), recipe.generator_learning_rate, betas)
     discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), recipe.discriminator_learning_rate, betas)
@@ -124,32 +120,50 @@ def train_gan(
                 with rounding(fabric.device, arithmetic):
                     fakes = generate(z, labels).float()
                     both = augment(torch.cat([images, fakes.detach()]))
-                    scores = score(discriminate, both, labels.repeat(2))
-                discriminator_loss = hinge(*scores.chunk(2))
+                    penalised = recipe.penalty > 0 and epochs.step % LAZY == 0
+                    scores = score(discriminate, both.requires_grad_(penalised), labels.repeat(2))
+                lost = discriminator_loss(recipe.loss, *scores.chunk(2))
+                # Half of gamma on real images and half on fakes: the mean over both, times gamma.
+                penalty = LAZY * recipe.penalty * gradient_penalty(scores, both) if penalised else 0.0
                 discriminator_optimizer.zero_grad()
-                fabric.backward(discriminator_loss)
+                fabric.backward(lost + penalty)
                 discriminator_steps.step()
 
                 # The bare discriminator, frozen: no gradients of its weights are computed, or shared by processes.
                 discriminator.requires_grad_(False)
                 with rounding(fabric.device, arithmetic):
-                    generator_loss = -score(discriminator, augment(fakes), labels).mean()
+                    fake = score(discriminator, augment(fakes), labels)
+                    real = score(discriminator, augment(images), labels) if recipe.loss == "relativistic" else None
+                missed = generator_loss(recipe.loss, real, fake)
                 generator_optimizer.zero_grad()
-                fabric.backward(generator_loss)
+                fabric.backward(missed)
                 generator_steps.step()
                 discriminator.requires_grad_(True)
 
                 average.update(generator)
-                epochs.record(discriminator=discriminator_loss, generator=generator_loss)
+                epochs.record(discriminator=lost, generator=missed)
             seen = {}
             if (epoch + 1) % recipe.picture_every == 0 and fabric.is_global_zero:
                 seen = look(average.network, classes, watch, run.pictures / f"epoch-{epoch + 1:04d}.png", seed)
             epochs.finish(
-                {"discriminator": evaluate(average.network, discriminator, validation, seed), **seen},
+                {"discriminator": evaluate(average.network, discriminator, validation, recipe.loss, seed), **seen},
                 learning_rate=generator_optimizer.param_groups[0]["lr"],
                 objective=(float(collapsed(seen)), seen["frechet_distance"]) if seen else None,
             )
     return trained.cpu().eval()
+
+
+def settle(
+    fabric: Fabric, run: Run, recipe: GANRecipe, training: Images, generator: Generator, discriminator: Discriminator
+) -> Arithmetic:
+    """The arithmetic to train in; both networks are laid out in memory for it."""
+    if recipe.arithmetic == "float32":
+        return "float32"
+    images, labels = training.at(torch.arange(recipe.batch_size) % len(training))
+    arithmetic = choose(fabric, run, discriminator, lambda copy: score(copy, images, labels).mean())
+    lay_out(generator, arithmetic)
+    lay_out(discriminator, arithmetic)
+    return arithmetic
 
 
 def score(discriminator: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -164,7 +178,7 @@ def score(discriminator: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(generator: Generator, discriminator: Discriminator, data: Images, seed: int) -> float:
+def evaluate(generator: Generator, discriminator: Discriminator, data: Images, loss: Loss, seed: int) -> float:
     """The discriminator's loss on unseen images: far above the training loss where it has learnt images by heart."""
     generator.eval()
     discriminator.eval()
@@ -173,7 +187,8 @@ def evaluate(generator: Generator, discriminator: Discriminator, data: Images, s
     for images, labels in data.in_order():
         z = torch.randn(len(images), generator.latent_size, device=images.device)
         fakes = generator(z, labels)
-        total += hinge(discriminator(images, labels), discriminator(fakes, labels)).item() * len(images)
+        scores = discriminator(images, labels), discriminator(fakes, labels)
+        total += discriminator_loss(loss, *scores).item() * len(images)
     return total / len(data)
 
 

@@ -7,6 +7,7 @@ discriminator", ICLR 2018 (equation 3). Sub-pixel convolutions (W. Shi et al., C
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,7 @@ class GANConfig:
     embedding: int = 64
     generator_channels: int = 64
     discriminator_channels: int = 32
+    spectral_norm: bool = True
 
     def build_generator(self, image_shape: tuple[int, int, int], classes: int) -> Generator:
         return Generator(self, image_shape, classes)
@@ -122,7 +124,7 @@ class GAN(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Pixels and labels to one score, o(h) + <h, V_y>, every layer with spectral norm 1.
+    """Pixels and labels to one score, o(h) + <h, V_y>, every layer with spectral norm 1 unless the config says not.
 
     Args:
         config: the sizes of the layers.
@@ -135,19 +137,23 @@ class Discriminator(nn.Module):
         channels, height, width = image_shape
         base, features = config.discriminator_channels, 4 * config.discriminator_channels
         reduced = -(-height // 8) * -(-width // 8)
+        norm: Callable[[nn.Module], nn.Module] = spectral_norm if config.spectral_norm else nn.Identity()
         self.layers = nn.Sequential(
-            spectral_norm(nn.Conv2d(channels, base, 6, stride=2, padding=2)),
+            norm(nn.Conv2d(channels, base, 6, stride=2, padding=2)),
             nn.LeakyReLU(0.2),
-            spectral_norm(nn.Conv2d(base, 2 * base, 4, stride=2, padding=1)),
+            norm(nn.Conv2d(base, 2 * base, 4, stride=2, padding=1)),
             nn.LeakyReLU(0.2),
-            spectral_norm(nn.Conv2d(2 * base, 2 * base, 3, stride=2, padding=1)),
+            norm(nn.Conv2d(2 * base, 2 * base, 3, stride=2, padding=1)),
             nn.LeakyReLU(0.2),
             nn.Flatten(),
-            spectral_norm(nn.Linear(2 * base * reduced, features)),
+            norm(nn.Linear(2 * base * reduced, features)),
             nn.LeakyReLU(0.2),
         )
-        self.score = spectral_norm(nn.Linear(features, 1))
-        self.embed = spectral_norm(nn.Embedding(classes, features))
+        self.score = norm(nn.Linear(features, 1))
+        embed = nn.Embedding(classes, features)
+        if not config.spectral_norm:
+            nn.init.normal_(embed.weight, std=features**-0.5)  # as large as the score is at first
+        self.embed = norm(embed)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """Pixels in 0..1 [N, C, H, W] and int64 labels [N] -> scores [N], high for real."""

@@ -10,15 +10,28 @@ from tests.training.conftest import Published
 from tests.training.loops import conftest
 from training.data import Dataset, Split
 from training.evaluation.gates import GateError
-from training.loops.gan import sample, train_gan
+from training.loops.gan import GANRecipe, sample, train_gan
 from training.loops.watch import Watch
 from training.publish import publish
 from training.run import Run
 
 
-def test_samples_come_near_the_data(digits: Dataset, fabric: Fabric, new_run: Callable[..., Run]) -> None:
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        conftest.GAN,
+        replace(conftest.GAN, loss="relativistic"),
+        replace(
+            conftest.GAN, loss="relativistic", penalty=0.1, network=replace(conftest.GAN.network, spectral_norm=False)
+        ),
+    ],
+    ids=["hinge", "relativistic", "penalised"],
+)
+def test_samples_come_near_the_data(
+    recipe: GANRecipe, digits: Dataset, fabric: Fabric, new_run: Callable[..., Run]
+) -> None:
     run = new_run("a", "gan")
-    generator = train_gan(fabric, digits, replace(conftest.GAN, epochs=12, average=0.9), run, seed=0).generator
+    generator = train_gan(fabric, digits, replace(recipe, epochs=12, average=0.9), run, seed=0).generator
     torch.manual_seed(0)
     with torch.no_grad():
         pixels = generator(torch.randn(200, generator.latent_size), torch.arange(10).repeat(20))
