@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
 from services.inference import bundle
 from training import export
 from training.data import Dataset
-from training.evaluation import parity_table
+from training.evaluation import parity_table, pictures
 from training.evaluation.card import CARD, card
 from training.evaluation.gates import check, gates
 from training.evaluation.report import assess
 from training.networks.conditional_vae import BayesClassifier, ConditionalVAE
+from training.run import Run
 
 __all__ = ["Network", "parity_table", "publish"]
 
@@ -90,6 +92,7 @@ def publish(
             dataset,
             recipe=recipe,
             seed=seed,
+            records=Run(run_dir, network, {}).records() if suffix == PRODUCTS[network][0] else [],
             bundles=bundles,
             judge=judge,
         )
@@ -114,6 +117,7 @@ def _draft(
     *,
     recipe: str,
     seed: int,
+    records: Sequence[Mapping[str, Any]],
     bundles: Path,
     judge: bundle.Bundle | None,
 ) -> bundle.Bundle:
@@ -139,11 +143,13 @@ def _draft(
         metrics={},
         versions={library: version(library) for library in libraries},
     )
-    metrics, pictures = assess(bundle.Bundle(staged, manifest), dataset, staged, judge=judge)
+    metrics, drawn = assess(bundle.Bundle(staged, manifest), dataset, staged, judge=judge)
+    if records:
+        drawn.append(pictures.training_curves(records, staged / "training.png"))
     manifest = manifest.model_copy(update={"metrics": metrics, "gates": gates(manifest, metrics)})
     draft = bundle.Bundle(staged, manifest)
     judges = judge if TASKS[product] == "generation" and dataset.class_names else None
-    (staged / CARD).write_text(card(draft, pictures, judges))
+    (staged / CARD).write_text(card(draft, drawn, judges))
     return draft
 
 

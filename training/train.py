@@ -18,10 +18,10 @@ from services.inference.bundle import Bundle
 from training.baselines.logistic import fit_logistic
 from training.baselines.svm import fit_svm
 from training.data import Dataset
+from training.evaluation.pictures import training_curves
 from training.loops.cnn import train_cnn
 from training.loops.conditional_vae import train_conditional_vae
 from training.loops.gan import train_gan
-from training.loops.pictures import save_losses
 from training.loops.progress import write
 from training.loops.vae import train_vae
 from training.publish import TASKS, Network, publish
@@ -152,7 +152,7 @@ def fit(
             run.note(cpu_minutes=round(minutes, 2))
     if fabric.is_global_zero:
         if records := run.records():  # scikit-learn's fits log none
-            save_losses(run.pictures / "loss.png", records)
+            training_curves(records, run.pictures / "loss.png")
         write(f"{network}: trained in {minutes:.1f} CPU minutes")
     return module
 

@@ -41,6 +41,8 @@ def test_trains_publishes_and_publishes_again(tmp_path: Path, capsys: pytest.Cap
     directory = tmp_path / "digits-demo-0" / "cnn"
     assert {"config.json", "metrics.jsonl", "checkpoint.pt", "pictures"} <= {path.name for path in directory.iterdir()}
     assert (directory / "pictures" / "loss.png").exists()
+    assert (first.path / "training.png").read_bytes() == (directory / "pictures" / "loss.png").read_bytes()
+    assert "(training.png)" in (first.path / "card.md").read_text()
     minutes = json.loads((directory / "notes.json").read_text())["cpu_minutes"]
     assert minutes > 0
 

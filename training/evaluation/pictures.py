@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -17,6 +17,8 @@ from training.evaluation.calibration import Reliability
 from training.evaluation.runtime import Array
 
 Images = NDArray[np.uint8]
+
+COLUMNS = 4  # of panels
 
 
 class Picture(NamedTuple):
@@ -98,6 +100,25 @@ def curves(x: Array, panels: Mapping[str, Mapping[str, Array]], axis: str, path:
         if not index:
             axes.legend(fontsize=7)
     _save(figure, path)
+
+
+def training_curves(records: Sequence[Mapping[str, Any]], path: Path) -> Picture:
+    """A panel a measure of the metrics log, over the epochs: of training, of validation, or of both."""
+    epochs = np.array([record["epoch"] + 1 for record in records])
+    names = list(dict.fromkeys(name for record in records for name in (*record["losses"], *record["validation"])))
+    rows = -(-len(names) // COLUMNS)
+    figure = _figure(4.0 * min(len(names), COLUMNS), 2.8 * rows)
+    for index, name in enumerate(names):
+        axes = figure.add_subplot(rows, min(len(names), COLUMNS), index + 1)
+        for kind, label in (("losses", "training"), ("validation", "validation")):
+            y = np.array([record[kind].get(name, np.nan) for record in records])
+            if not np.isnan(y).all():
+                axes.plot(epochs, y, marker="." if len(y) < 10 else "", label=label)
+        axes.set(xlabel="epoch", ylabel=name.replace("_", " "))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    _save(figure, path)
+    return Picture(path.name, "Training: what was measured after each epoch.")
 
 
 def latent_map(means: Array, labels: NDArray[np.int64] | None, class_names: Sequence[str], path: Path) -> None:

@@ -1,13 +1,10 @@
-"""Pictures of a run: grids of images while it trains, curves of its losses at the end."""
+"""Pictures of a run: grids of images while it trains."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -21,20 +18,3 @@ def save_grid(path: Path, pixels: Tensor, *, columns: int) -> None:
     grid = tiles.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
     grid = grid.reshape(rows * height, columns * width, channels)
     Image.fromarray(grid.squeeze(2) if channels == 1 else grid).save(path)
-
-
-def save_losses(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write the curves of a metrics log, a panel a term: training solid, validation dashed."""
-    terms = list(
-        dict.fromkeys(name for record in records for kind in ("losses", "validation") for name in record[kind])
-    )
-    figure = Figure(figsize=(4 * len(terms), 3), layout="constrained")
-    panels = figure.subplots(1, len(terms), squeeze=False)[0]
-    for panel, term in zip(panels, terms, strict=True):
-        for kind, line in (("losses", "-"), ("validation", "--")):
-            if measured := [(record["epoch"] + 1, record[kind][term]) for record in records if term in record[kind]]:
-                label = "training" if kind == "losses" else "validation"
-                panel.plot(*zip(*measured, strict=True), line, label=label)
-        panel.set(title=term, xlabel="epoch")
-        panel.legend()
-    figure.savefig(path, dpi=100)

@@ -53,6 +53,17 @@ def test_pictures_show_something_and_hold_no_metadata(name: str, tmp_path: Path)
         assert len(np.unique(np.asarray(image))) > 5
 
 
+def test_training_curves_have_a_panel_a_measure(tmp_path: Path) -> None:
+    records = [{"epoch": n, "losses": {"a": 1 / (n + 1)}, "validation": {"a": 1.0, "b": 2.0}} for n in range(3)]
+    pictures.training_curves(records, tmp_path / "two.png")
+    pictures.training_curves([record | {"losses": {}} for record in records], tmp_path / "two_less.png")
+    records = [record | {"validation": dict.fromkeys("abcde", 1.0)} for record in records]
+    pictures.training_curves(records, tmp_path / "five.png")
+    for name, size in (("two", (800, 280)), ("two_less", (800, 280)), ("five", (1600, 560))):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.size == size
+
+
 def test_equal_data_give_equal_bytes(tmp_path: Path) -> None:
     for file in ("one.png", "two.png"):
         pictures.image_grid(GREY, 5, tmp_path / file)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from training.loops.pictures import save_grid, save_losses
+from training.loops.pictures import save_grid
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -16,10 +16,3 @@ def test_grid_puts_images_row_by_row(tmp_path: Path, channels: int) -> None:
     assert grid.shape[:2] == (8, 18)
     corners = grid[::4, ::6] if channels == 1 else grid[::4, ::6, 2]
     assert corners.tolist() == [[0, 26, 51], [76, 102, 0]]
-
-
-def test_loss_curves(tmp_path: Path) -> None:
-    records = [{"epoch": n, "losses": {"a": 1 / (n + 1)}, "validation": {"a": 1.0, "b": 2.0}} for n in range(3)]
-    save_losses(tmp_path / "loss.png", records)
-    with Image.open(tmp_path / "loss.png") as picture:
-        assert picture.size == (800, 300)
