@@ -41,9 +41,11 @@ class Settings(BaseSettings):
     image_pixels: int = Field(
         default=16_000_000,
         ge=1,
-        description="Pixels of a request's image files together, checked before any is decoded.",
+        description="Pixels of a request's image files together, checked before any is decoded; and of the images that "
+        "an answer draws.",
     )
     request_items: int = Field(default=256, ge=1, description="Images or samples in one request, at most.")
+    stream_items: int = Field(default=2**16, ge=1, description="Samples in one streamed answer, at most.")
     request_timeout_ms: int = Field(
         default=10_000,
         ge=1,

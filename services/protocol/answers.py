@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from starlette.responses import Response
@@ -19,6 +19,8 @@ from services.protocol.schemas import ModelRef
 from services.settings import Settings
 from services.telemetry.call import Call
 
+T = TypeVar("T")
+
 INLINE_PIXELS = 2**18  # 512 x 512: about 5 ms
 DECODER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="duet-decode")
 
@@ -27,14 +29,36 @@ def model_ref(model: Model) -> ModelRef:
     return ModelRef(name=model.bundle.name, version=model.bundle.version, digest=model.bundle.digest)
 
 
-def check_count(count: int, field: str, settings: Settings) -> None:
+def check_count(count: int, field: str, limit: int) -> None:
     """Refuse more items than a request may have.
 
     Raises:
         TooLarge: naming the field and the limit.
     """
-    if count > settings.request_items:
-        raise TooLarge(f"{field} is {count}; at most {settings.request_items} are allowed in one request", field=field)
+    if count > limit:
+        raise TooLarge(f"{field} is {count}; at most {limit} are allowed in one request", field=field)
+
+
+def check_drawn(count: int, field: str, model: Model, settings: Settings) -> None:
+    """Refuse more images, or more pixels in them, than an answer may have.
+
+    Raises:
+        TooLarge: naming the field and the limit.
+    """
+    check_count(count, field, settings.request_items)
+    _, height, width = model.bundle.manifest.image.shape
+    if count * height * width > settings.image_pixels:
+        limit = (
+            f"{settings.image_pixels} pixels, {settings.image_pixels // (height * width)} images of {width} x {height}"
+        )
+        raise TooLarge(f"{field} is {count}; at most {limit}, are allowed in one answer", field=field)
+
+
+async def off_loop(work: Callable[[], T], pixels: int) -> T:
+    """What `work` on so many pixels returns: many are left to a thread, one request at a time, out of others' way."""
+    if pixels <= INLINE_PIXELS:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(DECODER, work)
 
 
 async def read_images(values: Sequence[object], model: Model, settings: Settings, field: str = "images") -> np.ndarray:
@@ -46,7 +70,7 @@ async def read_images(values: Sequence[object], model: Model, settings: Settings
     Raises:
         InvalidInput, TooLarge: naming the image, `images[3]`.
     """
-    check_count(len(values), field, settings)
+    check_count(len(values), field, settings.request_items)
     shape = model.bundle.manifest.image.shape
     opened: list[ImageFile | np.ndarray] = []
     left = settings.image_pixels
@@ -59,9 +83,7 @@ async def read_images(values: Sequence[object], model: Model, settings: Settings
         arrays = [decode(image, shape) if isinstance(image, ImageFile) else image for image in opened]
         return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
 
-    if settings.image_pixels - left <= INLINE_PIXELS:
-        return pixels()
-    return await asyncio.get_running_loop().run_in_executor(DECODER, pixels)
+    return await off_loop(pixels, settings.image_pixels - left)
 
 
 def class_index(label: str | int, class_names: Sequence[str], field: str = "class") -> int:
@@ -99,11 +121,10 @@ async def saliency(
 
 
 def image_list(images: np.ndarray, form: str) -> list[Any]:
-    """Images uint8 [N,C,H,W] for a JSON answer: base64 PNG each, or nested lists [H,W] ([H,W,3] in colour)."""
+    """Images uint8 [N,C,H,W] for a JSON answer: base64 PNG each, or arrays [H,W] ([H,W,3] in colour), for orjson."""
     if form == "png":
         return [text_png(image) for image in images]
-    pixels = images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)
-    return list(pixels.tolist())
+    return list(images[:, 0] if images.shape[1] == 1 else np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
 
 
 def picture(model: Model, images: np.ndarray, *, columns: int | None = None, seed: int | None = None) -> Response:

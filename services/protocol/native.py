@@ -35,6 +35,7 @@ from services.errors import (
 from services.protocol.answer import Answer
 from services.protocol.headers import arrived, by_name, call_from_raw, call_headers, client_left, in_time
 from services.protocol.problems import problem
+from services.protocol.stream import Stream
 from services.telemetry import metrics
 from services.telemetry.call import Call
 
@@ -107,15 +108,19 @@ async def _respond(
         log.exception("%s failed", path)
         metrics.REJECTIONS.labels(path, Unexpected.slug).inc()
         return problem(Unexpected())
-    for stage, seconds in call.seconds.items():
-        metrics.STAGE_SECONDS.labels(path, stage).observe(seconds)
+    if isinstance(response, Stream):
+        response.route = path  # it is not over yet: it counts for itself
+    else:
+        for stage, seconds in call.seconds.items():
+            metrics.STAGE_SECONDS.labels(path, stage).observe(seconds)
     written = response.headers if isinstance(response, Answer) else response.raw_headers
     written.extend(call_headers(call))
     return response
 
 
 def _json(answer: BaseModel) -> Answer:
-    body = answer.model_dump_json(by_alias=True, exclude_none=True).encode()
+    fields = answer.model_dump(by_alias=True, exclude_none=True)
+    body = orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)  # pixels stay arrays until here
     return Answer(200, [(b"content-type", b"application/json")], body)
 
 

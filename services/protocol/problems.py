@@ -15,7 +15,7 @@ from services.errors import DuetError, MethodNotAllowed
 MEDIA_TYPE = "application/problem+json"
 
 
-def problem(error: DuetError) -> Response:
+def body_of(error: DuetError) -> bytes:
     body: dict[str, object] = {
         "type": f"urn:duet:problem:{error.slug}",
         "title": error.title,
@@ -23,11 +23,15 @@ def problem(error: DuetError) -> Response:
         "detail": error.detail,
         "error": error.detail,
     }
+    if error.field is not None:
+        body["field"] = error.field
+    return json.dumps(body).encode()
+
+
+def problem(error: DuetError) -> Response:
     headers = {}
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = error.allowed  # RFC 9110, 15.5.6: a 405 must say it
-    if error.field is not None:
-        body["field"] = error.field
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
-    return Response(json.dumps(body), error.status, headers, MEDIA_TYPE)
+    return Response(body_of(error), error.status, headers, MEDIA_TYPE)

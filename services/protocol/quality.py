@@ -13,9 +13,8 @@ from services.errors import InvalidInput
 from services.inference.chain import STRIDE
 from services.inference.classifier import Classifier
 from services.inference.generator import Generator
-from services.inference.noise import latents
 from services.inference.scorer import Scorer
-from services.protocol.schemas import GenerateRequest, Quality
+from services.protocol.schemas import Quality
 from services.telemetry.call import Call
 
 DRAWS = 8  # of one image, the first included
@@ -25,72 +24,85 @@ M = TypeVar("M", Classifier, Scorer)
 
 @dataclass(frozen=True)
 class Drawn:
-    """Samples uint8 [N,C,H,W] of the classes `labels` (None: of any), and the seed that they come from."""
+    """Samples uint8 [N,C,H,W] of the classes `labels` (None: of any), and their numbers in the request."""
 
     images: np.ndarray
     labels: np.ndarray | None
-    seed: int | None
+    items: range
 
 
-async def judged(
-    plane: DataPlane,
-    model: Generator,
-    drawn: Drawn,
-    request: GenerateRequest,
-    decode: Callable[[np.ndarray, np.ndarray], Awaitable[np.ndarray]],
-    call: Call,
-) -> tuple[np.ndarray, list[Quality]]:
-    """Samples, and what the classifier and the scorer of the same data say of each.
+@dataclass(frozen=True)
+class Judges:
+    """The classifier, and the scorer if there is one, of the data that a generator was trained on.
 
-    With `min_quality` a sample that the classifier gives less is drawn again from the same seed, and the best of its
-    draws is kept: the same request gives the same images.
-
-    Args:
-        plane: holds the classifier, and the scorer if there is one.
-        model: what drew.
-        drawn: its samples.
-        request: says what quality is asked for.
-        decode: rows to draw again [n] and their latents [n,D] -> images [n,C,H,W].
-        call: the request.
-
-    Raises:
-        InvalidInput: no classifier of the generator's classes is served here.
+    Attributes:
+        bar: the probability that a sample's class must have, or the sample is drawn again; None: none.
+        cacheable: whether somebody may ask for the same samples again.
     """
-    classifier = _beside(plane, model, Classifier)
-    if classifier is None:
-        raise InvalidInput(
-            f"quality: no classifier of what {model.bundle.name} draws is served here; ask the all-in-one",
-            field="quality" if request.quality else "min_quality",
-        )
-    images, wanted = drawn.images.copy(), drawn.labels
-    rows = np.arange(len(images))
-    probabilities = (await plane.infer(classifier, "classify", {"images": images}, call))["probabilities"]
-    draws = np.ones(len(images), np.int64)
-    for draw in range(1, DRAWS if request.min_quality is not None else 1):
-        rows = np.flatnonzero(_confidence(probabilities, wanted) < np.float32(request.min_quality or 0))
-        if not len(rows):
-            break
-        items = [int(row) + draw * STRIDE for row in rows]
-        noise = latents(drawn.seed or 0, items, model.latent_size, truncation=request.truncation)
-        again = await decode(rows, noise)
-        seen = (await plane.infer(classifier, "classify", {"images": again}, call))["probabilities"]
-        labels = None if wanted is None else wanted[rows]
-        better = _confidence(seen, labels) > _confidence(probabilities[rows], labels)
-        images[rows[better]], probabilities[rows[better]] = again[better], seen[better]
-        draws[rows] += 1
-    scorer = _beside(plane, model, Scorer)
-    p_values = None if scorer is None else (await plane.infer(scorer, "score", {"images": images}, call))["p_value"]
-    confidence = _confidence(probabilities, wanted)
-    return images, [
-        Quality(
-            label=classifier.class_names[int(probabilities[i].argmax())],
-            probability=float(confidence[i]),
-            p_value=None if p_values is None else float(p_values[i]),
-            draws=int(draws[i]),
-            accepted=None if request.min_quality is None else bool(confidence[i] >= np.float32(request.min_quality)),
-        )
-        for i in range(len(images))
-    ]
+
+    plane: DataPlane
+    classifier: Classifier
+    scorer: Scorer | None
+    bar: float | None
+    cacheable: bool
+
+    @classmethod
+    def of(cls, plane: DataPlane, model: Generator, bar: float | None, *, cacheable: bool) -> Judges:
+        """Raises: InvalidInput: no classifier of the generator's classes is served here."""
+        classifier = _beside(plane, model, Classifier)
+        if classifier is None:
+            field = "quality" if bar is None else "min_quality"
+            message = f"{field}: no classifier of what {model.bundle.name} draws is served here; ask the all-in-one"
+            raise InvalidInput(message, field=field)
+        return cls(plane, classifier, _beside(plane, model, Scorer), bar, cacheable)
+
+    async def judged(
+        self, drawn: Drawn, again: Callable[[list[int], np.ndarray], Awaitable[np.ndarray]], call: Call
+    ) -> tuple[np.ndarray, list[Quality]]:
+        """Samples, and what is said of each.
+
+        What is below the bar is drawn again from the same seed, and the best of its draws is kept: the same request
+        gives the same images.
+
+        Args:
+            drawn: the samples.
+            again: draws by number, [n], in place of the samples in these rows, [n] -> images [n,C,H,W].
+            call: the request.
+        """
+        images, wanted = drawn.images.copy(), drawn.labels
+        probabilities = (await self._probabilities(images, call)).copy()
+        draws = np.ones(len(images), np.int64)
+        bar = None if self.bar is None else np.float32(self.bar)
+        for draw in range(1, DRAWS if bar is not None else 1):
+            rows = np.flatnonzero(_confidence(probabilities, wanted) < bar)
+            if not len(rows):
+                break
+            new = await again([drawn.items[row] + draw * STRIDE for row in rows], rows)
+            seen = await self._probabilities(new, call)
+            labels = None if wanted is None else wanted[rows]
+            better = _confidence(seen, labels) > _confidence(probabilities[rows], labels)
+            images[rows[better]], probabilities[rows[better]] = new[better], seen[better]
+            draws[rows] += 1
+        p_values = None
+        if self.scorer is not None:
+            inputs = {"images": images}
+            p_values = (await self.plane.infer(self.scorer, "score", inputs, call, cacheable=self.cacheable))["p_value"]
+        confidence = _confidence(probabilities, wanted)
+        return images, [
+            Quality(
+                label=self.classifier.class_names[int(probabilities[i].argmax())],
+                probability=float(confidence[i]),
+                p_value=None if p_values is None else float(p_values[i]),
+                draws=int(draws[i]),
+                accepted=None if bar is None else bool(confidence[i] >= bar),
+            )
+            for i in range(len(images))
+        ]
+
+    async def _probabilities(self, images: np.ndarray, call: Call) -> np.ndarray:
+        inputs = {"images": images}
+        outputs = await self.plane.infer(self.classifier, "classify", inputs, call, cacheable=self.cacheable)
+        return outputs["probabilities"]
 
 
 def _confidence(probabilities: np.ndarray, labels: np.ndarray | None) -> np.ndarray:

@@ -76,6 +76,11 @@ class GenerateRequest(Request):
         description="Draw an image again, up to 8 times, until the classifier gives its class this probability.",
     )
     format: Format = "png"
+    stream: bool = Field(
+        default=False,
+        description="Answer in lines of JSON (application/x-ndjson), sent while more is drawn: first model, seed and "
+        "count, then index, label, image and quality of each sample, at last how many were drawn, or a problem.",
+    )
     model: Name = None
 
     @model_validator(mode="after")

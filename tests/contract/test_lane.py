@@ -63,6 +63,8 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"json": {"count": 2, "seed": 7, "class": 3, "format": "array", "model": "digits-gan"}},
     ),
     "generate a grid": ("POST", "/generate", {"json": {"count": 4, "seed": 7, "format": "grid"}}),
+    "generate in lines": ("POST", "/generate", {"json": {"count": 100, "seed": 7, "stream": True}}),
+    "generate too many lines": ("POST", "/generate", {"json": {"count": 2**16 + 1, "stream": True}}),
     "interpolate": ("POST", "/interpolate", {"json": {"seeds": [1, 2], "steps": 3}}),
     "interpolate images": ("POST", "/interpolate", {"json": {"images": TEXTS[:2], "steps": 3}}),
     "reconstruct": ("POST", "/reconstruct", {"json": {"images": PIXELS}}),

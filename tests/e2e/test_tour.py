@@ -39,7 +39,7 @@ def three_services(serve: Any, redis_server: Any) -> Iterator[dict[str, str]]:
 
 
 def curl(command: str, urls: dict[str, str], scratch: Path) -> str:
-    """Run a command of the tour; pictures that it writes go to `scratch`."""
+    """Run a command of the tour; what it writes goes to `scratch`."""
     found = re.search(r"localhost:3000(/\w+)", command)
     assert found, command
     for picture in (ROOT / "docs" / "pictures").glob("*.png"):
@@ -65,8 +65,12 @@ def check(urls: dict[str, str], scratch: Path) -> list[str]:
     for command, documented in STEPS:
         answer = curl(command, urls, scratch)
         answers.append(answer)
-        if picture := re.search(r" -o (\S+)", command):
-            with Image.open(scratch / picture[1]) as image:
+        if file := re.search(r" -o (\S+)", command):
+            if file[1].endswith(".jsonl"):
+                first, *samples, last = map(json.loads, (scratch / file[1]).read_text().splitlines())
+                assert first["count"] == len(samples) == last["drawn"]
+                continue
+            with Image.open(scratch / file[1]) as image:
                 assert image.width > 28
             continue
         told, came = json.loads(documented.replace("\n", " ")), json.loads(answer)

@@ -15,7 +15,7 @@ from services.inference.generator import Generator
 from services.inference.model import Model
 from services.inference.noise import SEED_LIMIT, fresh_seed, latents
 from services.inference.scorer import Scorer
-from services.protocol.answers import check_count, class_index, read_images, saliency
+from services.protocol.answers import check_count, check_drawn, class_index, read_images, saliency
 from services.protocol.v2.inference import InferRequest, short
 from services.protocol.v2.tensors import strings
 from services.settings import Settings
@@ -181,13 +181,13 @@ def _noise(model: Generator, request: InferRequest, settings: Settings) -> tuple
             )
         if not np.isfinite(given).all():
             raise InvalidInput("inputs.latents holds values that are not finite", field="inputs.latents")
-        check_count(len(given), "inputs.latents", settings)
+        check_drawn(len(given), "inputs.latents", model, settings)
         return np.require(given, requirements="A"), True  # a binary tensor begins wherever the JSON before it ends
     labels = request.inputs.get("labels")
     count = _integer(request, "count", 1 if labels is None else labels.size)
     if count < 1:
         raise InvalidInput(f"count is {count}; send 1 or more", field="count")
-    check_count(count, "count", settings)
+    check_drawn(count, "count", model, settings)
     seed = _integer(request, "seed", -1)
     fresh = "seed" not in request.inputs and "seed" not in request.parameters
     if not fresh and not 0 <= seed < SEED_LIMIT:
@@ -239,7 +239,7 @@ async def _images(inputs: Arrays, model: Model, settings: Settings, call: Call) 
             f"inputs.images has shape {list(given.shape)}; this model takes [n,{','.join(map(str, shape))}]",
             field="inputs.images",
         )
-    check_count(len(given), "inputs.images", settings)
+    check_count(len(given), "inputs.images", settings.request_items)
     if given.dtype == np.uint8:
         return given
     if given.dtype != np.float32:
