@@ -76,6 +76,9 @@ def _refusal_in_training(module: str, imported: str) -> str | None:
         return None
     if module in ("training.cli", "training.options") and imported.startswith("services.commands."):
         return None
+    sampling = ("services.inference.chain", "services.inference.noise")
+    if module == "training.evaluation.samplers" and imported.startswith(sampling):
+        return None  # what is measured is what is served
     if module == "training.evaluation.explanations" and imported.startswith("services.inference.explanation."):
         return None  # what is checked is what is served
     return "training knows the bundle and the registry alone"

@@ -168,7 +168,8 @@ def evaluate(
         typer.Option(
             "--full",
             help="Classifiers: also attacks, checks of the explanations, corruptions of every image. Generators: also "
-            "the likelihood of every image, and a classifier trained on samples alone. Minutes, not seconds.",
+            "the likelihood of every image, a GAN's samplers, a classifier trained on samples alone. Minutes, not "
+            "seconds.",
         ),
     ] = False,
     data_dir: DataDir = None,

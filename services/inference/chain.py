@@ -31,7 +31,7 @@ class Chains:
     """
 
     def __init__(self, seed: int, items: Sequence[int]) -> None:
-        self.images = np.empty(0)
+        self.images: np.ndarray = np.empty(0, np.uint8)
         self._items = items
         coins = [stream.random(STEPS) for stream in streams(seed, [COINS + item for item in items])]
         self._log_coins = np.log(np.stack(coins, axis=1))

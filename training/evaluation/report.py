@@ -16,6 +16,7 @@ from training.evaluation.elbo import has_likelihood
 from training.evaluation.likelihood import likelihood_metrics
 from training.evaluation.pictures import Picture
 from training.evaluation.runtime import spread
+from training.evaluation.samplers import samplers_metrics
 from training.evaluation.tables import metrics_table
 
 Images = NDArray[np.uint8]
@@ -41,7 +42,7 @@ def evaluate(
         judge: a classifier of the same classes that judges conditional samples; without one they go unjudged.
         out: the directory, made if need be.
         full: for classifiers, see `training.evaluation.chapters`; for a conditional VAE, bound the likelihood of every
-            test image by 1,000 draws.
+            test image by 1,000 draws; for a GAN, compare its samplers.
 
     Raises:
         EvaluationError: image shape or classes of the data set or of the judge differ from the bundle's.
@@ -50,6 +51,8 @@ def evaluate(
     metrics, drawn = assess(bundle, dataset, out, judge=judge)
     if full and bundle.manifest.network == "cvae" and has_likelihood(bundle):
         metrics |= likelihood_metrics(bundle, dataset.test.images, samples=DRAWS, progress="bounding the likelihood")
+    if full and judge is not None and bundle.manifest.network == "gan":
+        metrics |= samplers_metrics(bundle, dataset, judge, progress="driving chains")
     lines = [
         f"# {bundle.name} {bundle.version} on {dataset.name}",
         "",
