@@ -132,7 +132,7 @@ def train(
             if not (generator and count.isdigit() and int(count)):
                 raise ValueError(f"--synthetic {synthetic}: give BUNDLE:COUNT, for instance digits-gan:2000")
             data = with_samples(data, generator, int(count), seed=seed)
-            how = replace(how, name=f"{how.name}-with-{count}-samples")
+            how = replace(how, name=f"{how.name} --synthetic {registry.find(generator).tag}:{count}")
         chosen = [name for name in NETWORKS if name in asked or (Network.all in asked and getattr(how, name))]
         bundles = run(
             data,

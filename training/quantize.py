@@ -26,7 +26,7 @@ from services.inference import bundle as bundles
 from services.inference.bundle import Bundle, Gate, Parity
 from training.data import Dataset
 from training.evaluation.calibration import fit_temperature
-from training.evaluation.card import CARD, card
+from training.evaluation.card import CARD, INT8, card
 from training.evaluation.classification import predict
 from training.evaluation.compare import BATCHES, Comparison, compare
 from training.evaluation.conformal import set_threshold
@@ -82,7 +82,7 @@ def quantize(source: Bundle, dataset: Dataset, directory: Path) -> tuple[Bundle,
         manifest.model_copy(
             update={
                 "name": f"{source.name}{SUFFIX}",
-                "recipe": f"{manifest.recipe}, int8 of {source.version}",
+                "recipe": f"{manifest.recipe}{INT8}{source.name}:{source.version}",
                 "constants": constants,
                 "versions": manifest.versions | {"onnxruntime": version("onnxruntime")},
                 "files": {},

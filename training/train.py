@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -65,7 +66,7 @@ def train(
         KeyboardInterrupt: Ctrl-C, after the checkpoint was written.
     """
     fabric = launch(accelerator, devices)
-    parent = out / f"{dataset.name}-{recipe.name}-{seed}"
+    parent = out / f"{dataset.name}-{re.sub('[ :-]+', '-', recipe.name)}-{seed}"
     bundles: list[Bundle] = []
     table = Table(
         "bundle", "gate", "value", "bound", "minutes", title=f"{dataset.name}, recipe {recipe.name}, seed {seed}"

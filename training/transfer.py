@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,12 +12,14 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from services.inference import registry
-from services.inference.bundle import BundleError, load
+from services.inference.bundle import Bundle, BundleError, load
 from training.loops.cnn import CNNRecipe
 from training.networks.residual_cnn import ResidualCNN, ResidualCNNConfig
-from training.recipes import RECIPES
 
 SLOWER = 0.3  # fine-tuning takes this share of the recipe's learning rate: large steps would undo what is known
+# A last layer alone is a convex problem: a recipe's steps, made for whole networks, leave it far from its end. Of 0.003
+# to 0.3, on the validation split of the digits, from Fashion-MNIST and from MNIST.
+LAST_LAYER = 0.1
 
 
 class FixedStatistics(nn.Sequential):
@@ -62,19 +65,36 @@ def transfer(recipe: CNNRecipe, source: str, *, frozen: bool) -> CNNRecipe:
 
     Raises:
         BundleError: there is no such bundle, or it does not verify.
-        ValueError: it is not a residual network that this Duet has a recipe of.
+        ValueError: it is no residual network in float32.
     """
     entry = registry.find(source)
-    manifest = load(entry.path).manifest
-    known = RECIPES.get(manifest.recipe)
-    trained = None if known is None else known.on(manifest.dataset.name).cnn
-    if manifest.network != "cnn" or trained is None or not isinstance(trained.network, ResidualCNNConfig):
+    bundle = load(entry.path)
+    sizes = _sizes(bundle)
+    if sizes is None:
         raise ValueError(
-            f"{entry.tag}: a {manifest.network} of recipe {manifest.recipe}, but training can start from residual "
-            "networks alone; choose a bundle that `duet train --recipe demo` or `--recipe reference` made"
+            f"{entry.tag}: a {bundle.manifest.network} of recipe {bundle.manifest.recipe}, but training can start from "
+            "residual networks in float32 alone; choose a bundle that `duet train --recipe demo` or `--recipe "
+            "reference` made"
         )
-    rate = recipe.learning_rate if frozen else SLOWER * recipe.learning_rate
-    return replace(recipe, network=TransferConfig(trained.network, entry.tag, frozen), learning_rate=rate)
+    recipe = replace(recipe, network=TransferConfig(sizes, entry.tag, frozen))
+    if frozen:
+        return replace(recipe, optimizer="adam", learning_rate=LAST_LAYER)
+    return replace(recipe, learning_rate=SLOWER * recipe.learning_rate)
+
+
+def _sizes(bundle: Bundle) -> ResidualCNNConfig | None:
+    """Of the residual network in the bundle's graph; None where there is none.
+
+    By its weights, not by its recipe's name: what was itself transferred has the sizes of where it started.
+    """
+    if "classify" not in bundle.manifest.graphs:
+        return None
+    graph = onnx.load(bundle.graph_path("classify")).graph
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    blocks = sum(re.fullmatch(r"cnn\.layers\.\d+\.layers\.0\.weight", name) is not None for name in shapes)
+    if not blocks or "cnn.layers.0.weight" not in shapes:
+        return None
+    return ResidualCNNConfig(channels=shapes["cnn.layers.0.weight"][0], blocks=blocks // 2)
 
 
 @torch.no_grad()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from services.inference import registry
 from training.recipes import Recipe
 from training.transfer import transfer
 
 
 def variant(recipe: Recipe, dataset: str, *, source: str | None, frozen: bool, augmented: bool) -> Recipe:
-    """The recipe without its other networks; its name says what is different, for run directories and manifests.
+    """The recipe without its other networks; its name goes on with the options that make it: cards quote it.
 
     Args:
         recipe: one with a CNN.
@@ -29,8 +30,8 @@ def variant(recipe: Recipe, dataset: str, *, source: str | None, frozen: bool, a
         raise ValueError("--freeze: there is nothing to freeze in random weights; name a classifier with --from")
     if source is not None:
         cnn = transfer(cnn, source, frozen=frozen)
-        name += f"-from-{source.replace(':', '-')}" + ("-frozen" if frozen else "")
+        name += f" --from {registry.find(source).tag}" + (" --freeze" if frozen else "")
     if not augmented:
         cnn = replace(cnn, augment=None)
-        name += "-plain"
+        name += " --no-augment"
     return Recipe(name=name, cnn=cnn)

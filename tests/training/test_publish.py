@@ -12,6 +12,7 @@ from torch import nn
 
 from services.inference import bundle
 from training.data import Dataset, Split
+from training.evaluation.card import card
 from training.evaluation.gates import GateError
 from training.networks.vae import VAEConfig
 from training.publish import parity_table, publish, slug
@@ -167,7 +168,7 @@ def test_colour_images_without_labels(published: Published, tmp_path: Path) -> N
 @pytest.mark.parametrize("which", ["classifier", "generator", "scorer"])
 def test_card_is_complete_and_its_code_runs(published: Published, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stored: bundle.Bundle = getattr(published, which)
-    card = (stored.path / "card.md").read_text()
+    text = (stored.path / "card.md").read_text()
     for part in (
         "## Metrics",
         "## Gates",
@@ -176,14 +177,30 @@ def test_card_is_complete_and_its_code_runs(published: Published, which: str, mo
         published.dataset.digest,
         "`brief`",
     ):
-        assert part in card
-    pictures = re.findall(r"!\[.+?\]\((.+?)\)", card)
+        assert part in text
+    pictures = re.findall(r"!\[.+?\]\((.+?)\)", text)
     assert sorted(pictures) == sorted(name for name in stored.manifest.files if name.endswith(".png"))
-    [code] = re.findall(r"```python\n(.+?)```", card, re.DOTALL)
+    [code] = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
     monkeypatch.chdir(stored.path)
     exec(code, {})
     for foreign in (str(published.run_dir), os.path.expanduser("~") + "/"):
-        assert foreign not in card
+        assert foreign not in text
+
+
+@pytest.mark.parametrize(("fields", "command"), [
+    ({"recipe": "classic"}, "train --dataset digits --recipe classic --network cnn --seed 0"),
+    ({"recipe": "demo --from other-cnn:0123 --freeze", "seed": 3},
+     "train --dataset digits --recipe demo --from other-cnn:0123 --freeze --network cnn --seed 3"),
+    ({"recipe": "demo, int8 of digits-cnn:0123"}, "quantize digits-cnn:0123 --dataset digits"),
+    ({"recipe": "demo", "image": bundle.Image(channels=3, height=32, width=32),
+      "dataset": bundle.Data(name="shells", digest="0" * 64, splits={})},
+     "train --dataset folder:shells --image-size 32 --colour --recipe demo --network cnn --seed 0"),
+])  # fmt: skip
+def test_the_card_says_what_makes_the_bundle_again(
+    published: Published, fields: dict[str, object], command: str
+) -> None:
+    changed = published.classifier.manifest.model_copy(update=fields)
+    assert f"- Made by: `duet {command}`\n" in card(bundle.Bundle(published.classifier.path, changed), [])
 
 
 def test_parity_table_has_a_row_for_each_graph(published: Published) -> None:

@@ -70,7 +70,9 @@ def test_int8_is_a_bundle_of_its_own_that_verifies_and_repeats_its_metrics(
     assert metrics.items() <= int8.manifest.metrics.items()
     loss = fp32.manifest.metrics["accuracy"] - metrics["accuracy"]
     assert int8.manifest.metrics["accuracy_loss"] == pytest.approx(loss)
-    assert "## int8" in (int8.path / "card.md").read_text()
+    text = (int8.path / "card.md").read_text()
+    assert "## int8" in text
+    assert f"Made by: `duet quantize digits-cnn:{fp32.version} --dataset digits`" in text
 
 
 def test_weights_are_eight_bits_but_for_the_last_layer(both: tuple[Bundle, Bundle]) -> None:

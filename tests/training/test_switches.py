@@ -52,7 +52,7 @@ def test_what_does_not_fit_is_explained(
 def test_without_augmentation_only_the_cnn_is_trained(asked: list[tuple[Recipe, list[str]]]) -> None:
     assert duet("--no-augment").exit_code == 0
     [(recipe, networks)] = asked
-    assert (recipe.name, networks) == ("demo-plain", ["cnn"])
+    assert (recipe.name, networks) == ("demo --no-augment", ["cnn"])
     assert recipe.cnn is not None
     assert recipe.cnn.augment is None
 

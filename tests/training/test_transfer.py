@@ -19,7 +19,7 @@ from training.loops.cnn import CNNRecipe, train_cnn
 from training.networks.residual_cnn import ResidualCNN
 from training.recipes import RECIPES
 from training.run import open_run
-from training.transfer import SLOWER, TransferConfig, transfer
+from training.transfer import LAST_LAYER, SLOWER, TransferConfig, transfer
 
 if TYPE_CHECKING:
     from conftest import Published
@@ -94,17 +94,21 @@ def test_freezing_keeps_everything_but_the_last_layer(
     assert not any("running" in name for name in changed)
 
 
-def test_fine_tuning_takes_smaller_steps(stored: Bundle) -> None:
+def test_fine_tuning_takes_smaller_steps_and_a_last_layer_alone_larger_ones(stored: Bundle) -> None:
     assert transfer(DEMO, "known-cnn", frozen=False).learning_rate == SLOWER * DEMO.learning_rate < DEMO.learning_rate
-    assert transfer(DEMO, "known-cnn", frozen=True).learning_rate == DEMO.learning_rate
+    for recipe in (DEMO, RECIPES["reference"].cnn):
+        alone = transfer(recipe, "known-cnn", frozen=True)
+        assert (alone.optimizer, alone.learning_rate) == ("adam", LAST_LAYER)
+    assert DEMO.learning_rate < LAST_LAYER
 
 
 def test_what_was_transferred_can_be_transferred_again(stored: Bundle, published: Published, tmp_path: Path) -> None:
     network = build("known-cnn").eval()
     graphs, _ = export_classifier(network, published.dataset, tmp_path)
-    fields = {"name": "second-cnn", "graphs": graphs, "files": {}}
+    fields = {"name": "second-cnn", "recipe": "demo --from known-cnn", "graphs": graphs, "files": {}}
     registry.store(seal(tmp_path, stored.manifest.model_copy(update=fields)))
-    for theirs, ours in zip(network.layers, build("second-cnn").layers, strict=True):
+    second = transfer(RECIPES["reference"].cnn, "second-cnn", frozen=False).network.build((1, 28, 28), 10)
+    for theirs, ours in zip(network.layers, second.layers, strict=True):
         for name, weight in theirs.state_dict().items():
             assert ours.state_dict()[name].float().numpy() == pytest.approx(weight.float().numpy(), abs=1e-5)
 
@@ -118,7 +122,7 @@ def test_another_kind_of_network_is_refused(published: Published, empty_store: P
     registry.store(published.classifier)
     registry.store(published.generator)
     for name in ("digits-cnn", "digits-vae"):
-        with pytest.raises(ValueError, match="residual networks alone; choose a bundle"):
+        with pytest.raises(ValueError, match="residual networks in float32 alone; choose a bundle"):
             transfer(DEMO, name, frozen=False)
 
 
@@ -139,7 +143,8 @@ def test_recipe_variants_say_what_they_are(stored: Bundle, published: Published)
     assert isinstance(published.dataset, Dataset)
     demo = RECIPES["demo"]
     frozen = variant(demo, "digits", source="known-cnn", frozen=True, augmented=False)
-    assert frozen.name == "demo-from-known-cnn-frozen-plain"
+    tag = f"known-cnn:{stored.version}"
+    assert frozen.name == f"demo --from {tag} --freeze --no-augment", "the options that make it"
     assert (frozen.vae, frozen.gan) == (None, None)
     assert frozen.cnn is not None
     assert frozen.cnn.augment is None

@@ -9,6 +9,7 @@ from training.evaluation.pictures import Picture
 from training.evaluation.tables import gates_table, metrics_table, parity_table
 
 CARD = "card.md"
+INT8 = ", int8 of "  # between the recipe of a quantised bundle and NAME:VERSION of what was quantised
 
 SUMMARY = {
     "classification": "Tells the class of an image.",
@@ -90,11 +91,15 @@ For {USE[manifest.task]}.
 
 
 def _command(manifest: Manifest) -> str:
-    """What trains it again; the name of a folder stands for its path."""
-    name = manifest.dataset.name
-    spec = name if name in ("digits", "mnist", "fashion-mnist") else f"folder:{name}"
-    options = f"--recipe {manifest.recipe} --network {manifest.network} --seed {manifest.seed}"
-    return f"duet train --dataset {spec} {options}"
+    """What makes it again; the name of a folder stands for its path."""
+    data = f"--dataset {manifest.dataset.name}"
+    if manifest.dataset.name not in ("digits", "mnist", "fashion-mnist"):
+        colour = " --colour" if manifest.image.channels > 1 else ""
+        data = f"--dataset folder:{manifest.dataset.name} --image-size {manifest.image.height}{colour}"
+    recipe, _, source = manifest.recipe.partition(INT8)
+    if source:
+        return f"duet quantize {source} {data}"
+    return f"duet train {data} --recipe {recipe} --network {manifest.network} --seed {manifest.seed}"
 
 
 def _call(manifest: Manifest) -> str:
