@@ -103,10 +103,11 @@ def _explanations(bundle: Bundle, test: Split, directory: Path) -> str:
         "Checks of the explanations",
         f"{len(test):,} test images, explained for the class that they are given. Deletion and insertion (Petsiuk et "
         "al., 2018): the area under the class's probability while the most important pixels are hidden first, or shown "
-        "first. The last column is the sanity check of Adebayo et al. (2018): the rank correlation with the map of the "
+        "first. The correlation is the sanity check of Adebayo et al. (2018), by rank, with the map of the "
         "same graph with shuffled weights, which is 1 for a map that does not depend on what was learned. Ink (the "
-        "distance from the background), centre (a blob) and random numbers never ask the classifier. Means ± standard "
-        "errors.",
+        "distance from the background), centre (a blob) and random numbers never ask the classifier; `beats` names "
+        f"those of them that a map beats on both curves by more than {explanations.CLEARLY} standard errors of the "
+        "difference. Means ± standard errors.",
         explanations.markdown(checked),
         "![Deletion and insertion curves of each map.](explanations.png)",
     )

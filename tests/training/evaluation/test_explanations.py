@@ -9,7 +9,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
-from training.evaluation.explanations import SHARES, causal_curves, check, class_activation, rank_correlation, shuffled
+from training.evaluation.explanations import (
+    SHARES,
+    causal_curves,
+    check,
+    class_activation,
+    markdown,
+    rank_correlation,
+    shuffled,
+)
 from training.evaluation.runtime import open_graph, run
 
 if TYPE_CHECKING:
@@ -120,3 +128,10 @@ def test_maps_that_ask_a_trained_classifier_beat_random_ones(published: Publishe
         assert correlation is not None
         assert abs(correlation) < 0.5
     assert checked["random"].correlation is None
+    assert checked["random"].beats == ()
+    assert "random" in checked["ink"].beats, "a digit is its ink"
+    for one in checked.values():
+        for beaten in (checked[name] for name in one.beats):
+            assert one.deletion_area[0] < beaten.deletion_area[0]
+            assert one.insertion_area[0] > beaten.insertion_area[0]
+    assert markdown(checked).splitlines()[-1].endswith("|  | none |")
