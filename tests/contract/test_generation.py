@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -126,6 +127,9 @@ BAD: dict[str, tuple[str, int, str | None, dict[str, Any]]] = {
     "min_quality 0": ("/generate", 422, "min_quality", {"min_quality": 0}),
     "min_quality 1": ("/generate", 422, "min_quality", {"min_quality": 1}),
     "ends of wrong length": ("/interpolate", 422, "latents[1]", {"latents": [[0.0] * WIDTH, [0.0]]}),
+    "ends beyond float32": ("/interpolate", 422, "latents[1]", {"latents": [GOOD[0], [-1e39] + [0.0] * (WIDTH - 1)]}),
+    "a walk of an unknown class": ("/interpolate", 422, "class", {"seeds": [1, 2], "class": "cat"}),
+    "a walk of a class out of range": ("/interpolate", 422, "class", {"seeds": [1, 2], "class": 10}),
     "one end": ("/interpolate", 422, "latents", {"latents": GOOD}),
     "ends twice": ("/interpolate", 422, None, {"latents": GOOD * 2, "seeds": [1, 2]}),
     "redraw without encoder": ("/redraw", 404, "model", {"images": [[[0] * 28] * 28]}),
@@ -145,9 +149,30 @@ def test_what_is_wrong_is_named(server: Server, case: tuple[str, int, str | None
     assert server.surprises() == 0
 
 
-@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity"])
-def test_numbers_that_are_none_are_refused(server: Server, number: bytes) -> None:
-    body = b'{"model": "digits-gan", "latents": [[' + number + b", 0" * (WIDTH - 1) + b"]]}"
-    response = server.client.post("/generate", content=body, headers={"Content-Type": "application/json"})
-    assert response.status_code == 422
-    assert response.json()["field"] == "latents[0]"
+@pytest.mark.parametrize("route", ["/generate", "/interpolate"])
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999"])
+def test_numbers_that_are_none_are_refused(server: Server, route: str, number: bytes) -> None:
+    good, bad = (b"[" + first + b", 0" * (WIDTH - 1) + b"]" for first in (b"0", number))
+    body = b'{"model": "digits-gan", "latents": [' + good + b", " + bad + b"]}"
+    response = server.client.post(route, content=body, headers={"Content-Type": "application/json"})
+    assert (response.status_code, response.json().get("field")) == (422, "latents[1]"), response.text
+
+
+def test_an_answer_draws_no_more_pixels_than_allowed(serve: Any) -> None:
+    def v2(count: int) -> tuple[str, dict[str, Any]]:
+        return f"/v2/models/{GAN}/infer", {"parameters": {"count": count}}
+
+    ways: dict[str, Callable[[int], tuple[str, dict[str, Any]]]] = {
+        "count": lambda count: ("/generate", {"count": count}),
+        "latents": lambda count: ("/generate", {"model": GAN, "latents": GOOD * count}),
+        "steps": lambda count: ("/interpolate", {"seeds": [1, 2], "steps": count, "format": "grid"}),
+    }
+    with serve("generation", DUET_IMAGE_PIXELS=str(10 * 28 * 28)) as own:
+        for field, way in [*ways.items(), ("count", v2)]:
+            for count, status in ((10, 200), (11, 413)):
+                path, body = way(count)
+                response = httpx.post(own.url + path, json=body)
+                assert response.status_code == status, response.text[:300]
+            assert response.json()["field"] == field
+            assert "7840 pixels, 10 images of 28 x 28" in response.json()["detail"]
+        assert httpx.post(f"{own.url}/generate", json={"count": 11, "stream": True}).status_code == 200

@@ -304,6 +304,7 @@ async def test_a_model_takes_only_what_it_has(ask: Ask, digits: np.ndarray) -> N
         ({}, {"count": -3}, "count"),
         ({}, {"count": []}, "parameters.count"),
         ({}, {"truncation": 0}, "parameters.truncation"),
+        ({}, {"truncation": -0.5}, "parameters.truncation"),
         ({}, {"truncation": 2.1}, "parameters.truncation"),
         ({}, {"truncation": {}}, "parameters.truncation"),
     ],
@@ -324,5 +325,6 @@ async def test_latents_that_do_not_fit_are_refused(ask: Ask, latent_size: int) -
 
 async def test_too_many_samples_are_refused(ask: Ask, latent_size: int) -> None:
     await refused(ask(VAE, {"count": np.array([257])}), TooLarge, "count", "257; at most 256")
+    await refused(ask(VAE, {}, parameters={"count": 10**9}), TooLarge, "count", "1000000000; at most 256")
     noise = np.zeros((257, latent_size), np.float32)
     await refused(ask(VAE, {"latents": noise}), TooLarge, "inputs.latents", "257; at most 256")
