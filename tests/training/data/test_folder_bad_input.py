@@ -52,6 +52,11 @@ def three_images(root: Path) -> None:
     fill(root, 3)
 
 
+def three_classes_of_one(root: Path) -> None:
+    for index, name in enumerate(("cat", "dog", "eel")):
+        fill(root / name, 1, start=index)
+
+
 def nothing(root: Path) -> None:
     root.mkdir()
 
@@ -104,6 +109,12 @@ def name_of_no_text(root: Path) -> None:
     os.mkdir(os.fsencode(root) + b"/\xff")
 
 
+def ten_thousand_classes_of_one(root: Path) -> None:
+    ten_thousand_classes(root)
+    for folder in root.iterdir():
+        (folder / "a.png").write_bytes(b"never read")
+
+
 def file_for_a_folder(root: Path) -> None:
     root.write_text("no folder")
 
@@ -117,6 +128,7 @@ def nowhere(root: Path) -> None:
     (class_of_one_image, ("fewer than 10 readable images in dog (1)", "add images or remove")),
     (class_without_images, ("fewer than 10 readable images in eel (0)",)),
     (three_images, ("3 readable images, but at least 40", "add images")),
+    (three_classes_of_one, ("fewer than 10 readable images in cat (1), dog (1), eel (1); add images or remove",)),
     (nothing, ("0 readable images, but at least 40",)),
     (only_text, ("0 readable images, but at least 40",)),
     (all_black, ("all 40 images are the same, pixel for pixel (black)", "look at ")),
@@ -125,6 +137,7 @@ def nowhere(root: Path) -> None:
     (link_to_nowhere, ("cat/missing.png: not readable", "No such file")),
     (images_beside_classes, ("2 images such as 00500.png lie beside the classes (cat, dog)", "move every image")),
     (ten_thousand_classes, ("10,000 sub-folders (00000, 00001, 00002, 00003, 00004 and 9,995 more)", "at most 1,000")),
+    (ten_thousand_classes_of_one, ("10,000 sub-folders (00000, 00001,", "at most 1,000 classes are learned")),
     (many_small_classes, ("in class 00 (2), class 01 (2), class 02 (2), class 03 (2), class 04 (2) and 25 more;",)),
     (name_of_no_text, ("is not printable text; rename the folder",)),
     (file_for_a_folder, ("no such folder; give one with PNG or JPEG images",)),

@@ -1,9 +1,14 @@
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
+from services.inference import bundle, registry
 from training.data import load
+from training.evaluation.classification import predict
 from training.export import export_classifier
 from training.recipes import RECIPES
 from training.recipes.reference import CNN
@@ -36,3 +41,15 @@ def test_its_graph_keeps_within_its_size(dataset: str, tmp_path: Path) -> None:
     assert sum(weight.numel() for weight in network.parameters()) <= 270_000
     export_classifier(network, load("digits"), tmp_path)
     assert (tmp_path / "classify.onnx").stat().st_size <= 1_000_000
+
+
+@pytest.mark.parametrize("name", ["mnist-cnn", "fashion-mnist-cnn"])
+def test_class_activations_of_the_committed_graphs_mean_their_logits(name: str) -> None:
+    committed = bundle.load(registry.REFERENCE / name)
+    weights = onnx.load(committed.graph_path("classify")).graph.initializer
+    [bias] = [numpy_helper.to_array(weight) for weight in weights if weight.name == "cnn.classify.bias"]
+    outputs = predict(committed, load("digits").test.images)
+    means = outputs["class_activation"].mean(axis=(2, 3), dtype=np.float64)
+    expected = means + bias / committed.manifest.constants["temperature"]
+    # Sums of float32 in two orders: on the 10,000 test images of either they differ by 8e-6 at most.
+    np.testing.assert_allclose(outputs["logits"], expected, rtol=0, atol=5e-5)
