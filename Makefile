@@ -7,10 +7,10 @@ export PYTHON TORCH_INDEX
 BIN := .venv/bin
 MINUTES ?= 30
 
-.PHONY: help demo test lint format typecheck bench bench-cache bench-overload bench-soak bench-peers lock clean
+.PHONY: help demo test lint format typecheck bench bench-cache bench-generate bench-overload bench-soak bench-peers lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -44,6 +44,9 @@ bench-cache: .venv/installed ## what the cache is worth, stampedes, its memory, 
 	$(BIN)/python -m loadtests.bench.stampede $(ARGS)
 	$(BIN)/python -m loadtests.bench.cache_memory $(ARGS)
 	$(BIN)/python -m loadtests.bench.faults $(ARGS)
+
+bench-generate: .venv/installed ## samples a second by count and format, beside the graph alone (needs wrk)
+	$(BIN)/python -m loadtests.bench.generate $(ARGS)
 
 bench-overload: .venv/installed ## what happens above capacity
 	$(BIN)/python -m loadtests.bench.overload $(ARGS)

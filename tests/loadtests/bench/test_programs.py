@@ -53,6 +53,17 @@ def test_side_by_side_and_overhead(model_store: Path, tmp_path: Path) -> None:
     assert all(cost["stages"].keys() >= {"parse", "queue", "compute", "encode"} for cost in costs)
 
 
+@needs_wrk
+def test_generate(model_store: Path, tmp_path: Path) -> None:
+    bench("loadtests.bench.generate", model_store, tmp_path)
+    [(name, rows)] = report(tmp_path, "generate")["by_model"].items()
+    assert name == "digits-gan"
+    alone, asked = rows[:2], rows[2:]
+    assert all(row["case"].startswith("the graph") for row in alone)
+    assert len(asked) == 3 * 3 + 2 + 1
+    assert all(min(row["images_per_second"], row["cpu_us"], *row["ratios"].values()) > 0 for row in rows)
+
+
 def test_overload(model_store: Path, tmp_path: Path) -> None:
     bench("loadtests.bench.overload", model_store, tmp_path)
     saved = report(tmp_path, "overload")
