@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from services.dataplane import DataPlane
-from services.errors import DeadlineExceeded, InvalidInput, NotReady
+from services.errors import DeadlineExceeded, InvalidInput, NotReady, QueueFull
 from services.inference.chain import Chains
 from services.inference.generator import Generator
 from services.inference.noise import fresh_seed, latents
@@ -21,6 +21,7 @@ from services.telemetry import metrics
 from services.telemetry.call import Call
 
 PART_ITEMS = 64  # samples of a stream that are drawn and sent together, at most
+PATIENCE_SECONDS = 0.05  # of a stream that finds no room in the queue
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Samples:
             for start in range(0, self.count, size):
                 items = range(start, min(start + size, self.count))
                 unasked = self.count - items.stop
-                images, judged = await self.draw(items, call)
+                images, judged = await (self._patiently(items, call) if start else self.draw(items, call))
                 with call.stage("encode"):
                     for i, image in enumerate(image_list(images, self.request.format)):
                         label = None if names is None else names[items[i]]
@@ -125,6 +126,14 @@ class Samples:
         except DeadlineExceeded:
             metrics.ABANDONED.labels(self.model.bundle.name, "deadline").inc(unasked)
             raise
+
+    async def _patiently(self, items: range, call: Call) -> tuple[np.ndarray, list[Quality] | None]:
+        """Draw, waiting for room as long as there is time: who has half of a stream has no use for a 429."""
+        while True:
+            try:
+                return await self.draw(items, call)
+            except QueueFull:
+                await asyncio.sleep(PATIENCE_SECONDS)
 
     async def _drawn(self, numbers: Sequence[int], labels: np.ndarray | None, call: Call) -> np.ndarray:
         """Samples of the prior, by the numbers of their draws."""

@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,20 @@ def test_whoever_hangs_up_is_drawn_for_no_longer(own: httpx.Client) -> None:
     wait(lambda: left(own) > 0, "nothing was left undone")
     assert drawn(own) + left(own) == MANY
     assert metric(own, "duet_requests_in_flight", route="/generate") == 0
+
+
+def test_a_stream_that_has_begun_waits_for_room(serve: Any) -> None:
+    """The queue holds one part, so that of several streams all but two find it full."""
+    settings = {"DUET_QUEUE_ITEMS": "64", "DUET_REQUEST_TIMEOUT_MS": "120000"}
+    with serve("generation", **settings) as server, httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
+
+        def last_line(number: int) -> Any:
+            while (answer := ask(client, seed=number, count=1000, stream=True)).status_code == 429:
+                time.sleep(0.01)  # it had not begun
+            return lines(answer)[-1]
+
+        with ThreadPoolExecutor(6) as pool:
+            assert list(pool.map(last_line, range(6))) == [{"drawn": 1000}] * 6
 
 
 @contextlib.contextmanager
