@@ -16,6 +16,7 @@ from training.evaluation.elbo import binarised, log_probability
 from training.evaluation.generation import by_class
 from training.evaluation.runtime import Array, open_graph, run
 
+TOGETHER = 64  # draws that are decoded at once: their pixels stay in the cache until they are compared
 FEW = 10  # draws of z an image that tell which classes are worth all of them
 NEGLIGIBLE = 1e-4  # classes of smaller share in p(x) are left out, which lowers the bound by no more than that
 
@@ -87,7 +88,11 @@ def density(bundle: Bundle) -> Density:
 
     def log_likelihood(image: Array, latents: Array, labels: Labels) -> Array:
         feeds: dict[str, Array] = {"latents": latents} | ({"labels": labels} if conditional else {})
-        return log_probability(image[None], run(decoder, feeds)["pixels"], bundle)
+        parts = []
+        for start in range(0, len(latents), TOGETHER):
+            some = {name: rows[start : start + TOGETHER] for name, rows in feeds.items()}
+            parts.append(log_probability(image[None], decoder.run(["pixels"], some)[0], bundle))
+        return np.concatenate(parts)
 
     return Density(encode, log_likelihood, max(1, len(bundle.manifest.class_names)) if conditional else 1)
 
