@@ -38,3 +38,4 @@ def test_ratios_are_of_a_round_and_medians_of_the_rounds() -> None:
     assert row["images_per_second"] == 50
     assert row["cpu_us"] == 40
     assert row["ratios"] == {"the graph, batch 1": 0.5, "the graph, batch 64": 0.25}
+    assert row["cpu_ratios"] == {"the graph, batch 1": 0.25, "the graph, batch 64": 0.125}
