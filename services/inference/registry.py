@@ -59,12 +59,17 @@ def entries() -> list[Entry]:
 def bring_along(tasks: Iterable[Task]) -> list[Entry]:
     """Store the reference bundles of those of `tasks` that the store has nothing for; returns what was stored.
 
+    A store with a bundle of one's own is left alone: digits that somebody else trained on are no help there.
+
     Raises:
         BundleError: a reference bundle does not verify, or the store refused it.
     """
-    served = {entry.task for entry in entries()}
+    stored = entries()
     brought = [bundles.load(path.parent) for path in sorted(REFERENCE.glob(f"*/{MANIFEST}"))]
-    return [store(bundle) for bundle in brought if bundle.manifest.task in set(tasks) - served]
+    if {entry.tag for entry in stored} - {f"{bundle.name}:{bundle.version}" for bundle in brought}:
+        return []
+    missing = set(tasks) - {entry.task for entry in stored}
+    return [store(bundle) for bundle in brought if bundle.manifest.task in missing]
 
 
 def resolve(selection: str, tasks: Iterable[Task]) -> list[Entry]:

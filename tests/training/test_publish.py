@@ -203,6 +203,12 @@ def test_the_card_says_what_makes_the_bundle_again(
     assert f"- Made by: `duet {command}`\n" in card(bundle.Bundle(published.classifier.path, changed), [])
 
 
+def test_the_card_names_the_judge_and_how_to_ask_for_it(published: Published) -> None:
+    text = card(published.generator, [], published.classifier)
+    assert " --network vae --seed 0 --judge digits-cnn`\n" in text
+    assert f"- Judge of the samples: digits-cnn:{published.classifier.version}, digest" in text
+
+
 def test_parity_table_has_a_row_for_each_graph(published: Published) -> None:
     lines = parity_table([published.classifier, published.generator, published.scorer]).splitlines()
     assert len(lines) == 2 + 4

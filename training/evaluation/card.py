@@ -60,7 +60,7 @@ def card(bundle: Bundle, pictures: Sequence[Picture], judge: Bundle | None = Non
 - Classes: {", ".join(manifest.class_names) or "none"}
 - Data: {data.name}, digest `{data.digest}`
 - Splits: {splits}
-- Made by: `{_command(manifest)}`
+- Made by: `{_command(manifest, judge)}`
 {judged}{constants}
 ## Metrics
 
@@ -90,7 +90,7 @@ For {USE[manifest.task]}.
 """
 
 
-def _command(manifest: Manifest) -> str:
+def _command(manifest: Manifest, judge: Bundle | None) -> str:
     """What makes it again; the name of a folder stands for its path."""
     data = f"--dataset {manifest.dataset.name}"
     if manifest.dataset.name not in ("digits", "mnist", "fashion-mnist"):
@@ -99,7 +99,8 @@ def _command(manifest: Manifest) -> str:
     recipe, _, source = manifest.recipe.partition(INT8)
     if source:
         return f"duet quantize {source} {data}"
-    return f"duet train {data} --recipe {recipe} --network {manifest.network} --seed {manifest.seed}"
+    watched = f" --judge {judge.name}" if judge else ""
+    return f"duet train {data} --recipe {recipe} --network {manifest.network} --seed {manifest.seed}{watched}"
 
 
 def _call(manifest: Manifest) -> str:
