@@ -73,7 +73,6 @@ def test_overload(model_store: Path, tmp_path: Path) -> None:
     assert saved["rss_mb"]
 
 
-@pytest.mark.nightly  # its parts have tests of their own
 def test_soak(model_store: Path, tmp_path: Path) -> None:
     bench("loadtests.bench.soak", model_store, tmp_path)
     saved = report(tmp_path, "soak")
