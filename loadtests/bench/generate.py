@@ -97,8 +97,8 @@ def case(served: Bundle, count: int, form: str, connections: int, **fields: obje
     shape = served.manifest.image.shape
     read = partial(numbers, form=form, count=count, shape=shape)
     asked = Request("/generate", JSON | NO_STORE, body, count, lambda answer, _: read(answer))
-    more = [str(value) for value in fields.values() if isinstance(value, str)]
-    return Case(" ".join([str(count), "streamed" if "stream" in fields else "", form, *more]), asked, connections)
+    wishes = ["streamed" if name == "stream" else str(value) for name, value in fields.items()]
+    return Case(" ".join([str(count), form, *wishes]), asked, connections)
 
 
 def cases(served: Bundle) -> list[Case]:
