@@ -126,6 +126,12 @@ def test_what_is_wrong_from_the_start_is_a_status(
     assert response.headers["content-type"] == "application/problem+json"
 
 
+def test_the_page_says_what_the_lines_are(client: httpx.Client) -> None:
+    page = json.dumps(client.get("/docs.json").json())
+    assert "application/x-ndjson" in page
+    assert "at last how many were drawn, or a problem" in page
+
+
 def test_streams_leave_the_cache_to_others(client: httpx.Client) -> None:
     response = ask(client, stream=True, count=3, seed=987654321)
     assert response.headers["x-cache"] == "bypass"
