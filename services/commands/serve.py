@@ -57,6 +57,7 @@ def serve(
         os.environ["DUET_MODELS"] = models
     with explained():
         for entry in registry.bring_along(TASKS[service]):
-            Console().print(f"the store had no model for {entry.task}: brought along {entry.tag}", highlight=False)
+            message = f"the store had no model for {entry.task}: brought along {entry.tag}"
+            Console().print(message, highlight=False, soft_wrap=True)
     command = [sys.executable, "-m", "bentoml", "serve", TARGETS[service], "--host", host, "--port", str(port)]
     os.execv(sys.executable, command)  # noqa: S606  # the server takes this process's place, its signals and exit status
