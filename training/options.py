@@ -57,7 +57,7 @@ def load_data(spec: str, data_dir: Path | None, image_size: int, colour: bool, s
     try:
         return load(spec, folder=data_dir, image_size=image_size, colour=colour, on_unreadable=on_unreadable)
     except (ValueError, OSError) as error:
-        stop(f"--dataset {spec}: {error}")
+        stop(f"--dataset {spec}: {str(error).removeprefix(f'{spec}: ')}")
 
 
 def need_training_extra() -> None:

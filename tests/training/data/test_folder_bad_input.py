@@ -151,6 +151,7 @@ def test_a_sentence_and_no_stack_trace(make: Callable[[Path], None], said: tuple
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: --dataset folder:{root}: ")
+    assert result.stderr.count(f"folder:{root}: ") == 1
     assert len(result.stderr) < 600
     for part in said:
         assert part in result.stderr
