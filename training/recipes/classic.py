@@ -13,8 +13,7 @@ from training.recipes.recipe import Recipe
 CLASSIC = Recipe(
     name="classic",
     cnn=CNNRecipe(network=CNNConfig(), epochs=10, batch_size=128, learning_rate=1e-3, schedule="cosine", patience=None),
-    # 12 epochs of the 50,000 images of MNIST that train are as many steps as the usual 10 of all 60,000.
-    vae=VAERecipe(network=VAEConfig(latent_size=2), epochs=12, batch_size=128, learning_rate=1e-3, patience=None),
+    vae=VAERecipe(network=VAEConfig(latent_size=2), epochs=10, batch_size=128, learning_rate=1e-3, patience=None),
     gan=GANRecipe(
         network=GANConfig(latent_size=64, embedding=16, generator_channels=48, discriminator_channels=32),
         epochs=3,
