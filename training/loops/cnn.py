@@ -68,7 +68,7 @@ def train_cnn(fabric: Fabric, dataset: Dataset, recipe: CNNRecipe, run: Run, *, 
     if recipe.arithmetic == "fastest":
         images, labels = training.at(torch.arange(recipe.batch_size) % len(training))
         arithmetic = choose(fabric, run, network, lambda copy: F.cross_entropy(copy(images).float(), labels))
-        lay_out(network, arithmetic)
+        lay_out(network)
     optimizer = optimizer_of(network, recipe)
     model, steps = fabric.setup(network, optimizer)
     average = None if recipe.average is None else Average(network, recipe.average)
@@ -108,7 +108,7 @@ def train_cnn(fabric: Fabric, dataset: Dataset, recipe: CNNRecipe, run: Run, *, 
                 learning_rate=optimizer.param_groups[0]["lr"],
                 objective=(error, cross_entropy) if average is None else None,
             )
-    return lay_out(kept, "float32").cpu().eval()
+    return lay_out(kept, torch.contiguous_format).cpu().eval()
 
 
 def optimizer_of(network: nn.Module, recipe: CNNRecipe) -> Optimizer:

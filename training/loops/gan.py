@@ -161,8 +161,8 @@ def settle(
         return "float32"
     images, labels = training.at(torch.arange(recipe.batch_size) % len(training))
     arithmetic = choose(fabric, run, discriminator, lambda copy: score(copy, images, labels).mean())
-    lay_out(generator, arithmetic)
-    lay_out(discriminator, arithmetic)
+    lay_out(generator)
+    lay_out(discriminator)
     return arithmetic
 
 

@@ -51,7 +51,7 @@ def test_measuring_leaves_network_and_draws_alone(fabric: Fabric, new_run: Calla
 
 
 def test_bfloat16_rounds_and_float32_does_not() -> None:
-    network = lay_out(ResidualCNNConfig(8).build((1, 12, 12), 3), "float32").eval()
+    network = lay_out(ResidualCNNConfig(8).build((1, 12, 12), 3)).eval()
     exact = network(IMAGES)
     with rounding(torch.device("cpu"), "float32"):
         assert torch.equal(network(IMAGES), exact)
@@ -64,8 +64,8 @@ def test_bfloat16_rounds_and_float32_does_not() -> None:
 def test_a_layout_changes_no_value() -> None:
     network = ResidualCNNConfig(8).build((1, 12, 12), 3)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    lay_out(network, "bfloat16")
+    lay_out(network)
     assert any(not weight.is_contiguous() for weight in network.parameters())
-    lay_out(network, "float32")
+    lay_out(network, torch.contiguous_format)
     assert all(weight.is_contiguous() for weight in network.parameters())
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
