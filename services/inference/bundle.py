@@ -13,6 +13,7 @@ Graph signatures by task (N is the dynamic batch axis; C, H, W are `manifest.ima
 | generation | encode (VAE) | images uint8 [N,C,H,W] | mean f32 [N,D], log_variance f32 [N,D] |
 | generation | discriminate (GAN) | images uint8 [N,C,H,W] (, labels int64 [N]) | log_ratio f32 [N] |
 | anomaly | score | images uint8 [N,C,H,W] | score f32 [N], p_value f32 [N], residual f32 [N,H,W] |
+| | | | optional: label int64 [N], class_p_value f32 [N], statistics f32 [N,S], look_alike uint8 [N,C,H,W] |
 """
 
 from __future__ import annotations
@@ -24,12 +25,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+LATER = ("statistics", "parts")  # fields that the first stored bundles have not
 
 Task = Literal["classification", "generation", "anomaly"]
 
@@ -130,6 +140,10 @@ class Manifest(_Record):
     constants: dict[str, float] = Field(
         default_factory=dict, description="numbers that serving needs beside the graphs"
     )
+    statistics: tuple[str, ...] = Field(default=(), description="names of the columns of the scorer's `statistics`")
+    parts: dict[str, str] = Field(
+        default_factory=dict, description="bundles whose weights are inside, by role: `name:digest`"
+    )
     graphs: dict[str, Graph]
     metrics: dict[str, float]
     gates: tuple[Gate, ...] = ()
@@ -138,6 +152,12 @@ class Manifest(_Record):
         default_factory=dict, description="every file beside the manifest"
     )
     digest: str = ""
+
+    @model_serializer(mode="wrap")
+    def _as_written_before(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields younger than stored bundles are left out where they are empty, or every stored digest would change."""
+        fields: dict[str, Any] = written(self)
+        return {name: value for name, value in fields.items() if value or name not in LATER}
 
     def computed_digest(self) -> str:
         """SHA-256 (hex) of the canonical JSON of every field but the digest itself."""

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.inference.bundle import MANIFEST, NAME, Bundle, BundleError, File, Gate, Manifest, load, seal
+from services.inference.bundle import LATER, MANIFEST, NAME, Bundle, BundleError, File, Gate, Manifest, load, seal
+from services.inference.registry import REFERENCE
 
 MakeBundle = Callable[..., Bundle]
 
@@ -56,6 +57,20 @@ def test_the_digest_depends_on_content_alone(make_bundle: MakeBundle) -> None:
 def test_the_digest_of_a_stored_bundle_never_changes(draft: Manifest) -> None:
     # Pinned: another canonical form would make every bundle in every store unreadable.
     assert draft.computed_digest() == "d6f064413467d34e43c8b1496f544bde23377ee3515eed0b67155f54429f47aa"
+
+
+@pytest.mark.parametrize("field", LATER)
+def test_a_field_younger_than_stored_bundles_counts_only_where_it_says_something(draft: Manifest, field: str) -> None:
+    assert field not in json.loads(draft.model_dump_json())
+    said = {"statistics": ("elbo", "distance"), "parts": {"classifier": "mnist-cnn:0123"}}
+    fuller = draft.model_copy(update={field: said[field]})
+    assert fuller.computed_digest() != draft.computed_digest()
+    assert Manifest.model_validate_json(fuller.model_dump_json()) == fuller
+
+
+@pytest.mark.parametrize("stored", sorted(REFERENCE.iterdir()), ids=lambda path: path.name)
+def test_a_committed_bundle_still_verifies(stored: Path) -> None:
+    assert load(stored).manifest.statistics == ()
 
 
 def test_every_file_is_listed_wherever_it_lies(make_bundle: MakeBundle) -> None:
