@@ -57,6 +57,7 @@ class Network(StrEnum):
     vae = "vae"
     cvae = "cvae"
     gan = "gan"
+    scorer = "scorer"
 
 
 @app.command()
@@ -90,6 +91,19 @@ def train(
         typer.Option(
             help="Stored classifier that watches the GAN for a collapse and chooses its best epoch, NAME or "
             "NAME:VERSION; left out: the CNN that is trained with it."
+        ),
+    ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            help="Stored classifier that the scorer is made of; left out: the CNN trained with it, or else the stored "
+            "CNN of the same data."
+        ),
+    ] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(
+            help="Stored VAE that the scorer is made of; left out: one trained with it, or else a small one of its own."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed on the same machine gives the same weights.", min=0)] = 0,
@@ -144,6 +158,8 @@ def train(
             accelerator=accelerator,
             devices=devices,
             judge=load(registry.find(judge).path) if judge else None,
+            classifier=_classifier(classifier, data, chosen),
+            generator=load(registry.find(generator).path) if generator else None,
         )
     except KeyboardInterrupt:
         raise typer.Exit(130) from None  # the loop has said where its checkpoint is
@@ -151,6 +167,17 @@ def train(
         stop(str(error))
     for bundle in bundles:
         Console().print(f"stored {registry.store(bundle).tag}", highlight=False)
+
+
+def _classifier(name: str | None, data: Dataset, networks: list[Network]) -> Bundle | None:
+    """The scorer's classifier, where it is not trained with it."""
+    from services.inference import registry  # noqa: PLC0415
+    from services.inference.bundle import load  # noqa: PLC0415
+    from training.publish import slug  # noqa: PLC0415
+
+    if name is None and ("scorer" not in networks or "cnn" in networks or not data.class_names):
+        return None
+    return load(registry.find(name or f"{slug(data.name)}-cnn").path)
 
 
 @app.command()

@@ -1,14 +1,14 @@
 """From PyTorch to ONNX: networks are wrapped into a bundle's graphs, exported, checked and compared with PyTorch.
 
-The graphs take uint8 pixels and normalise them inside; softmax, rounding to uint8 and the calibration of the scorer are
-inside as well, so serving needs no arithmetic of its own. See `services.inference.bundle` for the signatures.
+The graphs take uint8 pixels and normalise them inside; softmax and rounding to uint8 are inside as well, so serving needs
+no arithmetic of its own. See `services.inference.bundle` for the signatures, `training.anomaly.export` for the scorer.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from torch import nn
+from torch import Tensor, nn
 
 from services.inference import bundle
 from training.baselines.estimator import Scores, convert
@@ -26,7 +26,7 @@ from training.data import Dataset
 from training.evaluation.calibration import fit_temperature
 from training.evaluation.conformal import COVERAGE, set_threshold
 from training.evaluation.runtime import Array, open_graph, philox, run, spread
-from training.graphs import Classify, Decode, Discriminate, Encode, Generate, Graph, Score
+from training.graphs import Classify, Decode, Discriminate, Encode, Generate, Graph
 from training.networks.conditional_vae import ConditionalVAE
 from training.networks.gan import GAN
 from training.parity import BATCH_SIZES, ExportError, as_shipped, measure_parity, top1_agreement
@@ -124,33 +124,6 @@ def export_conditional_vae(
     return encode | export_gan(vae, dataset, directory), constants[vae.likelihood]
 
 
-def export_scorer(
-    vae: nn.Module, dataset: Dataset, directory: Path
-) -> tuple[dict[str, bundle.Graph], dict[str, float]]:
-    """`score.onnx` in `directory` and the manifest's constants.
-
-    The calibration scores come from the exported graph, not from PyTorch: a last-bit difference would move ranks.
-    """
-    path = directory / "score.onnx"
-    feeds = {"images": _some(dataset.test.images)}
-    export_graph(Score(vae), feeds, path)
-    calibration = run(open_graph(path), {"images": dataset.calibration.images})
-    scores = np.sort(calibration["score"])
-    graph = export_graph(Score(vae, torch.from_numpy(scores)), feeds, path)
-    folded = run(open_graph(path), {"images": dataset.calibration.images})["score"]
-    if not np.array_equal(np.sort(folded), scores):
-        raise ExportError(
-            f"score: folding {len(scores)} calibration scores changed them by up to "
-            f"{np.abs(np.sort(folded) - scores).max():.3g} nats (bound 0), so p-values would be off"
-        )
-    constants = {
-        "calibration_size": float(len(scores)),
-        "smallest_p_value": 1 / (len(scores) + 1),
-        "residual_q99": float(np.quantile(calibration["residual"], 0.99)),
-    }
-    return {"score": graph}, constants
-
-
 def export_graph(graph: Graph, feeds: Mapping[str, Array], path: Path) -> bundle.Graph:
     """Export one of this module's graphs to `path` and compare it with PyTorch on `feeds` (64 rows each).
 
@@ -161,7 +134,24 @@ def export_graph(graph: Graph, feeds: Mapping[str, Array], path: Path) -> bundle
     if isinstance(graph, Classify) and isinstance(graph.cnn, Scores):
         model = convert(graph)
     else:
-        model = _trace(graph, feeds, path.name)
+        model = trace(graph, feeds, path.name)
+    return save(model, path, graph, feeds, graph.settled if isinstance(graph, Classify) else None)
+
+
+def save(
+    model: onnx.ModelProto,
+    path: Path,
+    graph: Callable[..., tuple[Tensor, ...]],
+    feeds: Mapping[str, Array],
+    settled: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None,
+) -> bundle.Graph:
+    """Write a model to `path`, the same bytes each time, and compare it with `graph` on `feeds` (64 rows each).
+
+    `settled`: see `measure_parity`.
+
+    Raises:
+        ExportError: ONNX finds the file invalid, or an output differs from PyTorch by more than its bound.
+    """
     _anonymise(model)
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -173,18 +163,24 @@ def export_graph(graph: Graph, feeds: Mapping[str, Array], path: Path) -> bundle
         opset=next(entry.version for entry in model.opset_import if entry.domain == ""),
         inputs=tuple(_tensor(value) for value in model.graph.input),
         outputs=tuple(_tensor(value) for value in model.graph.output),
-        parity=measure_parity(graph, path, feeds),
+        parity=measure_parity(graph, path, feeds, settled),
     )
 
 
-def _trace(graph: Graph, feeds: Mapping[str, Array], name: str) -> onnx.ModelProto:
-    """The ONNX model of what PyTorch computes; the first axis of every input and output stays open."""
-    example = tuple(torch.from_numpy(array[:2]) for array in feeds.values())  # 0 and 1 would be taken for constants
+def trace(graph: nn.Module, feeds: Mapping[str, Array], name: str) -> onnx.ModelProto:
+    """The ONNX model of what PyTorch computes; the first axis of every input and output stays open.
+
+    Args:
+        graph: its `outputs` are the names of what it returns.
+        feeds: arguments by name, two rows or more.
+        name: of the file, for messages.
+    """
+    example = {name: torch.from_numpy(array[:2]) for name, array in feeds.items()}  # 0 and 1 would be constants
     batch = torch.export.Dim("N")
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph,
-            example,
+            kwargs=example,
             input_names=list(feeds),
             output_names=list(graph.outputs),
             opset_version=OPSET,

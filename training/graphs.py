@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from training.evaluation.runtime import Array
 
 
 class Classify(nn.Module):
@@ -48,6 +52,12 @@ class Classify(nn.Module):
         if self.threshold is not None:
             results.append((probabilities >= self.threshold).to(torch.uint8))
         return tuple(results)
+
+    def settled(self, actual: Mapping[str, Array]) -> dict[str, Array]:
+        """The prediction set at the probabilities that the file itself gives: it jumps at the threshold."""
+        if self.threshold is None:
+            return {}
+        return {"prediction_set": actual["probabilities"] >= np.float32(self.threshold)}
 
 
 class Encode(nn.Module):
@@ -120,39 +130,4 @@ def _rounded(pixels: Tensor) -> tuple[Tensor, Tensor]:
     return (pixels * 255).round().to(torch.uint8), pixels
 
 
-class Score(nn.Module):
-    """Images uint8 [N,C,H,W] to score [N] in nats, conformal p-value [N] and residual [N,H,W].
-
-    The residual of a pixel is KL(Bern(x) || Bern(x_hat)), x_hat decoded from the mean of q(z|x): the cross-entropy less
-    the entropy of x itself, which no decoder can avoid (bias correction as in Chauhan et al., CVPR 2022). Without
-    `calibration` scores the p-value is left out.
-    """
-
-    def __init__(self, vae: Any, calibration: Tensor | None = None) -> None:
-        super().__init__()
-        self.vae = vae
-        self.calibration: Tensor | None
-        self.register_buffer("calibration", calibration)
-        self.outputs = ("score", "residual") if calibration is None else ("score", "p_value", "residual")
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        x = images.float() / 255
-        logits = self.vae.decode(self.vae.encode(x)[0])
-        # softplus, because the exporter writes logsigmoid as Log(Sigmoid), which is -inf below -88.
-        cross_entropy = F.softplus(logits) - x * logits
-        # x log x is exactly 0 at x = 0, for the clamp keeps the logarithm finite.
-        entropy = -(x * x.clamp(min=1e-12).log() + (1 - x) * (1 - x).clamp(min=1e-12).log())
-        residual = (cross_entropy - entropy).sum(dim=1).clamp(min=0)  # below 0 only by rounding
-        score = residual.sum(dim=(1, 2))
-        if self.calibration is None:
-            return score, residual
-        return score, conformal_p_value(score, self.calibration), residual
-
-
-def conformal_p_value(score: Tensor, calibration: Tensor) -> Tensor:
-    """(1 + #{calibration >= score}) / (n + 1) for each score [N] (Vovk et al., 2005; Bates et al., 2023, eq. 2)."""
-    at_least = (calibration >= score[:, None]).sum(dim=1)
-    return (1 + at_least).float() / (len(calibration) + 1)
-
-
-Graph = Classify | Encode | Decode | Generate | Discriminate | Score
+Graph = Classify | Encode | Decode | Generate | Discriminate

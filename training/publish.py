@@ -13,6 +13,8 @@ from torch import nn
 
 from services.inference import bundle
 from training import export
+from training.anomaly.export import export_scorer
+from training.anomaly.parts import Parts
 from training.data import Dataset
 from training.evaluation import parity_table, pictures
 from training.evaluation.card import CARD, card
@@ -23,16 +25,17 @@ from training.run import Run
 
 __all__ = ["Network", "parity_table", "publish"]
 
-Network = Literal["logistic", "svm", "gru", "cnn", "vae", "cvae", "gan"]
+Network = Literal["logistic", "svm", "gru", "cnn", "vae", "cvae", "gan", "scorer"]
 
 PRODUCTS: dict[Network, tuple[str, ...]] = {
     "logistic": ("logistic",),
     "svm": ("svm",),
     "gru": ("gru",),
     "cnn": ("cnn",),
-    "vae": ("vae", "scorer"),
+    "vae": ("vae",),
     "cvae": ("cvae", "bayes"),
     "gan": ("gan",),
+    "scorer": ("scorer",),
 }
 TASKS: dict[str, bundle.Task] = {
     "logistic": "classification",
@@ -51,7 +54,7 @@ SCIKIT_LEARN = ("scikit-learn", "skl2onnx")
 
 def publish(
     network: Network,
-    module: nn.Module,
+    module: nn.Module | Parts,
     dataset: Dataset,
     *,
     recipe: str,
@@ -62,13 +65,13 @@ def publish(
 ) -> list[bundle.Bundle]:
     """Turn one trained network into sealed bundles below `run_dir`/bundles.
 
-    A VAE gives two, itself and a scorer; so does a conditional one of data with classes, itself and a classifier.
+    A conditional VAE of data with classes gives two, itself and a classifier.
 
     The same weights and data give the same digests: nothing depends on the time or the directory.
 
     Args:
         network: which.
-        module: the network with its final weights (the generator, for a gan); it is left as it is.
+        module: the network with its final weights (the generator, for a gan; the parts, for a scorer); left as it is.
         dataset: the data that it was trained with.
         recipe: the recipe's name, for the manifest.
         seed: the training seed, for the manifest.
@@ -112,7 +115,7 @@ def _draft(
     name: str,
     product: str,
     network: Network,
-    module: nn.Module,
+    module: nn.Module | Parts,
     dataset: Dataset,
     *,
     recipe: str,
@@ -125,7 +128,11 @@ def _draft(
     staged = bundles / f".{name}.staged"
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
-    graphs, constants = _export(product, module, dataset, staged)
+    statistics: tuple[str, ...] = ()
+    if isinstance(module, Parts):
+        graphs, constants, statistics = export_scorer(module, dataset, staged)
+    else:
+        graphs, constants = _export(product, module, dataset, staged)
     channels, height, width = dataset.image_shape
     libraries = (*LIBRARIES, *SCIKIT_LEARN) if network in ("logistic", "svm") else LIBRARIES
     manifest = bundle.Manifest(
@@ -139,6 +146,8 @@ def _draft(
         class_names=dataset.class_names,
         latent_size=getattr(module, "latent_size", None) if TASKS[product] == "generation" else None,
         constants=constants,
+        statistics=statistics,
+        parts=module.digests if isinstance(module, Parts) else {},
         graphs=graphs,
         metrics={},
         versions={library: version(library) for library in libraries},
@@ -161,8 +170,6 @@ def _export(
     if TASKS[product] == "classification":
         network = BayesClassifier(module) if isinstance(module, ConditionalVAE) else module
         return export.export_classifier(network, dataset, directory)
-    if product == "scorer":
-        return export.export_scorer(module, dataset, directory)
     exporter = {"vae": export.export_vae, "gan": export.export_gan}[product]
     return exporter(module, dataset, directory), {}
 

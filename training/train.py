@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import cast
@@ -16,6 +16,8 @@ from rich.table import Table
 from torch import nn
 
 from services.inference.bundle import Bundle
+from training.anomaly.parts import Parts
+from training.anomaly.train import train_scorer
 from training.baselines.logistic import fit_logistic
 from training.baselines.svm import fit_svm
 from training.data import Dataset
@@ -29,7 +31,7 @@ from training.publish import TASKS, Network, publish
 from training.recipes import Recipe
 from training.run import Run, open_run
 
-NETWORKS: tuple[Network, ...] = ("logistic", "svm", "gru", "cnn", "vae", "cvae", "gan")
+NETWORKS: tuple[Network, ...] = ("logistic", "svm", "gru", "cnn", "vae", "cvae", "gan", "scorer")
 
 
 def train(
@@ -43,8 +45,12 @@ def train(
     accelerator: str = "auto",
     devices: int = 1,
     judge: Bundle | None = None,
+    classifier: Bundle | None = None,
+    generator: Bundle | None = None,
 ) -> list[Bundle]:
     """Train and publish; the CNN comes first, for it judges the GAN's samples where no other judge is given.
+
+    The scorer comes last, for it is put together from the classifier and the VAE.
 
     Args:
         dataset: without labels, the CNN is left out.
@@ -56,6 +62,8 @@ def train(
         accelerator: auto, cpu, cuda or mps.
         devices: processes on this machine, unless torchrun has started them already.
         judge: a stored classifier that watches the GAN's samples for a collapse, and chooses its best epoch.
+        classifier: the scorer's; left out, the CNN that is trained with it.
+        generator: the scorer's VAE; left out, one that is trained with it, the conditional one by preference.
 
     Returns:
         The bundles, on the first process; none on the others.
@@ -68,6 +76,7 @@ def train(
     fabric = launch(accelerator, devices)
     parent = out / f"{dataset.name}-{re.sub('[ :-]+', '-', recipe.name)}-{seed}"
     bundles: list[Bundle] = []
+    chosen = generator is not None
     table = Table(
         "bundle", "gate", "value", "bound", "minutes", title=f"{dataset.name}, recipe {recipe.name}, seed {seed}"
     )
@@ -78,14 +87,17 @@ def train(
                 write(f"{network}: left out, for {reason}")
             continue
         start = time.perf_counter()
-        module = fit(fabric, network, dataset, recipe, parent=parent, seed=seed, resume=resume, judge=judge)
+        given = {"judge": judge, "classifier": classifier, "generator": generator}
+        module = fit(fabric, network, dataset, recipe, parent=parent, seed=seed, resume=resume, given=given)
         if not fabric.is_global_zero:
             continue
         published = publish(
             network, module, dataset, recipe=recipe.name, seed=seed, run_dir=parent / network, judge=judge
         )
         if network == "cnn":
-            judge = judge or published[0]
+            judge, classifier = judge or published[0], classifier or published[0]
+        elif network in ("vae", "cvae") and not chosen:
+            generator = published[0]
         bundles += published
         minutes = f"{(time.perf_counter() - start) / 60:.1f}"
         for bundle in published:
@@ -116,13 +128,15 @@ def fit(
     parent: Path,
     seed: int,
     resume: bool,
-    judge: Bundle | None = None,
-) -> nn.Module:
+    given: Mapping[str, Bundle | None] | None = None,
+) -> nn.Module | Parts:
     """Train one network in its run directory, and draw its losses; fp32, on the CPU, in eval mode.
+
+    `given` are bundles that it is trained with: the GAN's `judge`, the scorer's `classifier` and `generator`.
 
     The CPU minutes of this process, over all interruptions, are written into the run's notes.
     """
-    how = getattr(recipe.on(dataset.name), network)
+    how, given = getattr(recipe.on(dataset.name), network), given or {}
     config = {
         "recipe": recipe.name,
         "network": asdict(how),
@@ -130,10 +144,12 @@ def fit(
         "digest": dataset.digest,
         "seed": seed,
     }
+    if network == "scorer":  # another classifier is another scorer
+        config["parts"] = {role: bundle.digest for role, bundle in given.items() if bundle and role != "judge"}
     opened = open_run(parent, network, config, resume=resume) if fabric.is_global_zero else None
     run = cast(Run, fabric.broadcast(opened))
     minutes, start = run.notes().get("cpu_minutes", 0.0), time.process_time()
-    module: nn.Module
+    module: nn.Module | Parts
     try:
         if network == "logistic":
             module = fit_logistic(dataset, how)
@@ -145,8 +161,11 @@ def fit(
             module = train_vae(fabric, dataset, how, run, seed=seed)
         elif network == "cvae":
             module = train_conditional_vae(fabric, dataset, how, run, seed=seed)
+        elif network == "gan":
+            module = train_gan(fabric, dataset, how, run, seed=seed, judge=given.get("judge"))
         else:
-            module = train_gan(fabric, dataset, how, run, seed=seed, judge=judge)
+            parts = {role: given.get(role) for role in ("classifier", "generator")}
+            module = train_scorer(fabric, dataset, how, run, seed=seed, resume=resume, **parts)
     finally:
         minutes += (time.process_time() - start) / 60
         if fabric.is_global_zero:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from training.anomaly.recipe import ScorerRecipe
 from training.loops.augmentation import Affine
 from training.loops.cnn import CNNRecipe
+from training.loops.defects import DefectRecipe
 from training.loops.gan import GANRecipe
 from training.loops.vae import VAERecipe
+from training.networks.defects import DefectNetConfig
 from training.networks.gan import GANConfig
 from training.networks.residual_cnn import ResidualCNNConfig
 from training.networks.vae import VAEConfig
 from training.recipes.recipe import Recipe
+
+VAE = VAERecipe(
+    network=VAEConfig(latent_size=16),
+    epochs=120,
+    batch_size=64,
+    learning_rate=2e-3,
+    schedule="cosine",
+    augment=Affine(rotation=0.1, scale=0.05, shear=0.05, shift=0.05),
+    patience=None,
+    picture_every=50,
+)
 
 DEMO = Recipe(
     name="demo",
@@ -23,16 +37,7 @@ DEMO = Recipe(
         augment=Affine(rotation=0.17, scale=0.1, shear=0.1, shift=0.15),
         patience=None,
     ),
-    vae=VAERecipe(
-        network=VAEConfig(latent_size=16),
-        epochs=120,
-        batch_size=64,
-        learning_rate=2e-3,
-        schedule="cosine",
-        augment=Affine(rotation=0.1, scale=0.05, shear=0.05, shift=0.05),
-        patience=None,
-        picture_every=50,
-    ),
+    vae=VAE,
     gan=GANRecipe(
         network=GANConfig(latent_size=32, embedding=16, generator_channels=32, discriminator_channels=16),
         epochs=60,
@@ -42,5 +47,19 @@ DEMO = Recipe(
         average=0.99,
         augment=Affine(scale=0.05, shift=0.12),
         picture_every=20,
+    ),
+    scorer=ScorerRecipe(
+        defects=DefectRecipe(DefectNetConfig(channels=8), steps=300),
+        vae=VAE,
+        views=CNNRecipe(
+            network=ResidualCNNConfig(channels=16),
+            epochs=2,
+            learning_rate=3e-3,
+            schedule="cosine",
+            weight_decay=0.01,
+            augment=Affine(rotation=0.08, scale=0.05, shift=0.05),
+            patience=None,
+        ),
+        looks=200,
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from training.anomaly.recipe import ScorerRecipe
 from training.baselines.logistic import LogisticRecipe
 from training.baselines.svm import SVMRecipe
 from training.loops.cnn import CNNRecipe
@@ -20,9 +21,10 @@ class Recipe:
     Args:
         name: as on the command line.
         cnn: the classifier.
-        vae: the variational autoencoder, and with it the scorer.
+        vae: the variational autoencoder.
         gan: the conditional GAN.
         cvae: the conditional variational autoencoder, and with it a classifier by Bayes' rule.
+        scorer: the anomaly scorer, of a classifier and a VAE.
         logistic: logistic regression.
         svm: the support vector machine.
         gru: the recurrent classifier.
@@ -34,6 +36,7 @@ class Recipe:
     vae: VAERecipe | None = None
     gan: GANRecipe | None = None
     cvae: ConditionalVAERecipe | None = None
+    scorer: ScorerRecipe | None = None
     logistic: LogisticRecipe | None = None
     svm: SVMRecipe | None = None
     gru: CNNRecipe | None = None

@@ -11,13 +11,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from training.anomaly.recipe import ScorerRecipe
 from training.loops.augmentation import Affine, Cutout, Flip, InTurn, Shift
 from training.loops.cnn import CNNRecipe
 from training.loops.conditional_vae import ConditionalVAERecipe
+from training.loops.defects import DefectRecipe
 from training.loops.gan import GANRecipe
+from training.loops.vae import VAERecipe
 from training.networks.conditional_vae import ConditionalVAEConfig
+from training.networks.defects import DefectNetConfig
 from training.networks.gan import GANConfig
 from training.networks.residual_cnn import ResidualCNNConfig
+from training.networks.vae import VAEConfig
 from training.recipes.recipe import Recipe
 
 # Any images: they may be letters or faces, so none is mirrored or turned far.
@@ -71,13 +76,30 @@ GAN = GANRecipe(
     arithmetic="fastest",
 )
 
+SCORER = ScorerRecipe(
+    defects=DefectRecipe(DefectNetConfig(channels=16), steps=4000),
+    vae=VAERecipe(
+        network=VAEConfig(latent_size=32), epochs=20, learning_rate=2e-3, schedule="cosine", patience=None
+    ),
+    views=CNNRecipe(
+        network=ResidualCNNConfig(channels=32),
+        epochs=8,
+        learning_rate=3e-3,
+        schedule="cosine",
+        weight_decay=0.01,
+        augment=Affine(rotation=0.08, scale=0.05, shift=0.05),
+        patience=None,
+    ),
+)
+
 REFERENCE = Recipe(
     name="reference",
     cnn=IMAGES,
     cvae=CVAE,
     gan=GAN,
+    scorer=SCORER,
     special={
-        dataset: Recipe(name="reference", cnn=cnn, cvae=CVAES.get(dataset, CVAE), gan=GAN)
+        dataset: Recipe(name="reference", cnn=cnn, cvae=CVAES.get(dataset, CVAE), gan=GAN, scorer=SCORER)
         for dataset, cnn in CNN.items()
     },
 )

@@ -1,0 +1,101 @@
+"""A scorer's `score.onnx`: the parts and what was fitted to them in one graph, calibrated and compared with its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from services.inference import bundle
+from training.anomaly.graph import Fuse, p_value
+from training.anomaly.parts import FindDefects, Measure, Parts, features_of, pieces
+from training.anomaly.scorer import Scorer, assemble, calibrated, constants, fit
+from training.anomaly.views import VIEWS, Views
+from training.data import Dataset
+from training.evaluation.runtime import Array, open_graph, run, spread
+from training.export import save, trace
+from training.parity import BATCH_SIZES, ExportError, as_shipped
+
+
+def export_scorer(
+    parts: Parts, dataset: Dataset, directory: Path
+) -> tuple[dict[str, bundle.Graph], dict[str, float], tuple[str, ...]]:
+    """`score.onnx` in `directory`, the manifest's constants, and the names of the statistics.
+
+    The calibration scores come from the exported graph, not from PyTorch: a last-bit difference would move ranks.
+
+    Raises:
+        ExportError: the parts do not fit, or the graph is not what its parts give one by one.
+    """
+    example = {"images": np.resize(dataset.test.images[spread(len(dataset.test), max(BATCH_SIZES))], _shape(dataset))}
+    defects = trace(as_shipped(FindDefects(parts.defects)), example, "defects")
+    views = trace(Views(), example, "views") if parts.views is not None else None
+    found = pieces(parts, defects, views)
+    measure = Measure(parts, found)
+    scorer = fit(parts, dataset, measure)
+    made = {name: array for name, array in measure(example["images"]).items() if name in parts.made()}
+    bare = assemble(scorer, found, trace(scorer.fuse, made, "fuse"))
+    calibration = run(open_graph(bare.SerializeToString()), {"images": dataset.calibration.images})
+    scorer = calibrated(scorer, calibration["score"], calibration.get("label"))
+    model = assemble(scorer, found, trace(scorer.fuse, made, "fuse"))
+    graph = save(model, directory / "score.onnx", (apart := Apart(scorer)), example, apart.settled)
+    folded = run(open_graph(directory / "score.onnx"), {"images": dataset.calibration.images})["score"]
+    if not np.array_equal(folded, calibration["score"]):
+        raise ExportError(
+            f"score: folding {len(folded)} calibration scores changed them by up to "
+            f"{np.abs(folded - calibration['score']).max():.3g} (bound 0), so p-values would be off"
+        )
+    return {"score": graph}, constants(scorer, dataset, calibration), scorer.fuse.statistics.names
+
+
+class Apart:
+    """A scorer by its parts, each run by itself, and its end in PyTorch: what the one graph is compared with."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+        self.fuse: Fuse = as_shipped(scorer.fuse)
+        parts = scorer.parts
+        self.defects = as_shipped(FindDefects(parts.defects))
+        self.encode, self.decode = (open_graph(parts.generator.graph_path(name)) for name in ("encode", "decode"))
+        if parts.classifier is not None:
+            self.classify = features_of(parts.classifier, "logits", "features", "texture")
+        if parts.views is not None:
+            self.views = features_of(parts.views, "features")
+        self.outputs = (*self.fuse.outputs, *(("label",) if parts.classifier is not None else ()))
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
+        parts, given = self.scorer.parts, {"images": images.numpy()}
+        made = {"images": images, "defects": self.defects(images)[0]}
+        made["mean"] = torch.from_numpy(run(self.encode, given)["mean"])
+        feeds = {"latents": made["mean"].numpy()}
+        label: Array | None = None
+        if parts.classifier is not None:
+            classified = run(self.classify, given)
+            made |= {name: torch.from_numpy(array) for name, array in classified.items()}
+            label = classified["logits"].argmax(axis=1)
+            if parts.conditional:
+                feeds["labels"] = label
+        if parts.views is not None:
+            views = run(self.views, {"images": Views()(images)[0].numpy()})["features"]
+            made["views"] = torch.from_numpy(views.reshape(len(images), len(VIEWS), -1))
+        made["pixels"] = torch.from_numpy(run(self.decode, feeds)["pixels"])
+        results: tuple[Tensor, ...] = self.fuse(**made)
+        return results if label is None else (*results, torch.from_numpy(label))
+
+    def settled(self, actual: Mapping[str, Array]) -> dict[str, Array]:
+        """p-values at the scores that the file itself gives: they jump at each calibration score."""
+        score = torch.from_numpy(actual["score"])
+        at_least = self.fuse.scores >= score[:, None]
+        values = {"p_value": p_value(at_least, len(self.fuse.scores)).numpy()}
+        if self.fuse.by_class:
+            label = torch.from_numpy(actual["label"])
+            same = at_least & (self.fuse.labels == label[:, None])
+            values["class_p_value"] = p_value(same, self.fuse.counts[label]).numpy()
+        return values
+
+
+def _shape(dataset: Dataset) -> tuple[int, ...]:
+    return (max(BATCH_SIZES), *dataset.image_shape)

@@ -1,0 +1,92 @@
+"""From statistics to one p-value: ranks on one split, a sum that is fixed in advance, conformal on another split.
+
+Split A (the validation split) says how rare each value of a statistic is; split B (the calibration split), which
+nothing was fitted with, says how rare the sum is. However the statistics depend on one another, the p-value from B is
+valid: a sum or mean of dependent p-values would not be (V. Vovk, A. Gammerman, G. Shafer, 2005; S. Bates et al.,
+"Testing for outliers with conformal p-values", Annals of Statistics 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.evaluation.runtime import Array
+
+POINTS = 128  # quantiles that stand for a statistic's distribution; between them it is linear
+BODY = 0.95  # of the ranks; what lies beyond goes on as an exponential tail
+MOST = 60.0  # nats of surprise, so that nothing overflows
+
+
+class Surprise(nn.Module):
+    """Statistics [N,S] to -log of the share of normal images with at least such a value, nats [N,S].
+
+    Up to the 95 % quantile by rank among the images of split A; beyond by an exponential tail of the mean excess, so
+    that what is far out can still be told from what is further out. A two-sided statistic is as unusual as its rarer
+    side, at twice that share.
+
+    Args:
+        normal: statistics of split A [n,S].
+        two_sided: which of the S are unusual when low too.
+    """
+
+    def __init__(self, normal: Array, two_sided: Sequence[bool]) -> None:
+        super().__init__()
+        sides = [(_tail(normal[:, i]), _tail(-normal[:, i])) for i in range(normal.shape[1])]
+        for side, name in enumerate(("high", "low")):
+            quantiles, excess = zip(*(pair[side] for pair in sides), strict=True)
+            self.register_buffer(f"{name}_quantiles", torch.from_numpy(np.stack(quantiles)))
+            self.register_buffer(f"{name}_excess", torch.tensor(excess))
+        self.register_buffer("two_sided", torch.tensor([float(two) for two in two_sided]))
+
+    def forward(self, statistics: Tensor) -> Tensor:
+        high = self._surprise(statistics, self.high_quantiles, self.high_excess)
+        low = self._surprise(-statistics, self.low_quantiles, self.low_excess)
+        either = (torch.maximum(high, low) - np.log(2)).clamp(min=0)
+        return torch.where(self.two_sided > 0, either, high)
+
+    def _surprise(self, values: Tensor, quantiles: Tensor, excess: Tensor) -> Tensor:
+        # One ramp from 1 to 0 between each two quantiles: no steps, at which a last-bit difference would be seen.
+        lower, upper = quantiles[:, :-1], quantiles[:, 1:]
+        ramps = ((upper - values[:, :, None]) / (upper - lower)).clamp(min=0, max=1)
+        body = -torch.log(BODY * ramps.mean(dim=2) + 1 - BODY)
+        beyond = -np.log(1 - BODY) + (values - quantiles[:, -1]) / excess
+        return torch.where(values > quantiles[:, -1], beyond, body).clamp(min=0.0, max=MOST)
+
+
+def _tail(values: Array) -> tuple[Array, float]:
+    """Quantiles 0 to 95 % [POINTS] of one statistic, and the mean excess over the last."""
+    quantiles = np.quantile(values.astype(np.float64), np.linspace(0, BODY, POINTS))
+    over = values[values > quantiles[-1]] - quantiles[-1]
+    scale = float(values.std()) or 1.0
+    # Equal quantiles are pulled apart by less than anything that matters, so that no ramp is a step.
+    quantiles = np.maximum.accumulate(quantiles + 1e-6 * scale * np.arange(POINTS))
+    return quantiles.astype(np.float32), max(float(over.mean()) if len(over) else 0.0, 1e-3 * scale)
+
+
+class Fusion(nn.Module):
+    """Surprises [N,S] to one score T [N], by families of statistics that see the same side of an image.
+
+    Within a family, and again between families, squares are summed: between Fisher's sum, which adds up many weak
+    signs, and the largest, which hears one. Between the two steps each family's sum is ranked on split A like a
+    statistic, so that a family of four does not drown out a family of one.
+
+    Args:
+        normal: surprises of split A [n,S].
+        families: columns of each family.
+    """
+
+    def __init__(self, normal: Array, families: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        member = np.zeros((normal.shape[1], len(families)), np.float32)
+        for family, columns in enumerate(families):
+            member[list(columns), family] = 1
+        self.register_buffer("member", torch.from_numpy(member))
+        self.surprise = Surprise(np.square(normal) @ member, [False] * len(families))
+
+    def forward(self, surprises: Tensor) -> Tensor:
+        score: Tensor = self.surprise(surprises.square() @ self.member).square().sum(dim=1)
+        return score

@@ -1,0 +1,84 @@
+"""The end of a scorer's graph: from what the parts make to score, p-value and reasons."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from training.anomaly.fusion import Fusion, Surprise
+from training.anomaly.heat import Heat
+from training.anomaly.statistics import Statistics
+
+
+class Fuse(nn.Module):
+    """The parts' tensors, by name, to the outputs of `score.onnx` (see services/inference/bundle.py).
+
+    Args:
+        statistics, surprise, fusion, heat: fitted.
+        looks: normal training images uint8 [M,C,H,W], the rows of the statistics' coreset.
+        scores: of the calibration images float32 [n]; None before there are any, and then there is no p-value.
+        labels: int64 [n], their predicted classes; None where there are no classes.
+        classes: K, 0 where there are none.
+    """
+
+    def __init__(
+        self,
+        statistics: Statistics,
+        surprise: Surprise,
+        fusion: Fusion,
+        heat: Heat,
+        looks: NDArray[np.uint8],
+        *,
+        scores: NDArray[np.float32] | None = None,
+        labels: NDArray[np.int64] | None = None,
+        classes: int = 0,
+    ) -> None:
+        super().__init__()
+        self.statistics, self.surprise, self.fusion, self.heat = statistics, surprise, fusion, heat
+        self.classes = classes
+        self.register_buffer("looks", torch.from_numpy(looks))
+        self.calibrated, self.by_class = scores is not None, scores is not None and labels is not None
+        if scores is not None:
+            self.register_buffer("scores", torch.from_numpy(scores))
+        if scores is not None and labels is not None:
+            self.register_buffer("labels", torch.from_numpy(labels))
+            self.register_buffer("counts", torch.from_numpy(np.bincount(labels, minlength=classes).astype(np.float32)))
+        self.outputs = (
+            "score",
+            *(("p_value",) if self.calibrated else ()),
+            *(("class_p_value",) if self.by_class else ()),
+            *("residual", "statistics", "look_alike"),
+        )
+
+    def forward(
+        self,
+        images: Tensor,
+        mean: Tensor,
+        pixels: Tensor,
+        defects: Tensor,
+        logits: Tensor | None = None,
+        features: Tensor | None = None,
+        texture: Tensor | None = None,
+        views: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        given = {"images": images, "mean": mean, "pixels": pixels, "defects": defects}
+        optional = {"logits": logits, "features": features, "texture": texture, "views": views}
+        given |= {name: tensor for name, tensor in optional.items() if tensor is not None}
+        values, residual, rows = self.statistics(given)
+        surprises = self.surprise(values)
+        score = self.fusion(surprises)
+        results = [score]
+        if self.calibrated:
+            at_least = self.scores >= score[:, None]
+            results.append(p_value(at_least, len(self.scores)))
+            if self.by_class and logits is not None:
+                label = logits.argmax(dim=1)
+                results.append(p_value(at_least & (self.labels == label[:, None]), self.counts[label]))
+        return (*results, self.heat(residual, defects), surprises, self.looks[rows])
+
+
+def p_value(at_least: Tensor, count: Tensor | int) -> Tensor:
+    """(1 + #{calibration >= score}) / (n + 1) from bool [N,n] (Vovk et al., 2005; Bates et al., 2023, eq. 2)."""
+    return (1 + at_least.sum(dim=1)).float() / (count + 1)

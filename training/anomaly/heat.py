@@ -1,0 +1,57 @@
+"""Where an image is unusual: a map in which 1 means more than 99 % of normal images have at that pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.evaluation.runtime import Array
+
+SMOOTH = 1 / 28  # standard deviation of the blur of the residual, a share of the side
+RARE = 0.99
+FLOOR = 0.05  # of the largest scale: a pixel that is always empty must not glow for a speck
+
+
+class Heat(nn.Module):
+    """Residual nats [N,H,W] and defect logits [N,H,W] to a map [N,H,W].
+
+    Each is divided by what 99 % of normal images stay below at that pixel, the larger of the two is taken, and that is
+    divided by its own 99 %.
+
+    Args:
+        residual: of normal images [n,H,W].
+        defects: of the same [n,H,W].
+    """
+
+    def __init__(self, residual: Array, defects: Array) -> None:
+        super().__init__()
+        height, width = residual.shape[1:]
+        radius = max(1, round(2 * SMOOTH * max(height, width)))
+        offsets = np.arange(-radius, radius + 1) / (SMOOTH * max(height, width))
+        kernel = np.exp(-0.5 * offsets**2)
+        self.radius = radius
+        self.register_buffer("kernel", torch.from_numpy((kernel / kernel.sum()).astype(np.float32)))
+        self.scales: list[Tensor]
+        for name in ("residual_scale", "defect_scale", "scale"):
+            self.register_buffer(name, torch.ones(height, width))
+        with torch.no_grad():
+            smooth, found = self._layers(torch.from_numpy(residual), torch.from_numpy(defects))
+            self.residual_scale, self.defect_scale = _scale(smooth), _scale(found)
+            self.scale = _scale(self(torch.from_numpy(residual), torch.from_numpy(defects)))
+
+    def _layers(self, residual: Tensor, defects: Tensor) -> tuple[Tensor, Tensor]:
+        padded = F.pad(residual[:, None], (self.radius,) * 4)
+        rows = F.conv2d(padded, self.kernel[None, None, :, None])
+        return F.conv2d(rows, self.kernel[None, None, None, :])[:, 0], defects.sigmoid()
+
+    def forward(self, residual: Tensor, defects: Tensor) -> Tensor:
+        smooth, found = self._layers(residual, defects)
+        return torch.maximum(smooth / self.residual_scale, found / self.defect_scale) / self.scale
+
+
+def _scale(maps: Tensor) -> Tensor:
+    """The 99 % quantile of each pixel [H,W], at least a share of the largest."""
+    scale = torch.from_numpy(np.quantile(maps.numpy(), RARE, axis=0).astype(np.float32))
+    return scale.clamp(min=max(FLOOR * scale.max().item(), 1e-6))

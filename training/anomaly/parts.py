@@ -1,0 +1,169 @@
+"""What a scorer is put together from: a classifier, a VAE and a defect network, as one graph of what they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from services.inference.bundle import Bundle
+from training.anomaly.splice import Piece, before_dense, before_pool, splice
+from training.anomaly.views import VIEWS
+from training.evaluation.runtime import Array, open_graph, run
+from training.networks.defects import DefectNet
+from training.parity import ExportError
+
+OPSET = 20
+CHUNK = 50  # images a run: with larger ones the decoder's activations leave the cache
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The networks of a scorer.
+
+    Args:
+        generator: a VAE's bundle, of images of the same shape.
+        defects: trained on the same images.
+        classifier: of the same images' classes; None for data without labels.
+        views: a classifier of views in place of `classifier`.
+        looks: normal images that new ones are compared with.
+    """
+
+    generator: Bundle
+    defects: DefectNet
+    classifier: Bundle | None = None
+    views: Bundle | None = None
+    looks: int = 500
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """NAME:DIGEST of the bundles whose weights are inside, by role."""
+        bundles = {"classifier": self.classifier, "generator": self.generator, "views": self.views}
+        return {role: f"{bundle.name}:{bundle.digest}" for role, bundle in bundles.items() if bundle is not None}
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.generator.manifest.image.shape
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the VAE draws by class."""
+        return any(tensor.name == "labels" for tensor in self.generator.manifest.graphs["decode"].inputs)
+
+    def made(self) -> tuple[str, ...]:
+        """Names of the tensors that the parts make of images, which are the first."""
+        classified = ("logits", "features", "texture") if self.classifier is not None else ()
+        return ("images", "mean", "pixels", "defects", *classified, *(("views",) if self.views is not None else ()))
+
+
+class FindDefects(nn.Module):
+    """Images uint8 [N,C,H,W] to the defect network's logits [N,H,W]."""
+
+    outputs = ("defects",)
+
+    def __init__(self, network: DefectNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (self.network(images.float() / 255),)
+
+
+def pieces(parts: Parts, defects: onnx.ModelProto, views: onnx.ModelProto | None) -> list[Piece]:
+    """The parts' graphs, from `images` to the tensors of `parts.made()`, and `label` where there is a classifier.
+
+    A conditional VAE draws the image as the class that the classifier sees, and so decodes once instead of K times.
+
+    Args:
+        parts: the networks.
+        defects: `FindDefects`, exported.
+        views: `Views`, exported; where `parts` has a classifier of views.
+
+    Raises:
+        ExportError: a part does not fit the others.
+    """
+    found = [Piece("defects", defects, {"images": "images", "defects": "defects"})]
+    if parts.classifier is not None:
+        found += _classifier(parts.classifier)
+    if parts.views is not None and views is not None:
+        found += [Piece("views", views, {"images": "images", "views": "view_images"}), *_views(parts.views)]
+    generator = parts.generator
+    encode, decode = (onnx.load(generator.graph_path(graph)) for graph in ("encode", "decode"))
+    if parts.conditional and parts.classifier is None:
+        raise ExportError(f"{generator.name}: draws by class, but there is no classifier that says which; give one")
+    found.append(Piece("encode", encode, {"images": "images", "mean": "mean"}))
+    labels = {"labels": "label"} if parts.conditional else {}
+    found.append(Piece("decode", decode, {"latents": "mean", "pixels": "pixels", **labels}))
+    return found
+
+
+def _classifier(bundle: Bundle) -> list[Piece]:
+    model = onnx.load(bundle.graph_path("classify"))
+    features, maps = before_dense(model.graph, "logits"), before_pool(model.graph)
+    if features is None or maps is None:
+        raise ExportError(
+            f"{bundle.name}: no convolutional network with a dense last layer, so it has no features to compare; give "
+            "one that `duet train --network cnn` made"
+        )
+    names = {"images": "images", "logits": "logits", features: "features", maps: "maps"}
+    pool = [helper.make_node("GlobalAveragePool", ["maps"], ["mean"]), helper.make_node("Flatten", ["mean"], ["out"])]
+    first = [helper.make_node("ArgMax", ["logits"], ["label"], axis=1, keepdims=0)]
+    return [
+        Piece("classifier", model, names),
+        Piece("pool", _nodes(pool), {"maps": "maps", "out": "texture"}),
+        Piece("first", _nodes(first), {"logits": "logits", "label": "label"}),
+    ]
+
+
+def _views(bundle: Bundle) -> list[Piece]:
+    model = onnx.load(bundle.graph_path("classify"))
+    features = before_dense(model.graph, "logits")
+    if features is None:
+        raise ExportError(f"{bundle.name}: no network with a dense last layer, so it has no features to compare")
+    apart = helper.make_node("Reshape", ["flat", "shape"], ["views"])
+    shape = helper.make_tensor("shape", TensorProto.INT64, [3], [-1, len(VIEWS), _width(model.graph)])
+    return [
+        Piece("view_classifier", model, {"images": "view_images", features: "view_features"}),
+        Piece("apart", _nodes([apart], [shape]), {"flat": "view_features", "views": "views"}),
+    ]
+
+
+def _width(graph: onnx.GraphProto) -> int:
+    """Features that the last dense layer takes."""
+    dense = next(node for node in reversed(graph.node) if node.op_type in ("Gemm", "MatMul"))
+    weight = next(tensor for tensor in graph.initializer if tensor.name == dense.input[1])
+    return max(int(axis) for axis in weight.dims)
+
+
+def _nodes(nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto] | None = None) -> onnx.ModelProto:
+    graph = helper.make_graph(nodes, "glue", [], [], constants or [])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+
+
+def features_of(bundle: Bundle, *names: str) -> onnxruntime.InferenceSession:
+    """A classifier's graph by itself, with tensors from inside: logits, features, texture."""
+    model = splice(_classifier(bundle), [images_input(bundle.manifest.image.shape)], names)
+    return open_graph(model.SerializeToString())
+
+
+def images_input(shape: tuple[int, int, int]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *shape])
+
+
+class Measure:
+    """The parts as one graph on ONNX Runtime, before anything is fitted to what it gives."""
+
+    def __init__(self, parts: Parts, found: list[Piece]) -> None:
+        self.names = parts.made()[1:]
+        labelled = ("label",) if parts.classifier is not None else ()
+        model = splice(found, [images_input(parts.image_shape)], [*self.names, *labelled])
+        self._session = open_graph(model.SerializeToString())
+
+    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Array]:
+        """What the parts make of images uint8 [N,C,H,W], by name, and the images themselves."""
+        return {"images": images, **run(self._session, {"images": images}, chunk=CHUNK)}

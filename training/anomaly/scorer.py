@@ -1,0 +1,104 @@
+"""From parts to a scorer: statistics fitted on train, ranks on validation, p-values on calibration images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from training.anomaly.fusion import Fusion, Surprise
+from training.anomaly.graph import Fuse
+from training.anomaly.heat import Heat
+from training.anomaly.parts import Measure, Parts, images_input
+from training.anomaly.splice import Piece, splice
+from training.anomaly.statistics import TWO_SIDED, Statistics
+from training.data import Dataset
+from training.evaluation.runtime import Array, spread
+from training.parity import ExportError
+
+FITTED = 10_000  # training images that means, covariances and coreset come from, at most
+
+@dataclass(frozen=True)
+class Scorer:
+    """Parts, what was fitted to what they make, and the digests of the parts at that time."""
+
+    parts: Parts
+    fuse: Fuse
+    digests: Mapping[str, str]
+
+
+def fit(parts: Parts, dataset: Dataset, measure: Measure) -> Scorer:
+    """Fit everything but the p-values; no image of the calibration or test split is looked at.
+
+    Args:
+        parts: the networks.
+        dataset: whose training split gives means and covariances, and validation split the ranks.
+        measure: the parts as a graph.
+    """
+    train = dataset.train.take(spread(len(dataset.train), FITTED))
+    measured, classes = measure(train.images), max(1, len(dataset.class_names))
+    some = spread(len(train), parts.looks)
+    labels = train.labels if parts.classifier is not None and train.labels is not None else np.zeros(len(train), int)
+    statistics = Statistics(
+        measured, labels, classes if parts.classifier is not None else 1, conditional=parts.conditional, looks=some
+    )
+    normal = measure(dataset.validation.images)
+    with torch.no_grad():
+        values, residual, _ = statistics({name: torch.from_numpy(array) for name, array in normal.items()})
+        surprise = Surprise(values.numpy(), [name in TWO_SIDED for name in statistics.names])
+        columns = [[statistics.names.index(name) for name in family] for family in statistics.families.values()]
+        fusion = Fusion(surprise(values).numpy(), [family for family in columns if family])
+    heat = Heat(residual.numpy(), normal["defects"])
+    fuse = Fuse(statistics, surprise, fusion, heat, train.images[some], classes=0 if classes == 1 else classes)
+    return Scorer(parts, fuse, parts.digests)
+
+
+def calibrated(scorer: Scorer, scores: NDArray[np.float32], labels: NDArray[np.int64] | None) -> Scorer:
+    """`scorer` with the p-values that calibration scores [n] and predicted classes [n] give."""
+    fuse = scorer.fuse
+    return replace(
+        scorer,
+        fuse=Fuse(
+            *(fuse.statistics, fuse.surprise, fuse.fusion, fuse.heat, fuse.looks.numpy()),
+            scores=scores,
+            labels=labels,
+            classes=fuse.classes,
+        ),
+    )
+
+
+def assemble(scorer: Scorer, found: list[Piece], fuse: onnx.ModelProto) -> onnx.ModelProto:
+    """`score.onnx`: the parts' pieces and the exported `fuse` in one graph.
+
+    Raises:
+        ExportError: a part is not the one that the scorer was fitted with: its p-values would promise nothing.
+    """
+    for role, digest in scorer.parts.digests.items():
+        if scorer.digests.get(role) != digest:
+            raise ExportError(
+                f"score: the {role} is {digest}, but the scorer was calibrated with {scorer.digests.get(role)}; "
+                "calibrate it again: duet train --network scorer"
+            )
+    outer = {name: name for name in (*scorer.parts.made(), *scorer.fuse.outputs)}
+    labelled = ("label",) if scorer.parts.classifier is not None else ()
+    inputs = [images_input(scorer.parts.image_shape)]
+    return splice([*found, Piece("fuse", fuse, outer)], inputs, [*scorer.fuse.outputs, *labelled])
+
+
+def constants(scorer: Scorer, dataset: Dataset, calibration: Mapping[str, Array]) -> dict[str, float]:
+    """The manifest's: how many images the p-value rests on, and how often each class was seen among them."""
+    size = len(calibration["score"])
+    found = {
+        "calibration_size": float(size),
+        "fusion_size": float(len(dataset.validation)),
+        "smallest_p_value": 1 / (size + 1),
+        "residual_q99": 1.0,
+    }
+    if scorer.fuse.classes:
+        shares = np.bincount(calibration["label"], minlength=scorer.fuse.classes) / size
+        found |= {f"class_share/{index}": float(share) for index, share in enumerate(shares)}
+    return found

@@ -1,0 +1,65 @@
+"""Training of what a scorer has for itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from lightning_fabric import Fabric
+
+from services.inference.bundle import Bundle
+from training.anomaly.parts import Parts
+from training.anomaly.recipe import ScorerRecipe
+from training.anomaly.views import of_views
+from training.data import Dataset
+from training.loops.cnn import train_cnn
+from training.loops.defects import train_defects
+from training.loops.vae import train_vae
+from training.publish import publish
+from training.run import Run, open_run
+
+
+def train_scorer(
+    fabric: Fabric,
+    dataset: Dataset,
+    recipe: ScorerRecipe,
+    run: Run,
+    *,
+    seed: int,
+    resume: bool,
+    classifier: Bundle | None,
+    generator: Bundle | None,
+) -> Parts:
+    """The parts of a scorer of `dataset`, those that are not given trained below the run's directory.
+
+    Args:
+        fabric: launched.
+        dataset: without classes, a classifier of views is trained in place of `classifier`.
+        recipe: how.
+        run: of the defect network.
+        seed: decides weights, batches and what is pasted.
+        resume: go on from checkpoints.
+        classifier: of the classes of `dataset`; None where it has none.
+        generator: a VAE of the same images; None to train one.
+
+    Raises:
+        ValueError: the data have classes, and no classifier is given.
+    """
+    if dataset.class_names and classifier is None:
+        raise ValueError(f"scorer: {dataset.name} has classes, but no classifier of them was given")
+    views = None
+    if classifier is None:
+        looked = of_views(dataset)
+        of_them = _open(run, "views", recipe.views, looked, seed, resume)
+        network = train_cnn(fabric, looked, recipe.views, of_them, seed=seed)
+        [views] = publish("cnn", network, looked, recipe="views", seed=seed, run_dir=of_them.directory)
+    if generator is None:
+        own = _open(run, "vae", recipe.vae, dataset, seed, resume)
+        vae = train_vae(fabric, dataset, recipe.vae, own, seed=seed)
+        [generator] = publish("vae", vae, dataset, recipe="scorer", seed=seed, run_dir=own.directory)
+    defects = train_defects(fabric, dataset, recipe.defects, run, seed=seed)
+    return Parts(generator, defects, classifier, views, recipe.looks)
+
+
+def _open(run: Run, name: str, recipe: object, dataset: Dataset, seed: int, resume: bool) -> Run:
+    config = {"network": asdict(recipe), "dataset": dataset.name, "digest": dataset.digest, "seed": seed}  # type: ignore[call-overload]
+    return open_run(run.directory, name, config, resume=resume)
