@@ -91,7 +91,8 @@ def _anomalies(
     other: Dataset | None,
 ) -> str:
     header = ["anomalies", "images", "AUROC [95 % interval]", f"found at p <= {ALPHA:.0%}", "best single statistic"]
-    rows, areas, shares = [], [], []
+    rows: list[tuple[str, ...]] = []
+    areas, shares = [], []
     for name, outputs in scored.items():
         area, low, high = separation(normal["score"], outputs["score"])
         areas.append(area)

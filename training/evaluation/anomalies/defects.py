@@ -73,8 +73,7 @@ DEFECTS: dict[str, Callable[[Images, np.random.Generator], Defects]] = {"blot": 
 
 
 def _scale(images: Images) -> float:
-    height, width = images.shape[2:]
-    return min(height, width) / WIDTH
+    return float(min(images.shape[2:])) / WIDTH
 
 
 def _places(images: Images, generator: np.random.Generator) -> tuple[Array, Array]:
