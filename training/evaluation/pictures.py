@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -189,10 +190,12 @@ def shares_found(p_values: Mapping[str, Array], normal: Array, path: Path) -> No
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1)
     colours = matplotlib.colormaps["turbo"](np.linspace(0, 1, len(p_values)))
-    for (name, values), colour in zip(p_values.items(), colours, strict=True):
-        axes.ecdf(values, color=colour, linewidth=1, label=name)
+    for (name, values), colour, style in zip(p_values.items(), colours, cycle(("-", "--", ":")), strict=False):
+        axes.ecdf(values, color=colour, linestyle=style, linewidth=1, label=name)
     axes.ecdf(normal, color="black", linewidth=2, label="normal")
-    axes.set(xlabel="alpha", ylabel="share with p <= alpha", xscale="log", xlim=(float(normal.min()), 1), ylim=(0, 1))
+    axes.set(xlabel="alpha", ylabel="share with p <= alpha", xscale="log", ylim=(0, 1))
+    axes.set_xticks([0.001, 0.01, 0.1, 1], ["0.1 %", "1 %", "10 %", "100 %"])
+    axes.set_xlim(float(normal.min()), 1)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     _save(figure, path)

@@ -124,7 +124,7 @@ def _cross(dataset: Dataset, images: Images, sets: Mapping[str, Images], other: 
     return (
         f"Without any model, the brightness of the two outermost pixels tells {other.name} from {dataset.name} with an "
         f"AUROC of {two_sided.auroc:.4f} (its distance from the median) or {best.auroc:.4f} (the better of that, more "
-        "and less): that row tells next to nothing of a scorer."
+        "and less): read that row beside these."
     )
 
 

@@ -15,6 +15,8 @@ from training.evaluation.anomalies.separation import found, separation
 from training.evaluation.anomalies.sets import anomaly_sets
 from training.evaluation.anomaly import score
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +81,7 @@ def test_full_takes_every_image_and_says_what_statistics_are_worth(
 
 
 def test_the_fusion_is_the_callers(small_scorer: Bundle, digits: Dataset, tmp_path: Path) -> None:
-    """Of the largest statistic nothing is left but roughness, once brightness is out."""
+    """A score that is low where the statistics are high puts most anomalies below normal images."""
     text = scorer_chapters(
         explained(small_scorer), digits, tmp_path, full=True, fusion=lambda statistics: -statistics.sum(axis=1)
     )[3]
