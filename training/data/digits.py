@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from sklearn import datasets
 
@@ -20,12 +21,15 @@ def load_digits() -> Dataset:
     Upscaled bilinearly: bicubic overshoots at every edge of a stroke and is clipped to 0 and 255 there, whereas a
     bilinear pixel never leaves the range of its neighbours.
     """
-    bunch = datasets.load_digits()
-    grey = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    images = np.stack(
-        [np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR)) for image in grey]
-    )
-    labels = bunch.target.astype(np.int64)
-    whole = Split(images[:, None], labels)
+    images, labels = enlarged(SIZE), datasets.load_digits().target.astype(np.int64)
+    whole = Split(images, labels)
     parts = stratified(permutation(len(whole)), labels, SHARES)
     return Dataset("digits", tuple("0123456789"), *(whole.take(part) for part in parts))
+
+
+def enlarged(size: int) -> NDArray[np.uint8]:
+    """All of them in their own order, uint8 [1797,1,`size`,`size`]."""
+    grey = np.rint(datasets.load_digits().images * (255 / 16)).astype(np.uint8)
+    return np.stack(
+        [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)) for image in grey]
+    )[:, None]

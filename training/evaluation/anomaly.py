@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from services.inference.bundle import Bundle
+from training.evaluation.anomalies.defects import blot
+from training.evaluation.anomalies.far import Maker, inverted, patch_shuffled, rotated_90, uniform_noise
 from training.evaluation.runtime import Array, open_graph, philox, run, spread
 
 Images = NDArray[np.uint8]
 
 ALPHAS = (0.01, 0.05, 0.10)
 SCORED = 2000  # images of each anomaly at most: the standard error of an AUROC is then below 0.01
-PATCH = 4  # pixels a side
 
 
 def score(bundle: Bundle, images: Images) -> dict[str, Array]:
@@ -46,49 +45,14 @@ def simple_anomalies(images: Images, seed: int = 0) -> dict[str, Images]:
     return {name: np.ascontiguousarray(maker(images, philox(seed))) for name, maker in makers.items()}
 
 
-def uniform_noise(images: Images, generator: np.random.Generator) -> Images:
-    return generator.integers(0, 256, images.shape, dtype=np.uint8)
+def _blotted(images: Images, generator: np.random.Generator) -> Images:
+    return blot(images, generator).images
 
 
-def inverted(images: Images, generator: np.random.Generator) -> Images:
-    return 255 - images
-
-
-def rotated_90(images: Images, generator: np.random.Generator) -> Images:
-    return np.rot90(images, axes=(2, 3))
-
-
-def patch_shuffled(images: Images, generator: np.random.Generator) -> Images:
-    """Tiles of 4 x 4 pixels in a random order; a remainder at the right or the bottom stays where it is."""
-    count, channels, height, width = images.shape
-    rows, columns = height // PATCH, width // PATCH
-    result = images.copy()
-    region = result[:, :, : rows * PATCH, : columns * PATCH]
-    tiles = region.reshape(count, channels, rows, PATCH, columns, PATCH).transpose(0, 2, 4, 1, 3, 5)
-    tiles = tiles.reshape(count, rows * columns, channels, PATCH, PATCH)
-    order = generator.permuted(np.tile(np.arange(rows * columns), (count, 1)), axis=1)
-    tiles = np.take_along_axis(tiles, order[:, :, None, None, None], axis=1)
-    tiles = tiles.reshape(count, rows, columns, channels, PATCH, PATCH).transpose(0, 3, 1, 4, 2, 5)
-    region[...] = tiles.reshape(region.shape)
-    return result
-
-
-def blot(images: Images, generator: np.random.Generator) -> Images:
-    """A disc a fifth of the image wide at a random place: white where it is dark beneath, black where bright."""
-    count, _, height, width = images.shape
-    radius = max(1.0, min(height, width) / 10)
-    centre_y, centre_x = generator.uniform(0.25, 0.75, (2, count, 1, 1)) * [[[[height]]], [[[width]]]]
-    y, x = np.ogrid[:height, :width]
-    inside = (np.square(y - centre_y) + np.square(x - centre_x) <= radius**2)[:, None]
-    beneath = np.where(inside, images, 0).sum(axis=(1, 2, 3)) / (inside.sum(axis=(1, 2, 3)) * images.shape[1])
-    colour = np.where(beneath < 128, 255, 0).astype(np.uint8)[:, None, None, None]
-    return np.where(inside, colour, images)
-
-
-ANOMALIES: dict[str, Callable[[Images, np.random.Generator], Images]] = {
+ANOMALIES: dict[str, Maker] = {
     "uniform_noise": uniform_noise,
     "inverted": inverted,
     "patch_shuffled": patch_shuffled,
     "rotated_90": rotated_90,
-    "blot": blot,
+    "blot": _blotted,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,15 +148,27 @@ def principal_axes(points: Array) -> Array:
 
 
 def heat_maps(
-    images: Images, residuals: Array, p_values: Array, *, names: Sequence[str], scale: float, path: Path
+    images: Images,
+    residuals: Array,
+    p_values: Array,
+    *,
+    names: Sequence[str],
+    scale: float,
+    path: Path,
+    columns: int = 10,
 ) -> None:
-    """Images [N,C,H,W] above their residuals [N,H,W]; `scale` (the 99 % quantile of normal pixels) is full red."""
-    figure = _figure(len(images) * 1.1, 2.8)
+    """Images [N,C,H,W] above their residuals [N,H,W], in rows of `columns`.
+
+    Full red is `scale`, the 99 % quantile of normal pixels.
+    """
+    rows, columns = -(-len(images) // columns), min(columns, len(images))
+    figure = _figure(columns * 1.1, rows * 2.8)
     for index, (image, residual, p_value, name) in enumerate(zip(images, residuals, p_values, names, strict=True)):
-        axes = figure.add_subplot(2, len(images), index + 1)
+        place = index // columns * 2 * columns + index % columns + 1
+        axes = figure.add_subplot(2 * rows, columns, place)
         _show(axes, image)
         axes.set_title(f"{name}\np = {p_value:.2g}", fontsize=6)
-        axes = figure.add_subplot(2, len(images), len(images) + index + 1)
+        axes = figure.add_subplot(2 * rows, columns, place + columns)
         axes.imshow(residual, cmap="Reds", vmin=0, vmax=scale or 1)
         axes.axis("off")
     _save(figure, path)
@@ -168,6 +181,39 @@ def p_value_histogram(p_values: Array, path: Path) -> None:
     axes.hist(p_values, bins=20, range=(0, 1), density=True)
     axes.axhline(1, color="black", linestyle="--", linewidth=1)
     axes.set(xlabel="p-value", ylabel="density", xlim=(0, 1))
+    _save(figure, path)
+
+
+def shares_found(p_values: Mapping[str, Array], normal: Array, path: Path) -> None:
+    """The share with p <= alpha over alpha, a line a set; that of `normal` images is alpha where they are valid."""
+    figure = _figure(8, 5)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1)
+    colours = matplotlib.colormaps["turbo"](np.linspace(0, 1, len(p_values)))
+    for (name, values), colour, style in zip(p_values.items(), colours, cycle(("-", "--", ":")), strict=False):
+        axes.ecdf(values, color=colour, linestyle=style, linewidth=1, label=name)
+    axes.ecdf(normal, color="black", linewidth=2, label="normal")
+    axes.set(xlabel="alpha", ylabel="share with p <= alpha", xscale="log", ylim=(0, 1))
+    axes.set_xticks([0.001, 0.01, 0.1, 1], ["0.1 %", "1 %", "10 %", "100 %"])
+    axes.set_xlim(float(normal.min()), 1)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    _save(figure, path)
+
+
+def heat_tables(tables: Mapping[str, Array], rows: Sequence[str], columns: Sequence[str], path: Path) -> None:
+    """Each of `tables` [R,C] by its title, its numbers coloured by size over its own range."""
+    figure = _figure(1.5 + len(tables) * (0.6 * len(columns) + 1), 1.5 + 0.25 * len(rows))
+    panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
+    for axes, (title, values) in zip(panels, tables.items(), strict=True):
+        axes.imshow(values, cmap="viridis", aspect="auto")
+        axes.set_title(title, fontsize=9)
+        axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(rows)), rows, fontsize=7)
+        middle = (values.min() + values.max()) / 2
+        for (row, column), value in np.ndenumerate(values):
+            colour = "black" if value > middle else "white"
+            axes.text(column, row, f"{value:.3f}", ha="center", va="center", color=colour, fontsize=6)
     _save(figure, path)
 
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from services.inference.bundle import Bundle
 from training.data import Dataset
 from training.evaluation import anomaly, calibration, classification, conformal, generators, pictures
+from training.evaluation.anomalies.chapters import scorer_chapters
+from training.evaluation.anomalies.sets import other_data
 from training.evaluation.chapters import chapters
 from training.evaluation.elbo import has_likelihood
 from training.evaluation.likelihood import likelihood_metrics
@@ -30,19 +32,27 @@ class EvaluationError(ValueError):
 
 
 def evaluate(
-    bundle: Bundle, dataset: Dataset, *, judge: Bundle | None = None, out: Path, full: bool = False
+    bundle: Bundle,
+    dataset: Dataset,
+    *,
+    judge: Bundle | None = None,
+    out: Path,
+    full: bool = False,
+    data_dir: Path | None = None,
 ) -> dict[str, float]:
     """Measure a stored bundle on the test split of `dataset` and write report.md and pictures into `out`.
 
-    A classifier's report has chapters on its mistakes and its robustness too.
+    A classifier's report has chapters on its mistakes and its robustness too, a scorer's on many kinds of anomalies.
 
     Args:
         bundle: what to measure.
         dataset: data of the same image shape and classes; another draw of the same data, for instance.
         judge: a classifier of the same classes that judges conditional samples; without one they go unjudged.
         out: the directory, made if need be.
-        full: for classifiers, see `training.evaluation.chapters`; for a conditional VAE, bound the likelihood of every
+        full: for classifiers, see `training.evaluation.chapters`, for scorers `training.evaluation.anomalies.chapters`;
+            for a conditional VAE, bound the likelihood of every
             test image by 1,000 draws; for a GAN, compare its samplers.
+        data_dir: where MNIST and Fashion-MNIST lie, each of which is strange to a scorer of the other.
 
     Raises:
         EvaluationError: image shape or classes of the data set or of the judge differ from the bundle's.
@@ -65,6 +75,9 @@ def evaluate(
     ]
     if bundle.manifest.task == "classification":
         lines += [f"{chapter}\n" for chapter in chapters(bundle, dataset, out, full=full)]
+    if bundle.manifest.task == "anomaly":
+        written = scorer_chapters(bundle, dataset, out, full=full, other=other_data(dataset, data_dir))
+        lines += [f"{chapter}\n" for chapter in written]
     (out / "report.md").write_text("\n".join(lines))
     return metrics
 

@@ -6,7 +6,7 @@ What slows a round is other work on the machine, never the graph: of all statist
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from training.evaluation.runtime import open_graph, spread
 
 ROUNDS = 15
-ROUND = 0.02  # seconds of one graph in one round, at least
+ROUND = 0.02  # seconds of one call in one round, at least
 
 
 def microseconds(paths: Sequence[Path], images: NDArray[np.uint8], batch: int) -> list[float]:
@@ -26,19 +26,30 @@ def microseconds(paths: Sequence[Path], images: NDArray[np.uint8], batch: int) -
         images: they are repeated where they are fewer than `batch`.
         batch: images a run.
     """
-    feeds = {"images": np.resize(images[spread(len(images), batch)], (batch, *images.shape[1:]))}
+    feeds = {"images": batch_of(images, batch)}
     sessions = [open_graph(path) for path in paths]
+    calls = [lambda session=session: session.run(None, feeds) for session in sessions]
+    return [seconds / batch * 1e6 for seconds in fastest(calls)]
+
+
+def batch_of(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """`size` of `images` [N,C,H,W] at equal steps, repeated where they are fewer."""
+    return np.resize(images[spread(len(images), size)], (size, *images.shape[1:]))
+
+
+def fastest(calls: Sequence[Callable[[], object]]) -> list[float]:
+    """The least seconds of each of `calls`."""
     runs = []
-    for session in sessions:  # the first run allocates
-        session.run(None, feeds)
+    for call in calls:  # the first run allocates
+        call()
         start = time.perf_counter()
-        session.run(None, feeds)
+        call()
         runs.append(max(1, round(ROUND / (time.perf_counter() - start))))
-    rounds = np.empty((ROUNDS, len(paths)))
+    rounds = np.empty((ROUNDS, len(calls)))
     for row in rounds:
-        for index, (session, count) in enumerate(zip(sessions, runs, strict=True)):
+        for index, (call, count) in enumerate(zip(calls, runs, strict=True)):
             start = time.perf_counter()
             for _ in range(count):
-                session.run(None, feeds)
-            row[index] = (time.perf_counter() - start) / count / batch * 1e6
-    return [float(fastest) for fastest in rounds.min(axis=0)]
+                call()
+            row[index] = (time.perf_counter() - start) / count
+    return [float(least) for least in rounds.min(axis=0)]

@@ -40,6 +40,13 @@ DRAWN: dict[str, Callable[[Path], None]] = {
     "heat": lambda path: pictures.heat_maps(
         COLOUR[:3], GENERATOR.random((3, 8, 8)), P_VALUES[:3], names=NAMES, scale=0.0, path=path
     ),
+    "rows of heat": lambda path: pictures.heat_maps(
+        COLOUR[:5], GENERATOR.random((5, 8, 8)), P_VALUES[:5], names=list("abcde"), scale=1.0, path=path, columns=2
+    ),
+    "shares": lambda path: pictures.shares_found(dict.fromkeys(NAMES, P_VALUES / 2 + 0.01), P_VALUES + 0.01, path),
+    "tables": lambda path: pictures.heat_tables(
+        {name: GENERATOR.random((4, 3)) for name in NAMES[:2]}, list("abcd"), NAMES, path
+    ),
     "p": lambda path: pictures.p_value_histogram(P_VALUES, path),
 }
 
@@ -82,3 +89,15 @@ def test_principal_axes_are_those_of_largest_variance() -> None:
 def test_principal_axes_of_a_line() -> None:
     plane = pictures.principal_axes(np.array([[1.0], [3.0]]))
     np.testing.assert_allclose(plane, [[-1, 0], [1, 0]])
+
+
+def test_heat_maps_stand_below_their_images_in_every_row(tmp_path: Path) -> None:
+    """Black images above white maps: half of each of three rows is black."""
+    path = tmp_path / "rows.png"
+    images, maps = np.zeros((5, 1, 8, 8), np.uint8), np.zeros((5, 8, 8))
+    pictures.heat_maps(images, maps, P_VALUES[:5], names=list("abcde"), scale=1.0, path=path, columns=2)
+    with Image.open(path) as picture:
+        dark = np.asarray(picture.convert("L")) < 20
+    (left, right) = (dark[:, part].mean(axis=1) > 0.5 for part in (slice(0, 110), slice(110, None)))
+    assert np.diff(left.astype(int)).clip(0).sum() == 3
+    assert np.diff(right.astype(int)).clip(0).sum() == 2

@@ -1,0 +1,76 @@
+"""What each statistic of a scorer is worth: alone, and to the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from training.evaluation.anomaly import auroc
+from training.evaluation.runtime import Array
+from training.evaluation.tables import table
+
+Fusion = Callable[[Array], Array]
+Row = Mapping[str, float]  # AUROC by set
+
+
+class Ablation(NamedTuple):
+    """AUROC by statistic and by set of anomalies.
+
+    Args:
+        alone: of each statistic by itself.
+        without: of all statistics but it.
+        fused: of all.
+    """
+
+    alone: Mapping[str, Row]
+    without: Mapping[str, Row]
+    fused: Row
+
+    def best(self, name: str) -> tuple[str, float]:
+        """The statistic that alone tells set `name` apart best, and its AUROC."""
+        return max(((statistic, row[name]) for statistic, row in self.alone.items()), key=lambda pair: pair[1])
+
+    def markdown(self) -> str:
+        """A row a statistic: mean and worst AUROC over the sets, and the set that misses it most."""
+        rows = [("all", "", "", *_summary(self.fused), "")]
+        for statistic, row in self.without.items():
+            gains = {name: self.fused[name] - value for name, value in row.items()}
+            most = max(gains, key=lambda name: gains[name])
+            missed = f"{most.replace('_', ' ')}: {-gains[most]:+.4f}"
+            rows.append((statistic, *_summary(self.alone[statistic]), *_summary(row), missed))
+        header = ("statistic", "alone: mean", "worst set", "without it: mean", "worst set", "most missed by")
+        return table(header, rows)
+
+
+def sum_of_squares(statistics: Array) -> Array:
+    """T [N] of the surprises [N,S], in squared nats: one large surprise counts for more than several small ones."""
+    return np.asarray(np.square(statistics.astype(np.float64)).sum(axis=1))
+
+
+def ablation(
+    names: Sequence[str], normal: Array, anomalous: Mapping[str, Array], fusion: Fusion = sum_of_squares
+) -> Ablation:
+    """Measure every statistic on every set.
+
+    Args:
+        names: of the statistics, S.
+        normal: statistics [N,S] of normal images, the higher the stranger.
+        anomalous: statistics [M,S] by set.
+        fusion: makes one score [N] of any number of statistics [N,S].
+    """
+
+    def row(score: Fusion) -> Row:
+        usual = score(normal)
+        return {name: auroc(usual, score(statistics)) for name, statistics in anomalous.items()}
+
+    return Ablation(
+        {name: row(lambda s, i=index: s[:, i]) for index, name in enumerate(names)},  # type: ignore[misc]
+        {name: row(lambda s, i=index: fusion(np.delete(s, i, axis=1))) for index, name in enumerate(names)},  # type: ignore[misc]
+        row(fusion),
+    )
+
+
+def _summary(row: Row) -> tuple[str, str]:
+    return f"{np.mean(list(row.values())):.4f}", f"{min(row.values()):.4f}"

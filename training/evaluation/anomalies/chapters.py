@@ -1,0 +1,208 @@
+"""The chapters of a scorer's report beyond its metrics: many anomalies, validity, defects, statistics, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from services.inference.bundle import Bundle
+from training.data import Dataset
+from training.evaluation import pictures
+from training.evaluation.anomalies.ablation import Ablation, Fusion, ablation, sum_of_squares
+from training.evaluation.anomalies.cost import cost
+from training.evaluation.anomalies.defects import defects
+from training.evaluation.anomalies.localisation import LIMIT, aupro, pixel_auroc
+from training.evaluation.anomalies.separation import ALPHA, RESAMPLES, found, separation
+from training.evaluation.anomalies.sets import OTHER, anomaly_sets
+from training.evaluation.anomalies.trivial import trivial
+from training.evaluation.anomalies.validity import validity
+from training.evaluation.anomaly import score
+from training.evaluation.runtime import Array, spread
+from training.evaluation.tables import table
+
+Images = NDArray[np.uint8]
+Scored = Mapping[str, Array]  # outputs of the score graph by name
+
+COUNT, FULL_COUNT = 200, 2000  # anomalies of a set
+NORMALS = 1000  # test images unless all are asked for
+SHOWN = 3  # normal images beside an example of each set
+
+
+def scorer_chapters(
+    bundle: Bundle,
+    dataset: Dataset,
+    directory: Path,
+    *,
+    full: bool,
+    other: Dataset | None = None,
+    fusion: Fusion = sum_of_squares,
+) -> list[str]:
+    """Markdown, with pictures written into `directory`.
+
+    Args:
+        bundle: a scorer.
+        dataset: data that fit it.
+        directory: where the report is.
+        full: ten times as many anomalies, every test image, and what each statistic is worth and the scorer costs:
+            minutes, not seconds.
+        other: data of the same image shape that are strange to it; None for none.
+        fusion: how the scorer makes its score of its statistics.
+    """
+    count = FULL_COUNT if full else COUNT
+    test = dataset.test.images
+    images = test if full else test[spread(len(test), NORMALS)]
+    sets = anomaly_sets(dataset, images, other, count)
+    normal = score(bundle, images)
+    shown = track(sets.items(), "scoring anomalies", console=Console(stderr=True), transient=True, disable=not full)
+    scored = {name: score(bundle, made) for name, made in shown}
+    measured = _ablation(bundle, normal, scored, fusion)
+    scale = bundle.manifest.constants["residual_q99"]
+    _examples(images, normal, sets, scored, scale, directory / "anomalies.png")
+    pictures.shares_found(
+        {_spoken(name): outputs["p_value"] for name, outputs in scored.items()},
+        normal["p_value"],
+        directory / "shares_found.png",
+    )
+    written = [
+        _anomalies(dataset, images, sets, normal, scored, measured, other),
+        _validity(bundle, normal),
+        _defects(images, count, scored),
+    ]
+    if not full:
+        more = "`--full` takes every test image and ten times as many anomalies, and says what each statistic is worth "
+        return [*written, f"{more}and what the scorer costs."]
+    if measured is not None:
+        written.append(_statistics(measured, directory))
+    return [*written, _cost(bundle, test)]
+
+
+def _anomalies(
+    dataset: Dataset,
+    images: Images,
+    sets: Mapping[str, Images],
+    normal: Scored,
+    scored: Mapping[str, Scored],
+    measured: Ablation | None,
+    other: Dataset | None,
+) -> str:
+    header = ["anomalies", "images", "AUROC [95 % interval]", f"found at p <= {ALPHA:.0%}", "best single statistic"]
+    rows: list[tuple[str, ...]] = []
+    areas, shares = [], []
+    for name, outputs in scored.items():
+        area, low, high = separation(normal["score"], outputs["score"])
+        areas.append(area)
+        shares.append(found(outputs["p_value"]))
+        best = "{}: {:.4f}".format(*measured.best(name)) if measured else ""
+        interval = f"{area:.4f} [{low:.4f}, {high:.4f}]"
+        rows.append((_spoken(name), f"{len(sets[name]):,}", interval, f"{shares[-1]:.1%}", best))
+    rows.append(("mean", "", f"{np.mean(areas):.4f}", f"{np.mean(shares):.1%}", ""))
+    rows.append(("worst", "", f"{min(areas):.4f}", f"{min(shares):.1%}", ""))
+    if measured is None:
+        header, rows = header[:-1], [row[:-1] for row in rows]
+    return _chapter(
+        "Anomalies",
+        f"Against {len(images):,} normal test images; the anomalies are made from them or come from elsewhere "
+        f"(`training/evaluation/anomalies/` says how), and none was seen in training. Intervals are of {RESAMPLES} "
+        "bootstrap resamples.",
+        table(header, rows),
+        _cross(dataset, images, sets, other),
+        "![An example of each: the image, above what the scorer cannot explain of it.](anomalies.png)",
+        "![The share of each set with p <= alpha; of normal images it is alpha.](shares_found.png)",
+    )
+
+
+def _cross(dataset: Dataset, images: Images, sets: Mapping[str, Images], other: Dataset | None) -> str:
+    if other is None:
+        name = OTHER.get(dataset.name)
+        return f"{name} would be one more set, but its files are not at hand: `--data-dir`." if name else ""
+    two_sided, best = trivial(dataset.calibration.images, images, sets[other.name])
+    return (
+        f"Without any model, the brightness of the two outermost pixels tells {other.name} from {dataset.name} with an "
+        f"AUROC of {two_sided.auroc:.4f} (its distance from the median) or {best.auroc:.4f} (the better of that, more "
+        "and less): read that row beside these."
+    )
+
+
+def _validity(bundle: Bundle, normal: Scored) -> str:
+    size = int(bundle.manifest.constants["calibration_size"])
+    found_valid = validity(normal["p_value"], size)
+    title = f"{len(normal['p_value']):,} normal test images, by p-values from {size:,} calibration images."
+    return _chapter("Validity of the p-value", title, found_valid.markdown())
+
+
+def _defects(images: Images, count: int, scored: Mapping[str, Scored]) -> str:
+    made = defects(images[spread(len(images), count)])  # the very ones of the sets, with their masks
+    rows = []
+    for name, (_, mask) in made.items():
+        if name not in scored:
+            continue
+        heat = scored[name]["residual"]
+        figures = f"{pixel_auroc(heat, mask):.4f}", f"{aupro(heat, mask):.4f}"
+        rows.append((name, f"{len(mask):,}", f"{mask.sum(axis=(1, 2)).mean():.1f}", *figures))
+    return _chapter(
+        "Where the defects are",
+        "Does the heat map show the pixels that a defect changed? Pixel AUROC is over all pixels of the damaged "
+        f"images; AUPRO is the overlap with each region, up to a false-positive rate of {LIMIT:.0%} (Bergmann et al., "
+        f"2020), and about {LIMIT / 2:.2f} for a map that knows nothing.",
+        table(("defect", "images", "pixels of one, mean", "pixel AUROC", f"AUPRO at {LIMIT:.0%}"), rows),
+    )
+
+
+def _statistics(measured: Ablation, directory: Path) -> str:
+    names, sets = list(measured.alone), list(measured.fused)
+    alone = np.array([[measured.alone[name][one] for name in names] for one in sets])
+    without = np.array([[measured.without[name][one] - measured.fused[one] for name in names] for one in sets])
+    panels = {"AUROC of each alone": alone, "change of the AUROC without it": without}
+    pictures.heat_tables(panels, [_spoken(one) for one in sets], names, directory / "ablation.png")
+    return _chapter(
+        "What each statistic is worth",
+        "AUROC of each statistic alone, and of the others fused in the same way without it.",
+        measured.markdown(),
+        "![AUROC by set and statistic.](ablation.png)",
+    )
+
+
+def _cost(bundle: Bundle, images: Images) -> str:
+    return _chapter("Cost", "ONNX Runtime on one thread; the fastest round counts.", cost(bundle, images).markdown())
+
+
+def _ablation(bundle: Bundle, normal: Scored, scored: Mapping[str, Scored], fusion: Fusion) -> Ablation | None:
+    """None where the scorer does not answer with its statistics."""
+    names = getattr(bundle.manifest, "statistics", ())
+    if not names or "statistics" not in normal:
+        return None
+    sets = {name: outputs["statistics"] for name, outputs in scored.items()}
+    return ablation(names, normal["statistics"], sets, fusion)
+
+
+def _examples(
+    images: Images, normal: Scored, sets: Mapping[str, Images], scored: Mapping[str, Scored], scale: float, path: Path
+) -> None:
+    """The first of each set, after some normal images."""
+    rows = spread(len(images), SHOWN)
+
+    def column(name: str) -> Array:
+        return np.concatenate([normal[name][rows], *(outputs[name][:1] for outputs in scored.values())])
+
+    pictures.heat_maps(
+        np.concatenate([images[rows], *(made[:1] for made in sets.values())]),
+        column("residual"),
+        column("p_value"),
+        names=[f"normal {number + 1}" for number in range(len(rows))] + [_spoken(name) for name in sets],
+        scale=scale,
+        path=path,
+        columns=8,
+    )
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _chapter(title: str, *parts: str) -> str:
+    return "\n\n".join([f"## {title}", *(part for part in parts if part)])

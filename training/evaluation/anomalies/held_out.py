@@ -1,0 +1,70 @@
+"""Six of ten classes are known, with their labels; the other four, never seen, are to be found.
+
+The protocol of open-set recognition (L. Neal et al., "Open set learning with counterfactual images", ECCV 2018, section
+4.1): near anomalies, written by the same hands and scanned by the same machine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from training.data import Dataset, Split
+from training.evaluation.anomalies.trials import Fit, Task, Trials, labels_of, run_trials
+from training.evaluation.runtime import philox
+
+HELD_OUT = "held-out classes"
+SPLITS = 5
+SEED = 0  # of the splits, the same for every scorer; of ten classes each is new in one to three of the five
+KNOWN = 0.6
+
+
+def held_out(dataset: Dataset, fit: Fit, path: Path, method: str, splits: int = SPLITS) -> Trials:
+    """Train a scorer for each split of the classes, and tell test images of new classes from those of known ones.
+
+    Args:
+        dataset: labelled data.
+        fit: trains with data of the known classes, and a seed, the number of the split.
+        path: JSON file of the results so far; what it has is not trained again.
+        method: says what `fit` is.
+        splits: how many; more begin with the same.
+
+    Raises:
+        ValueError: the data have fewer than two classes.
+        TrialsError: the file has trials of something else.
+    """
+    return run_trials(HELD_OUT, dataset, held_out_tasks(dataset, splits), fit, path, method)
+
+
+def held_out_tasks(dataset: Dataset, splits: int = SPLITS) -> list[Task]:
+    """A task a split, named after the classes that are new."""
+    if len(dataset.class_names) < 2:
+        raise ValueError(f"{dataset.name}: has no two classes, of which one could be new; use labelled data")
+    tasks = []
+    for number, known in enumerate(known_classes(len(dataset.class_names), splits), 1):
+        new = [name for label, name in enumerate(dataset.class_names) if label not in known]
+        is_new = ~np.isin(labels_of(dataset.test), known)
+        tasks.append(
+            Task(f"new: {', '.join(new)}", among(dataset, known, f"{dataset.name}-split-{number}"),
+                 dataset.test.images[is_new])
+        )  # fmt: skip
+    return tasks
+
+
+def known_classes(classes: int, splits: int = SPLITS) -> list[list[int]]:
+    """Six tenths of `classes`, in ascending order, for each split."""
+    generator = philox(SEED)
+    count = min(max(1, round(KNOWN * classes)), classes - 1)
+    return [sorted(generator.permutation(classes)[:count].tolist()) for _ in range(splits)]
+
+
+def among(dataset: Dataset, known: list[int], name: str) -> Dataset:
+    """The images of the `known` classes in every split; their labels are places in that list."""
+
+    def part(split: Split) -> Split:
+        rows = np.flatnonzero(np.isin(labels_of(split), known))
+        return Split(split.images[rows], np.searchsorted(known, labels_of(split)[rows]).astype(np.int64))
+
+    splits = (dataset.train, dataset.validation, dataset.calibration, dataset.test)
+    return Dataset(name, tuple(dataset.class_names[label] for label in known), *map(part, splits))

@@ -1,0 +1,47 @@
+"""One class is normal and its images have no labels: every other class is an anomaly.
+
+The protocol of L. Ruff et al., "Deep one-class classification", ICML 2018, section 4.2, with one difference: validation
+and calibration images of the class are kept from the training, as a p-value needs them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.data import Dataset, Split
+from training.evaluation.anomalies.trials import Fit, Task, Trials, labels_of, run_trials
+
+ONE_CLASS = "one-class"
+
+
+def one_class(dataset: Dataset, fit: Fit, path: Path, method: str) -> Trials:
+    """Train a scorer for each class of `dataset`, and measure it on the whole test split.
+
+    Args:
+        dataset: labelled data.
+        fit: trains with unlabelled data of one class, and a seed, the number of the class.
+        path: JSON file of the results so far; what it has is not trained again.
+        method: says what `fit` is.
+
+    Raises:
+        ValueError: the data have fewer than two classes.
+        TrialsError: the file has trials of something else.
+    """
+    return run_trials(ONE_CLASS, dataset, one_class_tasks(dataset), fit, path, method)
+
+
+def one_class_tasks(dataset: Dataset) -> list[Task]:
+    """A task a class, named after it."""
+    if len(dataset.class_names) < 2:
+        raise ValueError(f"{dataset.name}: has no two classes, of which one could be normal; use labelled data")
+    test = dataset.test
+    return [
+        Task(name, _only(dataset, label, f"{dataset.name}-{name}"), test.images[labels_of(test) != label])
+        for label, name in enumerate(dataset.class_names)
+    ]
+
+
+def _only(dataset: Dataset, label: int, name: str) -> Dataset:
+    """The images of one class in every split, without labels."""
+    splits = (dataset.train, dataset.validation, dataset.calibration, dataset.test)
+    return Dataset(name, (), *(Split(split.images[labels_of(split) == label]) for split in splits))

@@ -1,0 +1,60 @@
+"""How well scores tell anomalies from normal images: AUROC with its interval, and what is found at a level."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from training.evaluation.runtime import Array, philox
+
+RESAMPLES = 400
+ALPHA = 0.01
+
+
+class Separation(NamedTuple):
+    """An AUROC and its 95 % bootstrap interval."""
+
+    auroc: float
+    low: float
+    high: float
+
+
+def separation(normal: Array, anomalous: Array, seed: int = 0) -> Separation:
+    """The probability that an anomaly scores above a normal image, ties counting half, and its interval.
+
+    The interval holds the middle 95 % of 400 resamples of both (percentile bootstrap; B. Efron, R. J. Tibshirani,
+    1993, section 13.3). It is a point where nothing overlaps: then so many images say no more than that.
+
+    Args:
+        normal: scores [N].
+        anomalous: scores [M].
+        seed: of the resamples.
+    """
+    places = np.unique(np.concatenate([normal, anomalous]), return_inverse=True)[1]
+    size = int(places.max()) + 1
+    below, above = places[: len(normal)], places[len(normal) :]
+    generator = philox(seed)
+
+    def resampled(group: Array) -> Array:
+        """How often each score was drawn, [RESAMPLES,size]."""
+        drawn = group[generator.integers(len(group), size=(RESAMPLES, len(group)))]
+        drawn += size * np.arange(RESAMPLES)[:, None]
+        return np.bincount(drawn.ravel(), minlength=RESAMPLES * size).reshape(RESAMPLES, size)
+
+    low, high = np.quantile(_auroc(resampled(below), resampled(above)), [0.025, 0.975])
+    counts = (np.bincount(group, minlength=size)[None] for group in (below, above))
+    return Separation(float(_auroc(*counts)[0]), float(low), float(high))
+
+
+def found(p_values: Array, alpha: float = ALPHA) -> float:
+    """The share of `p_values` [N] of at most `alpha`: true positives of anomalies, false ones of normal images."""
+    # p_value is float32, and so must alpha be: float32(0.05) is above 0.05.
+    return float((p_values <= np.float32(alpha)).mean())
+
+
+def _auroc(normal: Array, anomalous: Array) -> Array:
+    """[R] of how many there are [R,K] of either at each of K scores in ascending order."""
+    below = normal.cumsum(axis=1) - normal / 2
+    pairs = normal.sum(axis=1) * anomalous.sum(axis=1)
+    return np.asarray((anomalous * below).sum(axis=1) / pairs)

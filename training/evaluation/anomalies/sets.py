@@ -1,0 +1,72 @@
+"""The sets of anomalies that fit a data set, by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data import Dataset, load
+from training.data.download import SHA256, cache_directory
+from training.evaluation.anomalies.defects import defects
+from training.evaluation.anomalies.digits import padded_digits, stretched_digits
+from training.evaluation.anomalies.far import far_anomalies
+from training.evaluation.anomalies.letters import UNLIKE, letters
+from training.evaluation.runtime import spread
+
+Images = NDArray[np.uint8]
+
+OTHER = MappingProxyType({"mnist": "fashion-mnist", "fashion-mnist": "mnist"})
+
+
+def anomaly_sets(
+    dataset: Dataset, normal_images: Images, other: Dataset | None = None, count: int = 2000, seed: int = 0
+) -> Mapping[str, Images]:
+    """Every set of anomalies that fits `dataset`, by name; equal arguments, equal pixels.
+
+    Args:
+        dataset: what is normal.
+        normal_images: uint8 [N,C,H,W], test images that the far anomalies and the defects are made from.
+        other: data whose test images are another set, named after them; None for no such set.
+        count: images of a set, at most.
+        seed: of every random number.
+
+    Raises:
+        ValueError: `other` has images of another shape.
+    """
+    normals = normal_images[spread(len(normal_images), count)]
+    damaged = {name: made.images for name, made in defects(normals, seed).items() if len(made.images)}
+    sets = far_anomalies(normals, seed) | damaged
+    if dataset.image_shape == (1, 28, 28):
+        sets |= {"letters": letters(count, seed=seed), "letters_unlike_digits": letters(count, UNLIKE, seed)}
+        if dataset.name != "digits":  # to which they are normal
+            drawn = {"digits_stretched": stretched_digits(), "digits_padded": padded_digits()}
+            sets |= {name: images[spread(len(images), count)] for name, images in drawn.items()}
+    if other is not None:
+        if other.image_shape != dataset.image_shape:
+            raise ValueError(
+                f"{other.name}: has images of shape {other.image_shape}, but {dataset.name} of {dataset.image_shape}; "
+                "give data of the same shape"
+            )
+        sets[other.name] = other.test.images[spread(len(other.test), count)]
+    return sets
+
+
+def other_data(dataset: Dataset, folder: Path | None = None) -> Dataset | None:
+    """Fashion-MNIST for MNIST and the reverse, if its files are at hand; nothing is downloaded for it.
+
+    Args:
+        dataset: what is normal.
+        folder: has a folder of each of the two; without it they are looked for in DUET_DATA_DIR, then in the cache.
+    """
+    name = OTHER.get(dataset.name)
+    if name is None:
+        return None
+    home = Path(folder or os.environ.get("DUET_DATA_DIR") or cache_directory()).expanduser() / name
+    if all(any(home.joinpath(file + suffix).is_file() for suffix in ("", ".gz")) for file in SHA256[name]):
+        return load(name, folder=home)
+    return None

@@ -1,0 +1,144 @@
+"""Trainings and what their scorers were measured to do, kept one by one: a run that was broken off goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.inference.bundle import Bundle
+from training.data import Dataset, Split
+from training.evaluation.anomalies.separation import found, separation
+from training.evaluation.anomaly import score
+from training.loops.progress import write
+
+Images = NDArray[np.uint8]
+Fit = Callable[[Dataset, int], Bundle]  # trains with the data and the seed, and gives the scorer
+
+
+class TrialsError(ValueError):
+    """Trials cannot be continued; the message names the file and the remedy."""
+
+
+class Task(NamedTuple):
+    """What a scorer is to be trained with, and what it is to tell from the test images of that."""
+
+    name: str
+    dataset: Dataset
+    strange: Images
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one training came to.
+
+    Args:
+        name: of its task.
+        normal: test images of the kind that it was trained with.
+        anomalous: test images of another kind.
+        auroc: of their scores, with the ends of its 95 % interval.
+        low: see `auroc`.
+        high: see `auroc`.
+        found_1: share of the anomalous images with p <= 0.01.
+        false_1: share of the normal ones with p <= 0.01.
+        false_5: share of the normal ones with p <= 0.05.
+        seconds: of the training, with all that it did besides.
+    """
+
+    name: str
+    normal: int
+    anomalous: int
+    auroc: float
+    low: float
+    high: float
+    found_1: float
+    false_1: float
+    false_5: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trials:
+    """`header` says what the trials depend on beside their tasks."""
+
+    header: dict[str, Any]
+    done: tuple[Trial, ...]
+
+
+def run_trials(protocol: str, dataset: Dataset, tasks: Sequence[Task], fit: Fit, path: Path, method: str) -> Trials:
+    """Do the tasks that the JSON file at `path` does not have yet, adding each to it as soon as it is measured.
+
+    Args:
+        protocol: its name.
+        dataset: what the tasks were made of.
+        tasks: in this order; the number of a task is the seed of its training.
+        fit: the training.
+        path: made if need be.
+        method: says what `fit` is: another one's trials are not continued.
+
+    Raises:
+        TrialsError: the file has trials of something else.
+    """
+    header = {"protocol": protocol, "dataset": dataset.name, "digest": dataset.digest, "method": method}
+    trials = read(path) if path.exists() else Trials(header, ())
+    if trials.header != header:
+        raise TrialsError(f"{path}: holds trials of {trials.header}, but {header} is asked for; choose another folder")
+    known = {trial.name for trial in trials.done}
+    for number, task in enumerate(tasks):
+        if task.name in known:
+            continue
+        start = time.perf_counter()
+        bundle = fit(task.dataset, number)
+        trial = measure(bundle, task, time.perf_counter() - start)
+        trials = Trials(header, (*trials.done, trial))
+        _save(trials, path)
+        write(
+            f"{protocol}, {number + 1} of {len(tasks)}: {task.name}: AUROC {trial.auroc:.4f} "
+            f"[{trial.low:.4f}, {trial.high:.4f}] after {trial.seconds:.0f} s"
+        )
+    return trials
+
+
+def labels_of(split: Split) -> NDArray[np.int64]:
+    """The labels [N] of a split that has them, as all of a data set with class names do."""
+    if split.labels is None:
+        raise ValueError("labels: there are none; use labelled data")
+    return split.labels
+
+
+def measure(bundle: Bundle, task: Task, seconds: float) -> Trial:
+    normal, strange = (score(bundle, images) for images in (task.dataset.test.images, task.strange))
+    area, low, high = separation(normal["score"], strange["score"])
+    return Trial(
+        name=task.name,
+        normal=len(normal["score"]),
+        anomalous=len(strange["score"]),
+        auroc=area,
+        low=low,
+        high=high,
+        found_1=found(strange["p_value"], 0.01),
+        false_1=found(normal["p_value"], 0.01),
+        false_5=found(normal["p_value"], 0.05),
+        seconds=round(seconds, 1),
+    )
+
+
+def read(path: Path) -> Trials:
+    """The trials in the JSON file at `path`, whole or not."""
+    raw = json.loads(path.read_text())
+    return Trials(raw["header"], tuple(Trial(**trial) for trial in raw["trials"]))
+
+
+def _save(trials: Trials, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    lines = ",\n  ".join(json.dumps(asdict(trial)) for trial in trials.done)
+    temporary.write_text(f'{{\n "header": {json.dumps(trials.header)},\n "trials": [\n  {lines}\n ]\n}}\n')
+    os.replace(temporary, path)
