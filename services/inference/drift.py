@@ -151,7 +151,11 @@ class Drift:
             evidence = sum(events.evidence for events in self._events.values()) / len(self._events)
             if self._alarm_at is None and evidence >= ALARM:
                 self._alarm_at = self._taken
-                log.warning("drift: image %d of %s: they are no longer like its data", self._taken, self._name)
+                log.warning(
+                    "drift: %d images after its start, what %s is asked about is not like its calibration images",
+                    self._taken,
+                    self._name,
+                )
         self._waiting.clear()
 
 
