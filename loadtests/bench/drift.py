@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import logging
 import platform
 import sys
 import time
@@ -178,6 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("loadtests/results"), help="folder for the JSON")
     parser.add_argument("--quick", action="store_true", help="too short to judge: shows that everything runs")
     chosen = parser.parse_args(arguments)
+    logging.getLogger("duet.drift").setLevel(logging.ERROR)  # it would tell of every run
     images, sets, runs = (10_000, 2, 5) if chosen.quick else (1_000_000, 10, 200)
 
     def sources(size: int, count: int) -> list[Source]:

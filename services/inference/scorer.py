@@ -65,7 +65,7 @@ class Scorer:
     def smallest_p_value(self) -> float:
         return self.bundle.manifest.constants["smallest_p_value"]
 
-    @property
+    @cached_property
     def calibration_size(self) -> int:
         """Images that the p-values compare with; the first bundles say it by their smallest p-value only."""
         return round(self.bundle.manifest.constants.get("calibration_size", 1 / self.smallest_p_value - 1))

@@ -20,7 +20,7 @@ Arrays = dict[str, np.ndarray]
 FEW = 100  # calibration images, below which p-values are coarse
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Verdicts:
     """What is said of images [N].
 
@@ -41,7 +41,7 @@ class Verdicts:
     warning: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Judge:
     """How images are to be judged; `prefix` is what a protocol puts before the names of these fields."""
 

@@ -70,7 +70,9 @@ def integer(request: InferRequest, name: str, default: int) -> int:
 
 def choice(request: InferRequest, name: str, allowed: Sequence[object]) -> object:
     """A parameter that is one of the `allowed` values, by default the first."""
-    value = request.parameters.get(name, allowed[0])
+    if name not in request.parameters:
+        return allowed[0]
+    value = request.parameters[name]
     if not any(value is one or (type(value) is str and value == one) for one in allowed):
         choices = ", ".join(short(one) for one in allowed)
         raise InvalidInput(f"parameters.{name} is {short(value)}; send one of {choices}", field=f"parameters.{name}")

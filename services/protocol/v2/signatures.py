@@ -26,6 +26,7 @@ from services.telemetry import metrics
 from services.telemetry.call import Call
 
 Arrays = dict[str, np.ndarray]
+POLICIES = get_args(Policy)
 Infer = Callable[[DataPlane, Any, InferRequest, Collection[str], Call], Awaitable[Arrays]]
 
 
@@ -150,7 +151,7 @@ async def _score(plane: DataPlane, model: Scorer, request: InferRequest, wanted:
     alpha = number(request, "alpha", 0.05)
     if not 0 < alpha < 1:
         raise InvalidInput(f"parameters.alpha is {alpha}; send a number between 0 and 1", field="parameters.alpha")
-    policy = cast("Policy", choice(request, "policy", get_args(Policy)))
+    policy = cast("Policy", choice(request, "policy", POLICIES))
     judge = Judge(alpha, policy, choice(request, "per_class", (False, True)) is True, "parameters.")
     given = await given_images(request.inputs, model, plane.settings, call)
     outputs, verdicts = await scored(plane, model, given, judge, call, mapped=not MAP.isdisjoint(wanted))
