@@ -7,7 +7,7 @@ export PYTHON TORCH_INDEX
 BIN := .venv/bin
 MINUTES ?= 30
 
-.PHONY: help demo test lint format typecheck bench bench-cache bench-generate bench-overload bench-soak bench-peers lock clean
+.PHONY: help demo test lint format typecheck bench bench-cache bench-drift bench-generate bench-overload bench-soak bench-peers lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench-cache: .venv/installed ## what the cache is worth, stampedes, its memory, 
 
 bench-generate: .venv/installed ## samples a second by count and format, beside the graph alone (needs wrk)
 	$(BIN)/python -m loadtests.bench.generate $(ARGS)
+
+bench-drift: .venv/installed ## false alarms of the detector of drift and the time to right ones, simulated
+	$(BIN)/python -m loadtests.bench.drift $(ARGS)
 
 bench-overload: .venv/installed ## what happens above capacity
 	$(BIN)/python -m loadtests.bench.overload $(ARGS)

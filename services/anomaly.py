@@ -1,45 +1,81 @@
-"""Anomaly scoring: how unusual is this image, and where?"""
+"""Anomaly scoring: how unusual is this image, where, and compared with what?"""
 
 from __future__ import annotations
 
 import base64
 
 import bentoml
+import numpy as np
 
 from services.dataplane import DataPlane
+from services.errors import InvalidInput
+from services.inference.regions import regions
 from services.inference.scorer import Scorer
-from services.protocol.answers import model_ref, read_images
+from services.protocol.answers import model_ref, off_loop, read_images
 from services.protocol.bento import CONFIG, Lifecycle, outfit
-from services.protocol.images import heat_map
+from services.protocol.images import heat_map, text_png
 from services.protocol.native import route
-from services.protocol.schemas import Score, ScoreRequest, ScoreResponse
-from services.telemetry import metrics
+from services.protocol.schemas import Region, Score, ScoreRequest, ScoreResponse
+from services.protocol.scoring import Arrays, Judge, Verdicts, scored
 from services.telemetry.call import Call
+
+REGIONS = 16  # of one image, at most
 
 
 async def score(plane: DataPlane, request: ScoreRequest, call: Call) -> ScoreResponse:
-    """Score images: a conformal p-value each, the verdict at alpha, and on request a map of what is unusual."""
-    operation = "score_map" if request.heatmap else "score"
-    model = plane.select(Scorer, operation, request.model)
+    """Score images: a conformal p-value each and a verdict, on request with where, why and compared with what."""
+    mapped = request.heatmap or request.regions or request.statistics or request.look_alike
+    model = plane.select(Scorer, "score_map" if mapped else "score", request.model)
+    for field in ("statistics", "look_alike"):
+        if getattr(request, field) and field not in model.optional:
+            message = f"{field}: model {model.bundle.name} has none; leave it out, or train a new scorer"
+            raise InvalidInput(message, field=field)
     with call.stage("decode"):
         images = await read_images(request.images, model, plane.settings)
-    outputs = await plane.infer(model, operation, {"images": images}, call)
-    scores = []
+    judge = Judge(request.alpha, request.policy, request.per_class)
+    outputs, verdicts = await scored(plane, model, images, judge, call, mapped=mapped)
     with call.stage("encode"):
-        for i, (nats, p_value) in enumerate(zip(outputs["score"], outputs["p_value"], strict=True)):
-            metrics.P_VALUES.labels(model.bundle.name).observe(float(p_value))
-            picture = heat_map(outputs["residual"][i], model.residual_scale) if request.heatmap else None
-            scores.append(
-                Score(
-                    p_value=float(p_value),
-                    anomalous=bool(p_value <= request.alpha),
-                    score=float(nats),
-                    heatmap=base64.b64encode(picture).decode() if picture else None,
-                )
-            )
+        scores = [_score(i, outputs, verdicts, model, per_class=request.per_class) for i in range(len(images))]
+        if mapped:
+            await off_loop(lambda: _add_maps(scores, outputs, request, model), outputs["residual"].size)
     return ScoreResponse(
-        model=model_ref(model), alpha=request.alpha, smallest_p_value=model.smallest_p_value, scores=scores
+        model=model_ref(model),
+        alpha=request.alpha,
+        policy=request.policy,
+        threshold=verdicts.threshold,
+        false_positive_band=verdicts.band,
+        calibration_size=verdicts.size,
+        smallest_p_value=verdicts.smallest,
+        warning=verdicts.warning,
+        scores=scores,
     )
+
+
+def _score(i: int, outputs: Arrays, verdicts: Verdicts, model: Scorer, *, per_class: bool) -> Score:
+    score = Score(
+        p_value=float(outputs["p_value"][i]),
+        anomalous=bool(verdicts.anomalous[i]),
+        score=float(outputs["score"][i]),
+    )
+    if per_class:
+        score.label = model.class_names[int(outputs["label"][i])]
+        score.class_p_value = float(outputs["class_p_value"][i])
+    return score
+
+
+def _add_maps(scores: list[Score], outputs: Arrays, request: ScoreRequest, model: Scorer) -> None:
+    """What was asked for beside the verdicts."""
+    for i, score in enumerate(scores):
+        heat = outputs["residual"][i] / model.residual_scale
+        if request.statistics:
+            p_values = np.exp(-outputs["statistics"][i].astype(np.float64)).tolist()
+            score.statistics = dict(zip(model.statistics, p_values, strict=True))
+        if request.regions:
+            score.regions = [Region(box=r.box, peak=r.peak, area=r.area) for r in regions(heat, 1, REGIONS)]
+        if request.heatmap:
+            score.heatmap = base64.b64encode(heat_map(heat, 1)).decode()
+        if request.look_alike:
+            score.look_alike = text_png(outputs["look_alike"][i])
 
 
 class AnomalyRoutes:

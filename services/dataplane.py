@@ -26,6 +26,7 @@ from services.inference.bundle import BundleError, Task, load
 from services.inference.cpus import cpu_limit
 from services.inference.model import Model, load_model
 from services.inference.registry import Entry
+from services.inference.scorer import Scorer
 from services.scheduling.batcher import Batcher
 from services.scheduling.lag import LoopLag
 from services.settings import Settings
@@ -205,6 +206,8 @@ class DataPlane:
             self._queues[id(model), operation] = batchers[operation], subject
             metrics.ITEM_SECONDS.labels(entry.name, operation).set_function(measured)
             metrics.REDIS_FROM_ITEMS.labels(entry.name, operation).set_function(partial(self._from_items, subject))
+        if isinstance(model, Scorer):
+            model.drift.show()
         metrics.MODEL_INFO.labels(entry.name, entry.version, digest, entry.task).set(1)
         ways = ", ".join(f"{operation} {1e6 * found.seconds:.0f} µs" for operation, found in warm.items())
         log.info("serving %s (%s), digest %s; an item takes: %s", entry.tag, entry.task, digest, ways)

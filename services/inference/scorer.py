@@ -3,41 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
 
-from services.inference.bundle import Bundle
+from services.inference.bundle import Bundle, BundleError
+from services.inference.drift import Drift
 from services.inference.session import Arrays, Session
 
-OUTPUTS = {"score": ("score", "p_value"), "score_map": ("score", "p_value", "residual")}
+VERDICT = ("score", "p_value", "label", "class_p_value")  # the last two where the graph has them
+MAP = frozenset({"residual", "statistics", "look_alike"})  # the last two where the graph has them
 
 
 class Scorer:
     """Operations on images uint8 [N,C,H,W].
 
-    `score` -> score float32 [N] (nats, higher is stranger), p_value float32 [N]; `score_map` adds residual
-    float32 [N,H,W], the nats of each pixel. Two operations, so that a cached score never carries a map.
+    `score` -> score float32 [N] (higher is stranger), p_value float32 [N], and where the graph has them label
+    int64 [N] and class_p_value float32 [N]; `score_map` adds residual float32 [N,H,W], and where the graph has them
+    statistics float32 [N,S] (-log p, nats) and look_alike uint8 [N,C,H,W]. Two operations, so that a cached score never
+    carries a map.
+
+    Attributes:
+        drift: whether the images that were answered are still like the calibration images; whoever answers feeds it.
     """
 
-    operations = tuple(OUTPUTS)
+    operations = ("score", "score_map")
     untried: Mapping[str, tuple[int, Arrays]] = MappingProxyType({})
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+        """Raises: BundleError: the manifest does not name every column of `statistics`, or the graph does not load."""
         self.bundle = bundle
         self._score = Session(bundle.graph_path("score"), threads=threads)
+        has = frozenset(self._score.outputs)
+        self.optional = has & {"label", "class_p_value", "statistics", "look_alike"}
+        columns = {tensor.name: tensor.shape[-1] for tensor in bundle.manifest.graphs["score"].outputs}
+        if "statistics" in has and columns.get("statistics") != len(self.statistics):
+            message = f"{columns.get('statistics')} statistics, but {len(self.statistics)} names; export it again"
+            raise BundleError(f"{bundle.path}: {message}")
+        self._outputs = {
+            "score": tuple(name for name in VERDICT if name in has),
+            "score_map": tuple(name for name in (*VERDICT, *sorted(MAP)) if name in has),
+        }
+        self.drift = Drift(bundle.name, self.calibration_size, self.class_sizes if "label" in has else ())
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.bundle.manifest.class_names
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """What the columns of `statistics` are."""
+        return self.bundle.manifest.statistics
 
     @property
     def residual_scale(self) -> float:
-        """The pixel residual (nats) that only 1 % of the pixels of normal images exceed."""
+        """The residual of a pixel that only 1 % of the pixels of normal images exceed."""
         return self.bundle.manifest.constants["residual_q99"]
 
     @property
     def smallest_p_value(self) -> float:
         return self.bundle.manifest.constants["smallest_p_value"]
 
+    @cached_property
+    def calibration_size(self) -> int:
+        """Images that the p-values compare with; the first bundles say it by their smallest p-value only."""
+        return round(self.bundle.manifest.constants.get("calibration_size", 1 / self.smallest_p_value - 1))
+
+    @cached_property
+    def class_sizes(self) -> tuple[int, ...]:
+        """Calibration images that are predicted to be of each class; empty where the bundle does not say."""
+        constants = self.bundle.manifest.constants
+        shares = [constants.get(f"class_share/{index}", 0.0) for index in range(len(self.class_names))]
+        sizes = tuple(round(share * self.calibration_size) for share in shares)
+        return sizes if any(sizes) else ()
+
     def run(self, operation: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        return self._score.run(inputs, OUTPUTS[operation])
+        return self._score.run(inputs, self._outputs[operation])
 
     def example(self, operation: str) -> Arrays:
         return {"images": np.zeros((1, *self.bundle.manifest.image.shape), np.uint8)}

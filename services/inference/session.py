@@ -42,6 +42,10 @@ class Session:
         self.outputs: tuple[str, ...] = tuple(node.name for node in self._session.get_outputs())
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> Arrays:
-        """Compute `outputs` (all by default) for one batch."""
+        """`outputs` (all by default) of one batch.
+
+        The whole graph runs, whatever is asked for: `RunOptions.only_execute_path_to_fetches` has an effect in training
+        builds of ONNX Runtime only (its issue 16013). An output that costs much belongs into a graph of its own.
+        """
         names = tuple(outputs or self.outputs)
         return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))

@@ -32,6 +32,7 @@ from services.errors import (
     UnsupportedMedia,
 )
 from services.protocol.answer import Answer
+from services.protocol.drift import drift_report
 from services.protocol.headers import arrived, by_name, call_from_raw, call_headers, client_left, in_time
 from services.protocol.native import RESPONDERS
 from services.protocol.problems import problem
@@ -44,6 +45,7 @@ log = logging.getLogger("duet.guard")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 PAGES = frozenset({"/", "/docs.json", "/schema.json"})  # BentoML's own
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+DRIFT = "/drift"  # where anomalies are scored
 ASSETS = ("/static_content/", "/assets/")
 CLOSE = (b"connection", b"close")
 PICKLE = b"application/vnd.bentoml+pickle"
@@ -92,6 +94,7 @@ class Guard:
         self.app = app
         self._plane = plane
         self._routes = frozenset(routes)
+        self._probes = PROBES | {DRIFT} if "anomaly" in plane.tasks else PROBES
         self._v2 = V2(plane, name)
         # Unique over replicas by the random part, over requests by the count; a UUID a request costs ten times more.
         prefix = secrets.token_hex(6).encode()
@@ -148,7 +151,7 @@ class Guard:
     def _label(self, path: str) -> str:
         if path.startswith("/v2") and path[3:4] in ("", "/"):
             return self._v2.label(path)
-        if path in self._routes or path in PROBES or path in PAGES:
+        if path in self._routes or path in self._probes or path in PAGES:
             return path
         return "page" if path.startswith(ASSETS) else "unknown"
 
@@ -168,7 +171,7 @@ class Guard:
         if route.startswith("/v2"):
             return await self._answer_v2(method, path, route, headers, receive)
         if route == "unknown":
-            raise UnknownRoute(f"{path[:100]}: there is {', '.join(sorted(self._routes | PROBES))} and /v2")
+            raise UnknownRoute(f"{path[:100]}: there is {', '.join(sorted(self._routes | self._probes))} and /v2")
         allowed = ("POST",) if path in self._routes else ("GET", "HEAD")
         if method not in allowed:
             methods = ", ".join(allowed)
@@ -178,7 +181,7 @@ class Guard:
                 return None
             bounded = self._bounded(receive, headers)
             return await RESPONDERS[path](self._plane, Request(scope, bounded), receive)
-        return self._probe(path) if path in PROBES else None
+        return self._probe(path) if path in self._probes else None
 
     async def _answer_v2(
         self, method: str, path: str, route: str, headers: dict[bytes, bytes], receive: Receive
@@ -204,6 +207,8 @@ class Guard:
         if path == "/metrics":
             text, content_type = metrics.exposition()
             return Response(text, headers={"Content-Type": content_type})
+        if path == DRIFT:
+            return Response(json.dumps(drift_report(self._plane)), media_type="application/json")
         if path != "/readyz":
             return Response("alive\n", media_type="text/plain")
         self._plane.check()

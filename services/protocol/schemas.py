@@ -27,6 +27,8 @@ Format = Annotated[
     ),
 ]
 
+Policy = Literal["p-value", "pac", "fdr", "top-fraction"]
+
 
 class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)  # "4" is text and true is no number
@@ -144,10 +146,24 @@ class ScoreRequest(Request):
         default=0.05,
         gt=0,
         lt=1,
-        description="An image is anomalous when its p-value is at most this: the rate of "
-        "false alarms among normal images.",
+        description="The rate that `policy` is about.",
     )
-    heatmap: bool = Field(default=False, description="Add a PNG of the pixels that the model cannot explain.")
+    policy: Policy = Field(
+        default="p-value",
+        description="When an image is anomalous. p-value: its p-value is at most alpha, the rate of false alarms among "
+        "normal images, averaged over calibration sets. pac: a lower threshold, at which 95 % of calibration sets have "
+        "that rate at most at alpha (Vovk, 2012). fdr: of the anomalous images of this request a share of at most "
+        "alpha is normal (Benjamini and Hochberg, 1995; Bates et al., 2023). top-fraction: it is among the most "
+        "unusual alpha of this request.",
+    )
+    per_class: bool = Field(
+        default=False,
+        description="Judge by the p-value among calibration images of the class that the image resembles.",
+    )
+    heatmap: bool = Field(default=False, description="Add a PNG of what is unusual where.")
+    regions: bool = Field(default=False, description="Add the regions of the heat map that are unusual, at most 16.")
+    statistics: bool = Field(default=False, description="Add the p-value of each statistic that the score combines.")
+    look_alike: bool = Field(default=False, description="Add a PNG of the normal training image that comes nearest.")
     model: Name = None
 
 
@@ -206,17 +222,41 @@ class ReconstructResponse(BaseModel):
     images: list[Any] = Field(json_schema_extra={"items": {"type": "string"}})
 
 
+class Region(BaseModel):
+    box: tuple[int, int, int, int] = Field(
+        description="Left, top, right and bottom in the model's pixels; right and bottom lie just beyond."
+    )
+    peak: float = Field(description="The highest value of the heat map in it; 1: only 1 % of normal images have more.")
+    area: int = Field(description="Its pixels.")
+
+
 class Score(BaseModel):
     p_value: float = Field(description="Share of normal images at least this strange (conformal, Vovk et al. 2005).")
     anomalous: bool
-    score: float = Field(description="Bias-corrected residual in nats; higher is stranger.")
+    score: float = Field(description="Higher is stranger.")
+    label: str | None = Field(default=None, description="With per_class: the class that the image resembles.")
+    class_p_value: float | None = Field(default=None, description="With per_class: the p-value within that class.")
+    statistics: dict[str, float] | None = Field(default=None, description="The p-value of each by itself.")
+    regions: list[Region] | None = Field(default=None, description="Largest first.")
     heatmap: str | None = Field(
-        default=None, description="Base64 PNG; bright: more residual than 99 % of normal pixels."
+        default=None, description="Base64 PNG; bright: stranger than 99 % of normal images or pixels."
     )
+    look_alike: str | None = Field(default=None, description="Base64 PNG of a training image.")
 
 
 class ScoreResponse(BaseModel):
     model: ModelRef
     alpha: float
-    smallest_p_value: float = Field(description="No p-value can be below this: 1 / (calibration images + 1).")
+    policy: Policy
+    threshold: float | None = Field(
+        default=None, description="p-values at or below it are anomalous; absent where it is not one number."
+    )
+    false_positive_band: tuple[float, float] | None = Field(
+        default=None,
+        description="Where the rate of false alarms is for the central 95 % of calibration sets of this size (a beta "
+        "distribution); absent with fdr and top-fraction.",
+    )
+    calibration_size: int = Field(description="Images that p-values compare with; with per_class: of the rarest class.")
+    smallest_p_value: float = Field(description="No p-value can be below this: 1 / (calibration_size + 1).")
+    warning: str | None = Field(default=None, description="What so few calibration images cannot say.")
     scores: list[Score]

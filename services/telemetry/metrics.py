@@ -62,6 +62,14 @@ P_VALUES = Histogram(
     ["model"],
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
 )
+DRIFT_EVIDENCE = Gauge(
+    "duet_drift_evidence",
+    "Evidence that the images scored are no longer like the calibration images, log10; the alarm is at 8.",
+    ["model", "kind"],
+)
+DRIFT_ALARM = Gauge(
+    "duet_drift_alarm", "1 after an alarm about drift, until another version is loaded or the process ends.", ["model"]
+)
 SAMPLES = Counter("duet_generated_samples_total", "Images generated.", ["model"])
 
 
@@ -69,6 +77,12 @@ SAMPLES = Counter("duet_generated_samples_total", "Images generated.", ["model"]
 def predictions(model: str, label: str) -> Counter:
     """`PREDICTIONS` of one class; looking labels up anew costs more than counting."""
     return PREDICTIONS.labels(model, label)
+
+
+@cache
+def p_values(model: str) -> Series:
+    """`P_VALUES` of one model."""
+    return P_VALUES.labels(model)
 
 
 @cache

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,10 @@ from onnx import TensorProto, helper, numpy_helper
 from redis import Redis
 from redis.exceptions import RedisError
 
+from services.dataplane import DataPlane
+from services.inference import registry
 from services.inference.bundle import Bundle, Data, Graph, Image, Manifest, Parity, Tensor, seal
+from tests.services.scorers import PLAIN, scorer_bundle
 
 MakeBundle = Callable[..., Bundle]
 
@@ -86,6 +89,22 @@ def empty_store(tmp_path: Path) -> Iterator[Path]:
     BentoMLContainer.model_store.set(ModelStore(path))
     yield path
     BentoMLContainer.model_store.reset()
+
+
+@pytest.fixture
+async def scorers(empty_store: Path, tmp_path: Path) -> AsyncIterator[DataPlane]:
+    """One that serves three scorers made by hand: `tiny-scorer` with every output, `plain`, and `few`, of 56 images."""
+    for bundle in (
+        scorer_bundle(tmp_path / "tiny-scorer"),
+        scorer_bundle(tmp_path / "plain", outputs=PLAIN, name="plain"),
+        scorer_bundle(tmp_path / "few", size=56, name="few"),
+    ):
+        registry.store(bundle)
+    plane = DataPlane(["anomaly"])
+    await plane.start()
+    assert plane.ready, plane.problems
+    yield plane
+    await plane.stop()
 
 
 PATIENCE = 60

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -14,8 +14,11 @@ from services.inference.classifier import ACTIVATION, Classifier
 from services.inference.generator import Generator
 from services.inference.model import Model
 from services.inference.noise import SEED_LIMIT, fresh_seed, latents
-from services.inference.scorer import Scorer
-from services.protocol.answers import check_count, check_drawn, class_index, read_images, saliency
+from services.inference.scorer import MAP, Scorer
+from services.protocol.answers import check_drawn, class_index, saliency
+from services.protocol.schemas import Policy
+from services.protocol.scoring import Judge, scored
+from services.protocol.v2.arguments import choice, given_images, integer, number
 from services.protocol.v2.inference import InferRequest, short
 from services.protocol.v2.tensors import strings
 from services.settings import Settings
@@ -23,6 +26,7 @@ from services.telemetry import metrics
 from services.telemetry.call import Call
 
 Arrays = dict[str, np.ndarray]
+POLICIES = get_args(Policy)
 Infer = Callable[[DataPlane, Any, InferRequest, Collection[str], Call], Awaitable[Arrays]]
 
 
@@ -65,13 +69,7 @@ def signature(model: Model) -> Signature:
     if isinstance(model, Classifier):
         return _classifier_signature(model, images)
     if isinstance(model, Scorer):
-        scores = (
-            Tensor("p_value", "FP32", (-1,)),
-            Tensor("anomalous", "BOOL", (-1,)),
-            Tensor("score", "FP32", (-1,)),
-            Tensor("residual", "FP32", (-1, *model.bundle.manifest.image.shape[1:]), asked=True),
-        )
-        return Signature((images,), scores, _score)
+        return _scorer_signature(model, images)
     if isinstance(model, Generator):
         return _generator_signature(model, images)
     raise TypeError(f"no V2 signature for {type(model).__name__}")
@@ -91,6 +89,23 @@ def _classifier_signature(model: Classifier, images: Tensor) -> Signature:
     return Signature((images,), tuple(outputs), _classify, model.class_names)
 
 
+def _scorer_signature(model: Scorer, images: Tensor) -> Signature:
+    optional = (
+        Tensor("label", "BYTES", (-1,), asked=True),
+        Tensor("class_p_value", "FP32", (-1,), asked=True),
+        Tensor("statistics", "FP32", (-1, len(model.statistics)), asked=True),
+        Tensor("look_alike", "UINT8", images.shape, asked=True),
+    )
+    outputs = (
+        Tensor("p_value", "FP32", (-1,)),
+        Tensor("anomalous", "BOOL", (-1,)),
+        Tensor("score", "FP32", (-1,)),
+        Tensor("residual", "FP32", (-1, *images.shape[2:]), asked=True),
+        *(tensor for tensor in optional if tensor.name in model.optional),
+    )
+    return Signature((images,), outputs, _score)
+
+
 def _generator_signature(model: Generator, images: Tensor) -> Signature:
     latent = Tensor("latents", "FP32", (-1, model.latent_size))
     inputs = [latent, Tensor("seed", "INT64", (1,)), Tensor("count", "INT64", (1,))]
@@ -104,7 +119,7 @@ def _generator_signature(model: Generator, images: Tensor) -> Signature:
 async def _classify(
     plane: DataPlane, model: Classifier, request: InferRequest, wanted: Collection[str], call: Call
 ) -> Arrays:
-    images = await _images(request.inputs, model, plane.settings, call)
+    images = await given_images(request.inputs, model, plane.settings, call)
     operation = ACTIVATION if ACTIVATION in wanted else "classify"
     outputs = dict(await plane.infer(model, operation, {"images": images}, call))
     names = model.class_names
@@ -133,15 +148,17 @@ def _explained(request: InferRequest, names: tuple[str, ...], best: np.ndarray) 
 
 
 async def _score(plane: DataPlane, model: Scorer, request: InferRequest, wanted: Collection[str], call: Call) -> Arrays:
-    alpha = _number(request, "alpha", 0.05)
+    alpha = number(request, "alpha", 0.05)
     if not 0 < alpha < 1:
         raise InvalidInput(f"parameters.alpha is {alpha}; send a number between 0 and 1", field="parameters.alpha")
-    inputs = {"images": await _images(request.inputs, model, plane.settings, call)}
-    outputs = await plane.infer(model, "score_map" if "residual" in wanted else "score", inputs, call)
-    p_values = metrics.P_VALUES.labels(model.bundle.name)
-    for p_value in outputs["p_value"].tolist():
-        p_values.observe(p_value)
-    return outputs | {"anomalous": outputs["p_value"] <= alpha}
+    policy = cast("Policy", choice(request, "policy", POLICIES))
+    judge = Judge(alpha, policy, choice(request, "per_class", (False, True)) is True, "parameters.")
+    given = await given_images(request.inputs, model, plane.settings, call)
+    outputs, verdicts = await scored(plane, model, given, judge, call, mapped=not MAP.isdisjoint(wanted))
+    answer = outputs | {"anomalous": verdicts.anomalous}
+    if "label" in wanted:
+        answer["label"] = strings([model.class_names[index].encode() for index in outputs["label"].tolist()])
+    return answer
 
 
 async def _generate(
@@ -156,7 +173,7 @@ async def _generate(
             raise InvalidInput(
                 f"model {model.bundle.name} draws by class: inputs.labels says as which", field="inputs.labels"
             )
-        images = {"images": await _images(request.inputs, model, plane.settings, call)}
+        images = {"images": await given_images(request.inputs, model, plane.settings, call)}
         noise, cacheable = (await plane.infer(model, "encode", images, call))["mean"], True
     else:
         noise, cacheable = _noise(model, request, plane.settings)
@@ -184,15 +201,15 @@ def _noise(model: Generator, request: InferRequest, settings: Settings) -> tuple
         check_drawn(len(given), "inputs.latents", model, settings)
         return np.require(given, requirements="A"), True  # a binary tensor begins wherever the JSON before it ends
     labels = request.inputs.get("labels")
-    count = _integer(request, "count", 1 if labels is None else labels.size)
+    count = integer(request, "count", 1 if labels is None else labels.size)
     if count < 1:
         raise InvalidInput(f"count is {count}; send 1 or more", field="count")
     check_drawn(count, "count", model, settings)
-    seed = _integer(request, "seed", -1)
+    seed = integer(request, "seed", -1)
     fresh = "seed" not in request.inputs and "seed" not in request.parameters
     if not fresh and not 0 <= seed < SEED_LIMIT:
         raise InvalidInput(f"seed is {seed}; send 0 to 2^63 - 1", field="seed")
-    truncation = _number(request, "truncation", 1.0)
+    truncation = number(request, "truncation", 1.0)
     if not 0 < truncation <= 2:
         raise InvalidInput(f"truncation is {truncation}; send a number above 0, up to 2", field="parameters.truncation")
     noise = latents(fresh_seed() if fresh else seed, range(count), model.latent_size, truncation=truncation)
@@ -219,57 +236,3 @@ def _labels(model: Generator, request: InferRequest, count: int) -> np.ndarray |
         for label in given.tolist()
     ]
     return np.resize(np.array(indices, np.int64), count)
-
-
-async def _images(inputs: Arrays, model: Model, settings: Settings, call: Call) -> np.ndarray:
-    """The `images` input as uint8 [N,C,H,W], wholly validated."""
-    given = inputs.get("images")
-    if given is None:
-        raise InvalidInput(
-            f"inputs: images is missing; there is {', '.join(inputs)[:80] or 'none'}", field="inputs.images"
-        )
-    shape = model.bundle.manifest.image.shape
-    if given.dtype.kind == "O":
-        if given.ndim != 1 or not len(given):
-            raise InvalidInput(f"inputs.images has shape {list(given.shape)}; BYTES is [n]", field="inputs.images")
-        with call.stage("decode"):
-            return await read_images([_file(value) for value in given], model, settings, "inputs.images")
-    if given.shape[1:] != shape or not len(given):
-        raise InvalidInput(
-            f"inputs.images has shape {list(given.shape)}; this model takes [n,{','.join(map(str, shape))}]",
-            field="inputs.images",
-        )
-    check_count(len(given), "inputs.images", settings.request_items)
-    if given.dtype == np.uint8:
-        return given
-    if given.dtype != np.float32:
-        raise InvalidInput("inputs.images takes UINT8, FP32 (pixels in 0..1) or BYTES (files)", field="inputs.images")
-    if not (given.min() >= 0 and given.max() <= 1):  # NaN fails this too
-        raise InvalidInput("inputs.images holds FP32 values outside 0..1", field="inputs.images")
-    # A product of 255 and k/255 rounds to k, so FP32 and UINT8 of one image are the same image.
-    return np.rint(given * np.float32(255)).astype(np.uint8)
-
-
-def _file(value: bytes) -> bytes | str:
-    """A PNG or JPEG file, or base64 of one: in JSON, BYTES are text."""
-    return value if value[:1] in (b"\x89", b"\xff") else value.decode("latin-1")
-
-
-def _number(request: InferRequest, name: str, default: float) -> float:
-    value = request.parameters.get(name, default)
-    if type(value) not in (int, float):
-        raise InvalidInput(f"parameters.{name} is {short(value)}; send a number", field=f"parameters.{name}")
-    return float(value)
-
-
-def _integer(request: InferRequest, name: str, default: int) -> int:
-    """A number given as a tensor of one element, or as a parameter."""
-    tensor = request.inputs.get(name)
-    if tensor is not None:
-        if tensor.size != 1 or tensor.dtype.kind not in "iu":
-            raise InvalidInput(f"inputs.{name} has shape {list(tensor.shape)}; send INT64 [1]", field=f"inputs.{name}")
-        return int(tensor.item())
-    value = request.parameters.get(name, default)
-    if type(value) is not int:
-        raise InvalidInput(f"parameters.{name} is {short(value)}; send an integer", field=f"parameters.{name}")
-    return value

@@ -97,8 +97,29 @@ def score_cases() -> Iterator[Case]:
         ("null", None),
     ):
         yield raw(f"alpha {name}", 422, "alpha", json.dumps(GOOD["/score"] | {"alpha": alpha}))
-    for name, wish in (("text", "yes"), ("number", 1), ("null", None)):
-        yield raw(f"heatmap {name}", 422, "heatmap", json.dumps(GOOD["/score"] | {"heatmap": wish}))
+    yield raw("alpha 1e999", 422, "alpha", json.dumps(GOOD["/score"])[:-1] + ', "alpha": 1e999}')
+    yield raw("alpha as words", 422, "alpha", json.dumps(GOOD["/score"] | {"alpha": "x"}))
+    for field in ("heatmap", "regions", "statistics", "look_alike", "per_class"):
+        for name, wish in (("text", "yes"), ("number", 1), ("null", None)):
+            yield raw(f"{field} {name}", 422, field, json.dumps(GOOD["/score"] | {field: wish}))
+    for field in ("statistics", "look_alike", "per_class"):
+        yield raw(f"{field} of a model that has none", 422, field, json.dumps(GOOD["/score"] | {field: True}))
+    for name, policy in (
+        ("unknown", "strict"),
+        ("in capitals", "FDR"),
+        ("null", None),
+        ("number", 1),
+        ("list", ["fdr"]),
+    ):
+        yield raw(f"policy {name}", 422, "policy", json.dumps(GOOD["/score"] | {"policy": policy}))
+    for name, fields in (("of one image", {}), ("of one image, and where", {"heatmap": True})):
+        most_unusual = GOOD["/score"] | {"policy": "top-fraction"} | fields
+        yield raw(f"the most unusual {name}", 422, "policy", json.dumps(most_unusual))
+    by_class = {"policy": "top-fraction", "per_class": True}
+    yield raw("the most unusual by p-values", 422, "per_class", json.dumps(GOOD["/score"] | by_class))
+    yield form(
+        "form: policy unknown", 422, "policy", ("; name=images", json.dumps(IMAGE).encode()), ("; name=policy", b"x")
+    )
     yield raw("a classifier's model", 404, "model", json.dumps(GOOD["/score"] | {"model": "digits-cnn"}))
 
 

@@ -1,0 +1,130 @@
+"""What both protocols share of anomaly scoring: the verdict on each image, and watching for drift."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.dataplane import DataPlane
+from services.errors import InvalidInput
+from services.inference.conformal import band, benjamini_hochberg, most_unusual, pac_rank, pac_size, rank
+from services.inference.scorer import Scorer
+from services.protocol.schemas import Policy
+from services.telemetry import metrics
+from services.telemetry.call import Call
+
+Arrays = dict[str, np.ndarray]
+
+FEW = 100  # calibration images, below which p-values are coarse
+
+
+@dataclass(slots=True)
+class Verdicts:
+    """What is said of images [N].
+
+    Attributes:
+        anomalous: bool [N].
+        threshold: of the p-values; None where it is not one number.
+        band: where 95 % of calibration sets have the rate of false alarms; None where no rate was asked for.
+        size: calibration images, with p-values by class those of the smallest class that came up.
+        smallest: the smallest p-value that there can be.
+        warning: what so few calibration images cannot say; None: nothing is amiss.
+    """
+
+    anomalous: np.ndarray
+    threshold: float | None
+    band: tuple[float, float] | None
+    size: int
+    smallest: float
+    warning: str | None
+
+
+@dataclass(slots=True)
+class Judge:
+    """How images are to be judged; `prefix` is what a protocol puts before the names of these fields."""
+
+    alpha: float
+    policy: Policy
+    per_class: bool
+    prefix: str = ""
+
+    def check(self, model: Scorer, count: int) -> None:
+        """Refuse what this model cannot say of so many images.
+
+        Raises:
+            InvalidInput: naming the field and the remedy.
+        """
+        if self.per_class and self.policy == "top-fraction":
+            raise self._refusal("per_class", "top-fraction goes by scores, not by p-values: leave one of the two out")
+        if self.per_class and not ("class_p_value" in model.optional and model.class_sizes):
+            raise self._refusal(
+                "per_class", f"model {model.bundle.name} has no p-values by class; leave it out, or train a new scorer"
+            )
+        if self.policy == "top-fraction" and count < 2:
+            raise self._refusal("policy", "top-fraction compares the images of one request: send two or more")
+
+    def _refusal(self, field: str, why: str) -> InvalidInput:
+        return InvalidInput(f"{self.prefix}{field}: {why}", field=f"{self.prefix}{field}")
+
+    def verdicts(self, model: Scorer, outputs: Arrays) -> Verdicts:
+        """Judge the outputs of the scorer's operations."""
+        p_values = outputs["class_p_value" if self.per_class else "p_value"]
+        sizes = [model.calibration_size]
+        if self.per_class:
+            sizes = [model.class_sizes[label] for label in outputs["label"].tolist()]
+        size = min(sizes)
+        smallest = 1 / (size + 1) if self.per_class else model.smallest_p_value
+        threshold: float | None = self.alpha
+        rates = None
+        if self.policy == "top-fraction":
+            anomalous, threshold = most_unusual(outputs["score"], self.alpha), None
+        elif self.policy == "fdr":
+            threshold = benjamini_hochberg(p_values, self.alpha)
+            anomalous = p_values <= np.float32(threshold)
+        elif self.policy == "pac":
+            ranks = np.array([pac_rank(self.alpha, n) for n in sizes])
+            anomalous = p_values <= (ranks + 0.5) / (np.array(sizes) + 1)  # half a step away from any p-value
+            threshold = None if self.per_class else int(ranks[0]) / (size + 1)
+            rates = band(pac_rank(self.alpha, size), size)
+        else:
+            anomalous = p_values <= np.float32(self.alpha)
+            rates = band(rank(self.alpha, size), size)
+        return Verdicts(anomalous, threshold, rates, size, smallest, self._warning(size, smallest, len(p_values)))
+
+    def _warning(self, size: int, smallest: float, count: int) -> str | None:
+        images = f"{size} calibration images" + (" of one class" if self.per_class else "")
+        if self.policy == "top-fraction":
+            return None
+        if rank(self.alpha, size) == 0:
+            why = f"the smallest p-value of {images} is {smallest:.3g}"
+            return f"no image can be anomalous at alpha {self.alpha:g}: {why}"
+        if self.policy == "pac" and pac_rank(self.alpha, size) == 0:
+            why = f"95 % confidence takes {pac_size(self.alpha)} calibration images, and there are {images}"
+            return f"no image can be anomalous at alpha {self.alpha:g}: {why}"
+        fewest = math.ceil(count * smallest / self.alpha)
+        if self.policy == "fdr" and fewest > 1:
+            why = f"the smallest p-value of {images} is {smallest:.3g}"
+            return f"fewer than {fewest} of {count} images cannot be anomalous at alpha {self.alpha:g}: {why}"
+        if size < FEW:
+            return f"the p-values of {images} come in steps of {smallest:.3g}"
+        return None
+
+
+async def scored(
+    plane: DataPlane, model: Scorer, images: np.ndarray, judge: Judge, call: Call, *, mapped: bool
+) -> tuple[Arrays, Verdicts]:
+    """The scorer's outputs for images uint8 [N,C,H,W], with those of the map if `mapped`, and the verdicts.
+
+    Raises:
+        InvalidInput: see `Judge.check`.
+    """
+    judge.check(model, len(images))
+    outputs = await plane.infer(model, "score_map" if mapped else "score", {"images": images}, call)
+    p_values = outputs["p_value"].tolist()
+    histogram = metrics.p_values(model.bundle.name)
+    for p_value in p_values:
+        histogram.observe(p_value)
+    model.drift.see(p_values, outputs["label"].tolist() if "label" in outputs else None)
+    return outputs, judge.verdicts(model, outputs)

@@ -1,0 +1,79 @@
+"""What V2 requests give: images in any of their datatypes, and parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from services.errors import InvalidInput
+from services.inference.model import Model
+from services.protocol.answers import check_count, read_images
+from services.protocol.v2.inference import InferRequest, short
+from services.settings import Settings
+from services.telemetry.call import Call
+
+
+async def given_images(inputs: dict[str, np.ndarray], model: Model, settings: Settings, call: Call) -> np.ndarray:
+    """The `images` input as uint8 [N,C,H,W], wholly validated."""
+    given = inputs.get("images")
+    if given is None:
+        raise InvalidInput(
+            f"inputs: images is missing; there is {', '.join(inputs)[:80] or 'none'}", field="inputs.images"
+        )
+    shape = model.bundle.manifest.image.shape
+    if given.dtype.kind == "O":
+        if given.ndim != 1 or not len(given):
+            raise InvalidInput(f"inputs.images has shape {list(given.shape)}; BYTES is [n]", field="inputs.images")
+        with call.stage("decode"):
+            return await read_images([_file(value) for value in given], model, settings, "inputs.images")
+    if given.shape[1:] != shape or not len(given):
+        raise InvalidInput(
+            f"inputs.images has shape {list(given.shape)}; this model takes [n,{','.join(map(str, shape))}]",
+            field="inputs.images",
+        )
+    check_count(len(given), "inputs.images", settings.request_items)
+    if given.dtype == np.uint8:
+        return given
+    if given.dtype != np.float32:
+        raise InvalidInput("inputs.images takes UINT8, FP32 (pixels in 0..1) or BYTES (files)", field="inputs.images")
+    if not (given.min() >= 0 and given.max() <= 1):  # NaN fails this too
+        raise InvalidInput("inputs.images holds FP32 values outside 0..1", field="inputs.images")
+    # A product of 255 and k/255 rounds to k, so FP32 and UINT8 of one image are the same image.
+    return np.rint(given * np.float32(255)).astype(np.uint8)
+
+
+def _file(value: bytes) -> bytes | str:
+    """A PNG or JPEG file, or base64 of one: in JSON, BYTES are text."""
+    return value if value[:1] in (b"\x89", b"\xff") else value.decode("latin-1")
+
+
+def number(request: InferRequest, name: str, default: float) -> float:
+    value = request.parameters.get(name, default)
+    if type(value) not in (int, float):
+        raise InvalidInput(f"parameters.{name} is {short(value)}; send a number", field=f"parameters.{name}")
+    return float(value)
+
+
+def integer(request: InferRequest, name: str, default: int) -> int:
+    """A number given as a tensor of one element, or as a parameter."""
+    tensor = request.inputs.get(name)
+    if tensor is not None:
+        if tensor.size != 1 or tensor.dtype.kind not in "iu":
+            raise InvalidInput(f"inputs.{name} has shape {list(tensor.shape)}; send INT64 [1]", field=f"inputs.{name}")
+        return int(tensor.item())
+    value = request.parameters.get(name, default)
+    if type(value) is not int:
+        raise InvalidInput(f"parameters.{name} is {short(value)}; send an integer", field=f"parameters.{name}")
+    return value
+
+
+def choice(request: InferRequest, name: str, allowed: Sequence[object]) -> object:
+    """A parameter that is one of the `allowed` values, by default the first."""
+    if name not in request.parameters:
+        return allowed[0]
+    value = request.parameters[name]
+    if not any(value is one or (type(value) is str and value == one) for one in allowed):
+        choices = ", ".join(short(one) for one in allowed)
+        raise InvalidInput(f"parameters.{name} is {short(value)}; send one of {choices}", field=f"parameters.{name}")
+    return value
