@@ -15,8 +15,10 @@ import torch
 from services.inference.bundle import Bundle
 from training.data import Dataset, Split
 from training.evaluation.generation import balanced_labels, sample
+from training.loops.cnn import train_cnn
 from training.recipes.reference import REFERENCE
-from training.train import fit, launch
+from training.run import open_run
+from training.train import launch
 
 SAMPLES = 60_000
 STEPS = 4000  # of training; about five minutes of one core at 28 x 28
@@ -43,10 +45,10 @@ def _accuracy(dataset: Dataset, seed: int) -> float:
     if recipe.cnn is None or dataset.test.labels is None:
         raise ValueError(f"{METRIC}: {dataset.name} has no labels to compare with")
     epochs = max(1, round(STEPS * recipe.cnn.batch_size / len(dataset.train)))
-    brief = replace(recipe, cnn=replace(recipe.cnn, epochs=epochs), special={})
+    brief = replace(recipe.cnn, epochs=epochs)
     with tempfile.TemporaryDirectory() as scratch:
         fabric = launch("auto", 1)
-        network = fit(fabric, "cnn", dataset, brief, parent=Path(scratch), seed=seed, resume=False)
+        network = train_cnn(fabric, dataset, brief, open_run(Path(scratch), "cnn", {}, resume=False), seed=seed)
     right = 0
     with torch.no_grad():
         for images, labels in zip(

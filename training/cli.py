@@ -6,10 +6,11 @@ import os
 import signal
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -28,6 +29,10 @@ from training.options import (
     load_data,
     need_training_extra,
 )
+
+if TYPE_CHECKING:
+    from services.inference.bundle import Bundle
+    from training.data import Dataset
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -169,7 +174,7 @@ def train(
         Console().print(f"stored {registry.store(bundle).tag}", highlight=False)
 
 
-def _classifier(name: str | None, data: Dataset, networks: list[Network]) -> Bundle | None:
+def _classifier(name: str | None, data: Dataset, networks: Sequence[str]) -> Bundle | None:
     """The scorer's classifier, where it is not trained with it."""
     from services.inference import registry  # noqa: PLC0415
     from services.inference.bundle import load  # noqa: PLC0415

@@ -1,7 +1,8 @@
 """From PyTorch to ONNX: networks are wrapped into a bundle's graphs, exported, checked and compared with PyTorch.
 
-The graphs take uint8 pixels and normalise them inside; softmax and rounding to uint8 are inside as well, so serving needs
-no arithmetic of its own. See `services.inference.bundle` for the signatures, `training.anomaly.export` for the scorer.
+The graphs take uint8 pixels and normalise them inside; softmax and rounding to uint8 are inside as well, so serving
+needs no arithmetic of its own. See `services.inference.bundle` for the signatures, and `training.anomaly.export` for the
+scorer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -182,7 +183,7 @@ def trace(graph: nn.Module, feeds: Mapping[str, Array], name: str) -> onnx.Model
             graph,
             kwargs=example,
             input_names=list(feeds),
-            output_names=list(graph.outputs),
+            output_names=list(cast(Sequence[str], graph.outputs)),
             opset_version=OPSET,
             dynamic_shapes={name: {0: batch} for name in feeds},
             dynamo=True,

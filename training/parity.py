@@ -71,8 +71,8 @@ def measure_parity(
 
     An element of output o may differ by atol(o) + rtol(o) |reference|; uint8 images count in units of 255 levels and
     must moreover be equal on 99.9 % of all pixels. The parity names the element that comes nearest to its bound. A
-    p-value jumps at each calibration score and a prediction set at its threshold: what `settled` makes of the file's own
-    outputs takes their place.
+    p-value jumps at each calibration score and a prediction set at its threshold: what `settled` makes of the file's
+    own outputs takes their place.
 
     Raises:
         ExportError: with the output, the batch size, the difference and the bound.

@@ -111,28 +111,24 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower())[:50].strip("-") or "data"
 
 
-def _draft(
-    name: str,
+def exported(
     product: str,
     network: Network,
     module: nn.Module | Parts,
     dataset: Dataset,
     *,
+    name: str,
     recipe: str,
     seed: int,
-    records: Sequence[Mapping[str, Any]],
-    bundles: Path,
-    judge: bundle.Bundle | None,
+    directory: Path,
 ) -> bundle.Bundle:
-    """A complete bundle but for its digest, beside its final place."""
-    staged = bundles / f".{name}.staged"
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(parents=True)
+    """A bundle of graphs in `directory`, made if need be, that is neither measured nor described nor sealed."""
+    directory.mkdir(parents=True, exist_ok=True)
     statistics: tuple[str, ...] = ()
     if isinstance(module, Parts):
-        graphs, constants, statistics = export_scorer(module, dataset, staged)
+        graphs, constants, statistics = export_scorer(module, dataset, directory)
     else:
-        graphs, constants = _export(product, module, dataset, staged)
+        graphs, constants = _export(product, module, dataset, directory)
     channels, height, width = dataset.image_shape
     libraries = (*LIBRARIES, *SCIKIT_LEARN) if network in ("logistic", "svm") else LIBRARIES
     manifest = bundle.Manifest(
@@ -152,10 +148,30 @@ def _draft(
         metrics={},
         versions={library: version(library) for library in libraries},
     )
-    metrics, drawn = assess(bundle.Bundle(staged, manifest), dataset, staged, judge=judge)
+    return bundle.Bundle(directory, manifest)
+
+
+def _draft(
+    name: str,
+    product: str,
+    network: Network,
+    module: nn.Module | Parts,
+    dataset: Dataset,
+    *,
+    recipe: str,
+    seed: int,
+    records: Sequence[Mapping[str, Any]],
+    bundles: Path,
+    judge: bundle.Bundle | None,
+) -> bundle.Bundle:
+    """A complete bundle but for its digest, beside its final place."""
+    staged = bundles / f".{name}.staged"
+    shutil.rmtree(staged, ignore_errors=True)
+    bare = exported(product, network, module, dataset, name=name, recipe=recipe, seed=seed, directory=staged)
+    metrics, drawn = assess(bare, dataset, staged, judge=judge)
     if records:
         drawn.append(pictures.training_curves(records, staged / "training.png"))
-    manifest = manifest.model_copy(update={"metrics": metrics, "gates": gates(manifest, metrics)})
+    manifest = bare.manifest.model_copy(update={"metrics": metrics, "gates": gates(bare.manifest, metrics)})
     draft = bundle.Bundle(staged, manifest)
     judges = judge if TASKS[product] == "generation" and dataset.class_names else None
     (staged / CARD).write_text(card(draft, drawn, judges))

@@ -1,4 +1,4 @@
-"""A scorer's `score.onnx`: the parts and what was fitted to them in one graph, calibrated and compared with its parts."""
+"""A scorer's `score.onnx`: its parts and what was fitted to them in one graph, calibrated, and compared with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.inference import bundle
 from training.anomaly.graph import Fuse, p_value
 from training.anomaly.parts import FindDefects, Measure, Parts, features_of, pieces
 from training.anomaly.scorer import Scorer, assemble, calibrated, constants, fit
-from training.anomaly.views import VIEWS, Views
+from training.anomaly.views import Views
 from training.data import Dataset
 from training.evaluation.runtime import Array, open_graph, run, spread
 from training.export import save, trace
@@ -80,7 +80,7 @@ class Apart:
                 feeds["labels"] = label
         if parts.views is not None:
             views = run(self.views, {"images": Views()(images)[0].numpy()})["features"]
-            made["views"] = torch.from_numpy(views.reshape(len(images), len(VIEWS), -1))
+            made["views"] = torch.from_numpy(views.reshape(len(images), -1, views.shape[1]))
         made["pixels"] = torch.from_numpy(run(self.decode, feeds)["pixels"])
         results: tuple[Tensor, ...] = self.fuse(**made)
         return results if label is None else (*results, torch.from_numpy(label))

@@ -33,6 +33,12 @@ class Surprise(nn.Module):
         two_sided: which of the S are unusual when low too.
     """
 
+    high_quantiles: Tensor
+    high_excess: Tensor
+    low_quantiles: Tensor
+    low_excess: Tensor
+    two_sided: Tensor
+
     def __init__(self, normal: Array, two_sided: Sequence[bool]) -> None:
         super().__init__()
         sides = [(_tail(normal[:, i]), _tail(-normal[:, i])) for i in range(normal.shape[1])]
@@ -78,6 +84,8 @@ class Fusion(nn.Module):
         normal: surprises of split A [n,S].
         families: columns of each family.
     """
+
+    member: Tensor
 
     def __init__(self, normal: Array, families: Sequence[Sequence[int]]) -> None:
         super().__init__()

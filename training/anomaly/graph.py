@@ -23,6 +23,11 @@ class Fuse(nn.Module):
         classes: K, 0 where there are none.
     """
 
+    looks: Tensor
+    scores: Tensor
+    labels: Tensor
+    counts: Tensor
+
     def __init__(
         self,
         statistics: Statistics,

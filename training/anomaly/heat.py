@@ -25,6 +25,11 @@ class Heat(nn.Module):
         defects: of the same [n,H,W].
     """
 
+    kernel: Tensor
+    residual_scale: Tensor
+    defect_scale: Tensor
+    scale: Tensor
+
     def __init__(self, residual: Array, defects: Array) -> None:
         super().__init__()
         height, width = residual.shape[1:]
@@ -33,7 +38,6 @@ class Heat(nn.Module):
         kernel = np.exp(-0.5 * offsets**2)
         self.radius = radius
         self.register_buffer("kernel", torch.from_numpy((kernel / kernel.sum()).astype(np.float32)))
-        self.scales: list[Tensor]
         for name in ("residual_scale", "defect_scale", "scale"):
             self.register_buffer(name, torch.ones(height, width))
         with torch.no_grad():

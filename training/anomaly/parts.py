@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from services.inference.bundle import Bundle
 from training.anomaly.splice import Piece, before_dense, before_pool, splice
-from training.anomaly.views import VIEWS
 from training.evaluation.runtime import Array, open_graph, run
 from training.networks.defects import DefectNet
 from training.parity import ExportError
@@ -126,7 +125,8 @@ def _views(bundle: Bundle) -> list[Piece]:
     if features is None:
         raise ExportError(f"{bundle.name}: no network with a dense last layer, so it has no features to compare")
     apart = helper.make_node("Reshape", ["flat", "shape"], ["views"])
-    shape = helper.make_tensor("shape", TensorProto.INT64, [3], [-1, len(VIEWS), _width(model.graph)])
+    views = len(bundle.manifest.class_names)
+    shape = helper.make_tensor("shape", TensorProto.INT64, [3], [-1, views, _width(model.graph)])
     return [
         Piece("view_classifier", model, {"images": "view_images", features: "view_features"}),
         Piece("apart", _nodes([apart], [shape]), {"flat": "view_features", "views": "views"}),

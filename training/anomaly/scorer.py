@@ -22,6 +22,7 @@ from training.parity import ExportError
 
 FITTED = 10_000  # training images that means, covariances and coreset come from, at most
 
+
 @dataclass(frozen=True)
 class Scorer:
     """Parts, what was fitted to what they make, and the digests of the parts at that time."""

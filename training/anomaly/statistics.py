@@ -43,11 +43,20 @@ class Relative(nn.Module):
         labels: int [n].
     """
 
+    within: Tensor
+    means: Tensor
+    overall: Tensor
+    centre: Tensor
+
     def __init__(self, points: Array, labels: NDArray[np.int64]) -> None:
         super().__init__()
         classes, position = np.unique(labels, return_inverse=True)
         means = np.stack([points[labels == label].mean(axis=0) for label in classes])
-        within, overall, centre = whitening(points - means[position]), whitening(points - points.mean(0)), points.mean(0)
+        within, overall, centre = (
+            whitening(points - means[position]),
+            whitening(points - points.mean(0)),
+            points.mean(0),
+        )
         self.register_buffer("within", torch.from_numpy(within))
         self.register_buffer("means", torch.from_numpy(means.astype(np.float32) @ within))
         self.register_buffer("overall", torch.from_numpy(overall))
@@ -66,6 +75,10 @@ class Gaussian(nn.Module):
         labels: int [n] below `classes`; a class without points has the distribution of all.
         classes: how many; 1 for one distribution of everything.
     """
+
+    whiten: Tensor
+    means: Tensor
+    volumes: Tensor
 
     def __init__(self, points: Array, labels: NDArray[np.int64], classes: int) -> None:
         super().__init__()
@@ -105,6 +118,8 @@ class Statistics(nn.Module):
         conditional: whether the VAE draws by class.
         looks: rows of the training images that new images are compared with.
     """
+
+    looks: Tensor
 
     def __init__(
         self,

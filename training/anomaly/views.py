@@ -1,6 +1,7 @@
-"""Sixteen views of an image, and a classifier that tells them apart: what stands in for classes where there are none.
+"""Views of an image, and a classifier that tells them apart: what stands in for classes where there are none.
 
-Turned by quarters, mirrored, shifted cyclically by a fifth of the side. A network that can say how an image was
+Turned by quarters (by halves where it is not square), mirrored, shifted cyclically by a fifth of the side: sixteen, or
+eight. A network that can say how an image was
 transformed has learnt what such images look like; features of images that look otherwise lie elsewhere (I. Golan, R.
 El-Yaniv, "Deep anomaly detection using geometric transformations", NeurIPS 2018; L. Bergman, Y. Hoshen,
 "Classification-based anomaly detection for general data", ICLR 2020).
@@ -16,26 +17,35 @@ from torch import Tensor, nn
 
 from training.data import Dataset, Split
 
-VIEWS = tuple(
-    f"{90 * turn}{' mirrored' if mirror else ''}{' shifted' if shift else ''}"
-    for turn in range(4)
-    for mirror in (False, True)
-    for shift in (False, True)
-)
 SHIFT = 0.18  # of the side: 5 pixels of 28
 SHOWN = 3000  # images of each view to train with, at most
 
 
+def names(height: int, width: int) -> tuple[str, ...]:
+    """What is done to an image of that size, view by view."""
+    return tuple(
+        f"{90 * turn}{' mirrored' if mirror else ''}{' shifted' if shift else ''}"
+        for turn in turns(height, width)
+        for mirror in (False, True)
+        for shift in (False, True)
+    )
+
+
+def turns(height: int, width: int) -> tuple[int, ...]:
+    """Quarters by which an image can be turned and keep its shape."""
+    return (0, 1, 2, 3) if height == width else (0, 2)
+
+
 class Views(nn.Module):
-    """Square images [N,C,H,W] to their views [N * 16,C,H,W], those of one image together."""
+    """Images [N,C,H,W] to their V views [N * V,C,H,W], those of one image together."""
 
     outputs = ("views",)
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        side = images.shape[3]
-        far = max(1, round(SHIFT * side))
+        height, width = images.shape[2:]
+        far = max(1, round(SHIFT * min(height, width)))
         views = []
-        for turn in range(4):
+        for turn in turns(height, width):
             # Not rot90: a transposition and a flip are what every exporter knows.
             turned = images if turn % 2 == 0 else images.transpose(2, 3)
             turned = turned.flip(2) if turn in (1, 2) else turned
@@ -47,25 +57,18 @@ class Views(nn.Module):
 
 
 def of_views(dataset: Dataset) -> Dataset:
-    """The views of the images of `dataset`, labelled with what was done to them.
-
-    Raises:
-        ValueError: the images are not square.
-    """
-    _, height, width = dataset.image_shape
-    if height != width:
-        raise ValueError(f"{dataset.name}: images of {height} x {width}, but views need square ones; resize them")
+    """The views of the images of `dataset`, labelled with what was done to them."""
     splits = {
         "train": _views(dataset.train, SHOWN),
         "validation": _views(dataset.validation, 100),
         "calibration": _views(dataset.calibration, 100),
         "test": _views(dataset.test, 100),
     }
-    return replace(dataset, name=f"{dataset.name}-views", class_names=VIEWS, **splits)
+    return replace(dataset, name=f"{dataset.name}-views", class_names=names(*dataset.image_shape[1:]), **splits)
 
 
 def _views(split: Split, count: int) -> Split:
     images = split.images[np.linspace(0, len(split) - 1, min(count, len(split))).astype(np.int64)]
     with torch.no_grad():
         (views,) = Views()(torch.from_numpy(images))
-    return Split(views.numpy(), np.tile(np.arange(len(VIEWS)), len(images)))
+    return Split(views.numpy(), np.tile(np.arange(len(views) // len(images)), len(images)))

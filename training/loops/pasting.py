@@ -77,7 +77,7 @@ def _centres(images: Tensor) -> tuple[Tensor, Tensor]:
 
 def _fillings(images: Tensor) -> Tensor:
     """What is pasted, of the images' shape: pieces of images, colours, the background."""
-    n, channels, height, width = images.shape
+    n, channels = images.shape[:2]
     device = images.device
     other = images[torch.randperm(n, device=device)]
     other = torch.where(torch.rand(n, 1, 1, 1, device=device) < 0.3, images, other)

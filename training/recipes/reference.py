@@ -78,9 +78,7 @@ GAN = GANRecipe(
 
 SCORER = ScorerRecipe(
     defects=DefectRecipe(DefectNetConfig(channels=16), steps=4000),
-    vae=VAERecipe(
-        network=VAEConfig(latent_size=32), epochs=20, learning_rate=2e-3, schedule="cosine", patience=None
-    ),
+    vae=VAERecipe(network=VAEConfig(latent_size=32), epochs=20, learning_rate=2e-3, schedule="cosine", patience=None),
     views=CNNRecipe(
         network=ResidualCNNConfig(channels=32),
         epochs=8,
