@@ -74,7 +74,8 @@ def _refusal_in_training(module: str, imported: str) -> str | None:
     contract = ("services.inference.bundle", "services.inference.registry")
     if any(imported == name or imported.startswith(f"{name}.") for name in contract):
         return None
-    if module in ("training.cli", "training.options") and imported.startswith("services.commands."):
+    commands = module in ("training.cli", "training.options") or module.startswith("training.commands.")
+    if commands and imported.startswith("services.commands."):
         return None
     sampling = ("services.inference.chain", "services.inference.noise")
     if module == "training.evaluation.samplers" and imported.startswith(sampling):

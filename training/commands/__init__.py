@@ -1,0 +1,1 @@
+"""The commands of `duet` that train or measure, but for `duet train` itself."""

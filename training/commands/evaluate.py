@@ -1,0 +1,66 @@
+"""`duet evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from services.commands import models
+from services.commands.stop import stop
+from training.options import Colour, DataDir, ImageSize, SkipUnreadable, data_of, need_training_extra
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="NAME or NAME:VERSION, as `duet models list` shows.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="As in train; left out: the data the model was trained on.")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Classifier that judges a generator's samples, NAME or NAME:VERSION.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for report.md and its pictures.")] = Path("runs/evaluation"),
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Classifiers: also attacks, checks of the explanations, corruptions of every image. Generators: also "
+            "the likelihood of every image, a GAN's samplers, a classifier trained on samples alone. Scorers: every "
+            "test image, 2,000 anomalies of each kind, what each statistic is worth. Minutes, not seconds.",
+        ),
+    ] = False,
+    data_dir: DataDir = None,
+    image_size: ImageSize = 28,
+    colour: Colour = False,
+    skip_unreadable: SkipUnreadable = False,
+) -> None:
+    """Evaluate a stored bundle's graphs on a test split and write a report with pictures.
+
+    Metrics for every kind of bundle; for classifiers also the worst mistakes and what corruptions of the images cost.
+    """
+    need_training_extra()
+    from services.inference import registry  # noqa: PLC0415
+    from services.inference.bundle import load  # noqa: PLC0415
+    from training.evaluation.report import add_chapter  # noqa: PLC0415
+    from training.evaluation.report import evaluate as run  # noqa: PLC0415
+
+    with models.explained():
+        bundle = load(registry.find(model).path)
+        referee = load(registry.find(judge).path) if judge else None
+    data = data_of(bundle, dataset, data_dir, image_size, colour, skip_unreadable)
+    try:
+        metrics = run(bundle, data, judge=referee, out=out, full=full, data_dir=data_dir)
+        if full and bundle.manifest.task == "generation":
+            from training.accuracy_score import classification_accuracy_score  # noqa: PLC0415
+
+            score = classification_accuracy_score(bundle, data)
+            if score:
+                add_chapter(out, "A classifier trained on samples alone", score)
+            metrics |= score
+    except ValueError as error:
+        stop(str(error))
+    for name, value in metrics.items():
+        Console().print(f"{name:40} {value:.6g}", highlight=False)
+    Console().print(f"report: {out / 'report.md'}", highlight=False, soft_wrap=True)

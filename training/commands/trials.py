@@ -1,0 +1,60 @@
+"""`duet trials`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from services.commands.stop import stop
+from training.options import Colour, DataDir, DatasetSpec, ImageSize, SkipUnreadable, load_data, need_training_extra
+
+
+class Protocol(StrEnum):
+    """Which images a scorer has not seen."""
+
+    one_class = "one-class"
+    held_out = "held-out"
+
+
+def trials(
+    protocol: Annotated[
+        Protocol,
+        typer.Argument(
+            help="one-class: train with the images of one class alone, without its name, and tell all others from it; "
+            "held-out: train with six classes of ten, five times, and tell the other four from them."
+        ),
+    ],
+    dataset: DatasetSpec = "digits",
+    out: Annotated[Path, typer.Option(help="Folder for the report, its figure and the results so far.")] = Path(
+        "runs/trials"
+    ),
+    data_dir: DataDir = None,
+    image_size: ImageSize = 28,
+    colour: Colour = False,
+    skip_unreadable: SkipUnreadable = False,
+) -> None:
+    """Train a scorer again and again, each time without some classes, and measure whether it finds those strange.
+
+    AUROC with its interval, what is found at a p-value of 1 %, false alarms. Ctrl-C keeps what is measured, and the
+    same command goes on from there.
+    """
+    need_training_extra()
+    from training.anomaly.trials import METHOD, fit_in  # noqa: PLC0415
+    from training.evaluation.anomalies.held_out import held_out  # noqa: PLC0415
+    from training.evaluation.anomalies.one_class import one_class  # noqa: PLC0415
+    from training.evaluation.anomalies.trials_report import trials_report  # noqa: PLC0415
+
+    data = load_data(dataset, data_dir, image_size, colour, skip_unreadable)
+    run = one_class if protocol is Protocol.one_class else held_out
+    results = out / f"{protocol.replace('-', '_')}_{data.name}.json"
+    try:
+        written = trials_report(run(data, fit_in(out / "training", data.name), results, METHOD), out)
+    except KeyboardInterrupt:
+        stop(f"interrupted; what was measured is in {results}, and the same command goes on from there", status=130)
+    except (ValueError, RuntimeError) as error:
+        stop(str(error))
+    Console().print(f"report: {written}", highlight=False, soft_wrap=True)
