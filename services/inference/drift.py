@@ -27,6 +27,7 @@ LEVELS = (0.01, 0.05, 0.2, 0.5)  # the events: a p-value at or below
 STAKES = (0.01, 0.05, 0.2, 0.6)  # of bets side by side: the best one depends on how much changes
 MISSED = 0.001  # of calibration sets, whose bands are too narrow
 ALARM = 1e8  # images, at least, to a false alarm on average; within m images there is one with probability m / ALARM
+CLASSES = 100  # at most, for tables grow with their square, and among more no share is well known
 BLOCK = 64  # images taken together: one alone would cost ten times as much
 RARE = 0.001  # no band ends nearer to 0 or 1, so that a block of the highest pays, 601 each, stays finite ...
 CEILING = 1e100  # ... on top of a sum as high as this
@@ -88,7 +89,8 @@ class Drift:
     Args:
         name: of the model, for the log.
         size: calibration images.
-        class_sizes: how many of them are predicted to be of each class; empty: the model predicts none.
+        class_sizes: how many of them are predicted to be of each class; empty: the model predicts none. More than
+            CLASSES are not watched.
     """
 
     def __init__(self, name: str, size: int, class_sizes: Sequence[int] = ()) -> None:
@@ -99,7 +101,7 @@ class Drift:
         self._edges = (ranks + 0.5) / (size + 1)  # between two p-values, whatever their precision
         happens = np.arange(len(ranks) + 1) <= np.arange(len(ranks))[:, None]
         self._events = {"p_value": Events(happens, ranks / (size + 1), low, high)}
-        if class_sizes:
+        if 0 < len(class_sizes) <= CLASSES:
             self._events["class"] = _classes(class_sizes)
         self._waiting: list[tuple[float, int]] = []
         self._taken = 0

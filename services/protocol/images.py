@@ -225,7 +225,7 @@ HEAT: Sequence[tuple[int, int, int]] = ((0, 0, 4), (87, 16, 110), (188, 55, 84),
 
 
 def heat_map(residual: np.ndarray, scale: float) -> bytes:
-    """A residual [H,W] (nats a pixel) as a colour PNG: dark 0, bright `scale` and above ("inferno" colours)."""
+    """A map [H,W] as a colour PNG: dark 0, bright `scale` and above ("inferno" colours)."""
     level = np.clip(residual / scale, 0, 1) * (len(HEAT) - 1)
     stops = np.arange(len(HEAT))
     colours = [np.interp(level, stops, [stop[channel] for stop in HEAT]) for channel in range(3)]

@@ -82,6 +82,21 @@ def test_drift_is_told_by_a_route_and_by_metrics(client: httpx.Client) -> None:
     assert f'duet_drift_evidence{{kind="class",model="tiny-scorer"}} {after["evidence_log10"]["class"]}' in metrics
 
 
+def test_samples_that_are_judged_are_no_images_that_came(allinone_url: str) -> None:
+    with httpx.Client(base_url=allinone_url, timeout=60) as client:
+
+        def seen() -> int:
+            [scorer] = client.get("/drift").json()["models"]
+            return int(scorer["images"])
+
+        before = seen()
+        drawn = client.post("/generate", json={"count": 4, "quality": True, "model": "digits-gan"}).json()
+        assert len([quality["p_value"] for quality in drawn["quality"]]) == 4
+        assert seen() == before
+        assert client.post("/score", json={"images": drawn["images"]}).status_code == 200
+        assert seen() == before + 4
+
+
 def test_drift_is_documented_where_it_is_missing(client: httpx.Client) -> None:
     assert "/drift" in client.get("/nowhere").json()["detail"]
     assert client.post("/drift").headers["allow"] == "GET, HEAD"

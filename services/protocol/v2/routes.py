@@ -167,6 +167,7 @@ class V2:
 
     def _model_metadata(self, endpoint: Endpoint) -> object:
         entry, bundle = endpoint.served.entry, endpoint.served.model.bundle
+        statistics = {"statistics": bundle.manifest.statistics} if bundle.manifest.statistics else {}
         return {
             "name": entry.name,
             "versions": [served.entry.version for served in self._plane.served if served.entry.name == entry.name],
@@ -177,6 +178,7 @@ class V2:
                 "digest": bundle.digest,
                 "task": bundle.manifest.task,
                 "class_names": bundle.manifest.class_names,
+                **statistics,
                 "images": "also FP32 pixels in 0..1, and BYTES [n] of PNG or JPEG files",
                 "cache": {
                     operation: {

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from services.inference.drift import ALARM, BLOCK, CEILING, STAKES, Drift, Events
+from services.inference.drift import ALARM, BLOCK, CEILING, CLASSES, STAKES, Drift, Events
 
 SIZES = (150, 90, 60)
+BOTH = {"p_value", "class"}
 
 
 def normal(random: np.random.Generator, count: int, size: int = 300) -> list[float]:
@@ -166,6 +167,13 @@ def test_a_class_that_no_calibration_image_is_of_may_turn_up_now_and_then() -> N
     rate = drift.rates()["class"][1]
     assert (rate.observed, rate.expected, rate.low) == (0.001, 0, 0)
     assert rate.high > 0.01
+
+
+@pytest.mark.parametrize(("count", "kinds"), [(0, {"p_value"}), (1, BOTH), (CLASSES, BOTH), (CLASSES + 1, {"p_value"})])
+def test_classes_are_watched_up_to_a_number(count: int, kinds: set[str]) -> None:
+    drift = Drift("many", 10 * count + 1, [10] * count)
+    drift.see([0.5] * 100, [0] * 100)
+    assert drift.evidence().keys() == kinds
 
 
 def test_the_page_of_metrics_shows_it() -> None:

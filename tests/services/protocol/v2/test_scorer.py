@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from services.dataplane import DataPlane
 from services.errors import InvalidInput
 from services.inference.scorer import Scorer
+from services.protocol.v2.routes import V2
 from services.protocol.v2.signatures import signature
+from services.telemetry.call import Call
 from tests.services.scorers import shade
 
 Ask = Callable[..., Awaitable[Any]]
@@ -23,6 +26,10 @@ IMAGES = shade(10, 198, 60, label=1)
 def plane(scorers: DataPlane) -> DataPlane:
     """Whom `ask` asks here."""
     return scorers
+
+
+async def nothing() -> bytes:
+    return b""
 
 
 def named(*names: str) -> list[dict[str, Any]]:
@@ -42,6 +49,15 @@ def test_metadata_names_what_the_graph_has(scorers: DataPlane) -> None:
         "statistics": ("FP32", (-1, 2)),
         "look_alike": ("UINT8", (-1, 1, 4, 4)),
     }
+
+
+async def test_metadata_names_the_columns_of_the_statistics(scorers: DataPlane) -> None:
+    async def parameters(name: str) -> dict[str, Any]:
+        answer = await V2(scorers, "tested").answer("GET", f"/v2/models/{name}", {}, nothing, Call())
+        return dict(json.loads(answer.body)["parameters"])
+
+    assert (await parameters("tiny-scorer"))["statistics"] == ["brightness", "brightness of its class"]
+    assert "statistics" not in await parameters("plain")
 
 
 async def test_by_default_the_verdict_comes_alone(ask: Ask) -> None:
