@@ -18,6 +18,12 @@ from training.evaluation.runtime import Array
 
 POINTS = 128  # quantiles that stand for a statistic's distribution; between them it is linear
 BODY = 0.95  # of the ranks; what lies beyond goes on as an exponential tail
+FAMILIES = {
+    "residual": ("reconstruction", "residual_peak"),
+    "style": ("latent", "variation"),
+    "meaning": ("features", "neighbours", "energy", "texture", "views"),
+    "defects": ("defects",),
+}
 MOST = 60.0  # nats of surprise, so that nothing overflows
 
 
@@ -71,6 +77,15 @@ def _tail(values: Array) -> tuple[Array, float]:
     # Equal quantiles are pulled apart by less than anything that matters, so that no ramp is a step.
     quantiles = np.maximum.accumulate(quantiles + 1e-6 * scale * np.arange(POINTS))
     return quantiles.astype(np.float32), max(float(over.mean()) if len(over) else 0.0, 1e-3 * scale)
+
+
+def families(names: Sequence[str]) -> list[list[int]]:
+    """Columns of the statistics `names` by the side of an image that they see; a name of none is its own family."""
+    of = {name: family for family, members in FAMILIES.items() for name in members}
+    found: dict[str, list[int]] = {}
+    for column, name in enumerate(names):
+        found.setdefault(of.get(name, name), []).append(column)
+    return list(found.values())
 
 
 class Fusion(nn.Module):

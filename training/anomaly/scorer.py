@@ -10,7 +10,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from training.anomaly.fusion import Fusion, Surprise
+from training.anomaly.fusion import Fusion, Surprise, families
 from training.anomaly.graph import Fuse
 from training.anomaly.heat import Heat
 from training.anomaly.parts import Measure, Parts, images_input
@@ -51,8 +51,7 @@ def fit(parts: Parts, dataset: Dataset, measure: Measure) -> Scorer:
     with torch.no_grad():
         values, residual, _ = statistics({name: torch.from_numpy(array) for name, array in normal.items()})
         surprise = Surprise(values.numpy(), [name in TWO_SIDED for name in statistics.names])
-        columns = [[statistics.names.index(name) for name in family] for family in statistics.families.values()]
-        fusion = Fusion(surprise(values).numpy(), [family for family in columns if family])
+        fusion = Fusion(surprise(values).numpy(), families(statistics.names))
     heat = Heat(residual.numpy(), normal["defects"])
     fuse = Fuse(statistics, surprise, fusion, heat, train.images[some], classes=0 if classes == 1 else classes)
     return Scorer(parts, fuse, parts.digests)

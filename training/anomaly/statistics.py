@@ -142,16 +142,11 @@ class Statistics(nn.Module):
             self.views = nn.ModuleList(Gaussian(views[:, i], one, 1) for i in range(views.shape[1]))
         compared = measured["features" if classified else "mean"][looks]
         self.register_buffer("looks", F.normalize(torch.from_numpy(compared), dim=1).T.contiguous())
-        self.families = {
-            "residual": ("reconstruction", "residual_peak"),
-            "style": ("latent", "variation"),
-            "meaning": (
-                *(("features", "neighbours", "energy", "texture") if classified else ()),
-                *(("views",) if self.views is not None else ()),
-            ),
-            "defects": ("defects",),
-        }
-        self.names = tuple(name for family in self.families.values() for name in family)
+        self.names = (
+            *("reconstruction", "residual_peak", "latent", "variation", "defects"),
+            *(("features", "neighbours", "energy", "texture") if classified else ()),
+            *(("views",) if self.views is not None else ()),
+        )
 
     def forward(self, parts: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Statistics [N,S] in the order of `names`, the residual [N,H,W] in nats, and the look-alike's row [N]."""

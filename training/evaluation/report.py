@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
+from training.anomaly.fusion import Fusion as FamilyFusion
+from training.anomaly.fusion import families
 from training.data import Dataset
 from training.evaluation import anomaly, calibration, classification, conformal, generators, pictures
+from training.evaluation.anomalies.ablation import Fusion, sum_of_squares
 from training.evaluation.anomalies.chapters import scorer_chapters
 from training.evaluation.anomalies.sets import other_data
 from training.evaluation.chapters import chapters
@@ -76,10 +80,21 @@ def evaluate(
     if bundle.manifest.task == "classification":
         lines += [f"{chapter}\n" for chapter in chapters(bundle, dataset, out, full=full)]
     if bundle.manifest.task == "anomaly":
-        written = scorer_chapters(bundle, dataset, out, full=full, other=other_data(dataset, data_dir))
+        fusion = _fusion(bundle, dataset) if full else sum_of_squares
+        other = other_data(dataset, data_dir)
+        written = scorer_chapters(bundle, dataset, out, full=full, other=other, fusion=fusion)
         lines += [f"{chapter}\n" for chapter in written]
     (out / "report.md").write_text("\n".join(lines))
     return metrics
+
+
+def _fusion(bundle: Bundle, dataset: Dataset) -> Fusion:
+    """How the scorer makes its score of its statistics: ranked on the validation split, as when it was made."""
+    if not bundle.manifest.statistics:
+        return sum_of_squares
+    normal = anomaly.score(bundle, dataset.validation.images)["statistics"]
+    fusion = FamilyFusion(normal, families(bundle.manifest.statistics))
+    return lambda statistics: np.asarray(fusion(torch.from_numpy(statistics)))
 
 
 def add_chapter(out: Path, title: str, metrics: Mapping[str, float]) -> None:
