@@ -92,7 +92,8 @@ def train_conditional_vae(
     if recipe.arithmetic == "fastest":
         images, labels = training.at(torch.arange(recipe.batch_size) % len(training))
         arithmetic = choose(fabric, run, network, lambda copy: -copy(images, labels)[0].mean())
-        lay_out(network)
+        if arithmetic == "bfloat16":
+            lay_out(network)
     optimizer = torch.optim.AdamW(
         network.parameters(), recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
     )

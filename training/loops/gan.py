@@ -161,8 +161,9 @@ def settle(
         return "float32"
     images, labels = training.at(torch.arange(recipe.batch_size) % len(training))
     arithmetic = choose(fabric, run, discriminator, lambda copy: score(copy, images, labels).mean())
-    lay_out(generator)
-    lay_out(discriminator)
+    if arithmetic == "bfloat16":
+        lay_out(generator)
+        lay_out(discriminator)
     return arithmetic
 
 
