@@ -152,11 +152,11 @@ def train(
                 raise ValueError("--from, --freeze, --synthetic and --no-augment are for the CNN; give --network cnn")
             how = variant(how, data.name, source=source, frozen=freeze, augmented=augment)
         if synthetic:
-            generator, _, count = synthetic.rpartition(":")
-            if not (generator and count.isdigit() and int(count)):
+            samples, _, count = synthetic.rpartition(":")
+            if not (samples and count.isdigit() and int(count)):
                 raise ValueError(f"--synthetic {synthetic}: give BUNDLE:COUNT, for instance digits-gan:2000")
-            data = with_samples(data, generator, int(count), seed=seed)
-            how = replace(how, name=f"{how.name} --synthetic {registry.find(generator).tag}:{count}")
+            data = with_samples(data, samples, int(count), seed=seed)
+            how = replace(how, name=f"{how.name} --synthetic {registry.find(samples).tag}:{count}")
         chosen = [name for name in NETWORKS if name in asked or (Network.all in asked and getattr(how, name))]
         bundles = run(
             data,

@@ -28,8 +28,11 @@ def export_scorer(
     The calibration scores come from the exported graph, not from PyTorch: a last-bit difference would move ranks.
 
     Raises:
-        ExportError: the parts do not fit, or the graph is not what its parts give one by one.
+        ExportError: a split is empty, the parts do not fit, or the graph is not what its parts give one by one.
     """
+    for role, count in dataset.splits.items():
+        if not count:
+            raise ExportError(f"score: the {role} split of {dataset.name} is empty; give it at least one image")
     example = {"images": np.resize(dataset.test.images[spread(len(dataset.test), max(BATCH_SIZES))], _shape(dataset))}
     defects = trace(as_shipped(FindDefects(parts.defects)), example, "defects")
     views = trace(Views(), example, "views") if parts.views is not None else None

@@ -71,11 +71,15 @@ class Surprise(nn.Module):
 
 def _tail(values: Array) -> tuple[Array, float]:
     """Quantiles 0 to 95 % [POINTS] of one statistic, and the mean excess over the last."""
-    quantiles = np.quantile(values.astype(np.float64), np.linspace(0, BODY, POINTS))
+    values = values.astype(np.float64)
+    quantiles = np.quantile(values, np.linspace(0, BODY, POINTS))
     over = values[values > quantiles[-1]] - quantiles[-1]
-    scale = float(values.std()) or 1.0
-    # Equal quantiles are pulled apart by less than anything that matters, so that no ramp is a step.
-    quantiles = np.maximum.accumulate(quantiles + 1e-6 * scale * np.arange(POINTS))
+    largest = float(np.abs(values).max())
+    scale = max(float(values.std()), 1e-6 * largest) or 1.0
+    # Equal quantiles are pulled apart by less than anything that matters, so that no ramp is a step; in float32 they
+    # must differ still.
+    apart = max(1e-6 * scale, 2 * float(np.finfo(np.float32).eps) * largest)
+    quantiles += apart * np.arange(POINTS)
     return quantiles.astype(np.float32), max(float(over.mean()) if len(over) else 0.0, 1e-3 * scale)
 
 

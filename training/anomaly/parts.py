@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,18 +127,18 @@ def _views(bundle: Bundle) -> list[Piece]:
         raise ExportError(f"{bundle.name}: no network with a dense last layer, so it has no features to compare")
     apart = helper.make_node("Reshape", ["flat", "shape"], ["views"])
     views = len(bundle.manifest.class_names)
-    shape = helper.make_tensor("shape", TensorProto.INT64, [3], [-1, views, _width(model.graph)])
+    shape = helper.make_tensor("shape", TensorProto.INT64, [3], [-1, views, _width(model.graph, views)])
     return [
         Piece("view_classifier", model, {"images": "view_images", features: "view_features"}),
         Piece("apart", _nodes([apart], [shape]), {"flat": "view_features", "views": "views"}),
     ]
 
 
-def _width(graph: onnx.GraphProto) -> int:
-    """Features that the last dense layer takes."""
+def _width(graph: onnx.GraphProto, classes: int) -> int:
+    """Features that the last dense layer takes; its weights lie either way."""
     dense = next(node for node in reversed(graph.node) if node.op_type in ("Gemm", "MatMul"))
     weight = next(tensor for tensor in graph.initializer if tensor.name == dense.input[1])
-    return max(int(axis) for axis in weight.dims)
+    return math.prod(weight.dims) // classes
 
 
 def _nodes(nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto] | None = None) -> onnx.ModelProto:

@@ -77,10 +77,11 @@ def assemble(scorer: Scorer, found: list[Piece], fuse: onnx.ModelProto) -> onnx.
     Raises:
         ExportError: a part is not the one that the scorer was fitted with: its p-values would promise nothing.
     """
-    for role, digest in scorer.parts.digests.items():
-        if scorer.digests.get(role) != digest:
+    now, then = scorer.parts.digests, scorer.digests
+    for role in sorted(now.keys() | then.keys()):
+        if now.get(role) != then.get(role):
             raise ExportError(
-                f"score: the {role} is {digest}, but the scorer was calibrated with {scorer.digests.get(role)}; "
+                f"score: the {role} is {now.get(role)}, but the scorer was calibrated with {then.get(role)}; "
                 "calibrate it again: duet train --network scorer"
             )
     outer = {name: name for name in (*scorer.parts.made(), *scorer.fuse.outputs)}

@@ -165,7 +165,7 @@ class Statistics(nn.Module):
         similar = F.normalize(parts["features" if "features" in parts else "mean"], dim=1) @ self.looks
         if self.features is not None and self.texture is not None:
             columns["features"] = self.features(parts["features"])
-            columns["neighbours"] = 1 - similar.topk(NEAREST, dim=1).values.mean(dim=1)
+            columns["neighbours"] = 1 - similar.topk(min(NEAREST, similar.shape[1]), dim=1).values.mean(dim=1)
             columns["energy"] = -torch.logsumexp(parts["logits"], dim=1)
             columns["texture"] = self.texture(parts["texture"], label)
         if self.views is not None:
