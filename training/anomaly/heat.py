@@ -42,8 +42,11 @@ class Heat(nn.Module):
             self.register_buffer(name, torch.ones(height, width))
         with torch.no_grad():
             smooth, found = self._layers(torch.from_numpy(residual), torch.from_numpy(defects))
-            self.residual_scale, self.defect_scale = _scale(smooth), _scale(found)
-            self.scale = _scale(self(torch.from_numpy(residual), torch.from_numpy(defects)))
+            for name, maps in (("residual_scale", smooth), ("defect_scale", found)):
+                scale = _rare(maps)
+                setattr(self, name, scale.clamp(min=max(FLOOR * scale.max().item(), 1e-6)))
+            # Not below 1: where both are always small, what is usual must not look like what is rare.
+            self.scale = _rare(self(torch.from_numpy(residual), torch.from_numpy(defects))).clamp(min=1)
 
     def _layers(self, residual: Tensor, defects: Tensor) -> tuple[Tensor, Tensor]:
         padded = F.pad(residual[:, None], (self.radius,) * 4)
@@ -55,7 +58,6 @@ class Heat(nn.Module):
         return torch.maximum(smooth / self.residual_scale, found / self.defect_scale) / self.scale
 
 
-def _scale(maps: Tensor) -> Tensor:
-    """The 99 % quantile of each pixel [H,W], at least a share of the largest."""
-    scale = torch.from_numpy(np.quantile(maps.numpy(), RARE, axis=0).astype(np.float32))
-    return scale.clamp(min=max(FLOOR * scale.max().item(), 1e-6))
+def _rare(maps: Tensor) -> Tensor:
+    """The 99 % quantile of each pixel [H,W]."""
+    return torch.from_numpy(np.quantile(maps.numpy(), RARE, axis=0).astype(np.float32))
