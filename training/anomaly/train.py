@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any, TypeVar, cast
 
 from lightning_fabric import Fabric
 
@@ -16,6 +18,8 @@ from training.loops.defects import train_defects
 from training.loops.vae import train_vae
 from training.publish import publish
 from training.run import Run, open_run
+
+T = TypeVar("T")
 
 
 def train_scorer(
@@ -49,15 +53,22 @@ def train_scorer(
     views = None
     if classifier is None:
         looked = of_views(dataset)
-        of_them = _open(run, "views", recipe.views, looked, seed, resume)
+        of_them = _once(fabric, lambda: _open(run, "views", recipe.views, looked, seed, resume))
         network = train_cnn(fabric, looked, recipe.views, of_them, seed=seed)
-        [views] = publish("cnn", network, looked, recipe="views", seed=seed, run_dir=of_them.directory)
+        how: dict[str, Any] = {"recipe": "views", "seed": seed, "run_dir": of_them.directory}
+        [views] = _once(fabric, lambda: publish("cnn", network, looked, **how))
     if generator is None:
-        own = _open(run, "vae", recipe.vae, dataset, seed, resume)
+        own = _once(fabric, lambda: _open(run, "vae", recipe.vae, dataset, seed, resume))
         vae = train_vae(fabric, dataset, recipe.vae, own, seed=seed)
-        [generator] = publish("vae", vae, dataset, recipe="scorer", seed=seed, run_dir=own.directory)
+        how = {"recipe": "scorer", "seed": seed, "run_dir": own.directory}
+        [generator] = _once(fabric, lambda: publish("vae", vae, dataset, **how))
     defects = train_defects(fabric, dataset, recipe.defects, run, seed=seed)
     return Parts(generator, defects, classifier, views, recipe.looks)
+
+
+def _once(fabric: Fabric, make: Callable[[], T]) -> T:
+    """What the first process makes, on every process: two that write one bundle would spoil it."""
+    return cast(T, fabric.broadcast(make() if fabric.is_global_zero else None))
 
 
 def _open(run: Run, name: str, recipe: object, dataset: Dataset, seed: int, resume: bool) -> Run:
