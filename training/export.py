@@ -1,8 +1,8 @@
 """From PyTorch to ONNX: networks are wrapped into a bundle's graphs, exported, checked and compared with PyTorch.
 
 The graphs take uint8 pixels and normalise them inside; softmax and rounding to uint8 are inside as well, so serving
-needs no arithmetic of its own. See `services.inference.bundle` for the signatures, and
-`training.anomaly.export` for the scorer.
+needs no arithmetic of its own. See `services.inference.bundle` for the signatures, and `training.anomaly.export`
+for the scorer.
 """
 
 from __future__ import annotations

@@ -89,16 +89,17 @@ def train(
         start = time.perf_counter()
         given = {"judge": judge, "classifier": classifier, "generator": generator}
         module = fit(fabric, network, dataset, recipe, parent=parent, seed=seed, resume=resume, given=given)
-        if not fabric.is_global_zero:
-            continue
-        published = publish(
-            network, module, dataset, recipe=recipe.name, seed=seed, run_dir=parent / network, judge=judge
-        )
+        published: list[Bundle] = []
+        if fabric.is_global_zero:
+            published = publish(
+                network, module, dataset, recipe=recipe.name, seed=seed, run_dir=parent / network, judge=judge
+            )
+            bundles += published
+        parts = fabric.broadcast(published)  # every process trains the scorer with them
         if network == "cnn":
-            judge, classifier = judge or published[0], classifier or published[0]
+            judge, classifier = judge or parts[0], classifier or parts[0]
         elif network in ("vae", "cvae") and not chosen:
-            generator = published[0]
-        bundles += published
+            generator = parts[0]
         minutes = f"{(time.perf_counter() - start) / 60:.1f}"
         for bundle in published:
             for gate in bundle.manifest.gates:

@@ -14,19 +14,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from services.inference.bundle import Bundle
+from training.anomaly.parts import Parts
 from training.data import Dataset, load
+from training.loops.pasting import pasted
 from training.networks.cnn import CNNConfig
+from training.networks.defects import DefectNet, DefectNetConfig, pixel_loss
 from training.networks.vae import VAE, VAEConfig
 from training.publish import publish
 
 
 @dataclass(frozen=True)
 class Published:
-    """The digits, two networks trained on them, and what publishing made of those."""
+    """The digits, two networks trained on them, what a scorer is made of, and what publishing made of those."""
 
     dataset: Dataset
     cnn: nn.Module
     vae: VAE
+    parts: Parts
     run_dir: Path
     classifier: Bundle
     generator: Bundle
@@ -44,6 +48,20 @@ def fit(network: nn.Module, dataset: Dataset, loss: Callable[[Tensor, Tensor], T
         optimiser.zero_grad()
         loss(pixels[rows], labels[rows]).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
+
+
+def brief_defects(dataset: Dataset, steps: int = 40) -> DefectNet:
+    """Trained until its logits differ from image to image by more than rounding does."""
+    torch.manual_seed(0)
+    network = DefectNetConfig(4).build(dataset.image_shape)
+    pixels = torch.from_numpy(dataset.train.images).float() / 255
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for step in range(steps):
+        spoilt, changed = pasted(pixels[torch.arange(32 * step, 32 * (step + 1)) % len(pixels)])
+        optimiser.zero_grad()
+        pixel_loss(network(spoilt), changed).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    return network.eval()
 
 
 @pytest.fixture
@@ -74,5 +92,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     fit(vae, dataset, negative_elbo, steps=400)
     run_dir = tmp_path_factory.mktemp("run")
     [classifier] = publish("cnn", cnn, dataset, recipe="brief", seed=0, run_dir=run_dir)
-    generator, scorer = publish("vae", vae, dataset, recipe="brief", seed=0, run_dir=run_dir)
-    return Published(dataset, cnn, vae, run_dir, classifier, generator, scorer)
+    [generator] = publish("vae", vae, dataset, recipe="brief", seed=0, run_dir=run_dir)
+    parts = Parts(generator, brief_defects(dataset), classifier, looks=100)
+    [scorer] = publish("scorer", parts, dataset, recipe="brief", seed=0, run_dir=run_dir)
+    return Published(dataset, cnn, vae, parts, run_dir, classifier, generator, scorer)

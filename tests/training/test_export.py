@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from services.inference.bundle import Graph
 from tests.training.linear import SHAPE, Linear, images
 from training.data import load
 from training.evaluation.calibration import fit_temperature
 from training.evaluation.conformal import set_threshold
 from training.evaluation.runtime import open_graph, run
-from training.export import export_classifier, export_gan, export_graph, export_scorer
+from training.export import export_classifier, export_gan, export_graph
 from training.graphs import Classify
 from training.networks.gan import GANConfig
-from training.networks.vae import VAEConfig
 from training.parity import BATCH_SIZES, ExportError
 
 
@@ -101,55 +98,3 @@ def test_gan_takes_labels_where_there_are_classes(tmp_path: Path, labelled: bool
 def unlabelled(dataset: Any) -> Any:
     splits = (type(dataset.train)(getattr(dataset, role).images) for role in dataset.splits)
     return type(dataset)("loose", (), *splits)
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """A scorer of an untrained VAE, and what it says of its own calibration images."""
-
-    path: Path
-    graph: Graph
-    constants: dict[str, float]
-    outputs: dict[str, np.ndarray]
-
-
-@pytest.fixture(scope="module")
-def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
-    directory = tmp_path_factory.mktemp("scorer")
-    digits = load("digits")
-    torch.manual_seed(0)
-    vae = VAEConfig(hidden=16).build(digits.image_shape)
-    graphs, constants = export_scorer(vae, digits, directory)
-    path = directory / "score.onnx"
-    return Scorer(path, graphs["score"], constants, run(open_graph(path), {"images": digits.calibration.images}))
-
-
-def test_calibration_images_get_exactly_the_ranks(scorer: Scorer) -> None:
-    """The i-th largest (from 1) of n different calibration scores has p = (1 + i) / (n + 1)."""
-    size = len(scorer.outputs["score"])
-    assert len(np.unique(scorer.outputs["score"])) == size == 272
-    expected = (np.arange(1, size + 1) + 1) / (size + 1)
-    np.testing.assert_allclose(np.sort(scorer.outputs["p_value"]), expected, rtol=1e-6)
-    np.testing.assert_array_equal(scorer.outputs["score"].argsort(), scorer.outputs["p_value"].argsort()[::-1])
-
-
-def test_scorer_constants(scorer: Scorer) -> None:
-    assert scorer.constants["calibration_size"] == 272
-    assert scorer.constants["smallest_p_value"] == 1 / 273
-    assert (scorer.outputs["residual"] > scorer.constants["residual_q99"]).mean() == pytest.approx(0.01, abs=1e-3)
-    assert [tensor.name for tensor in scorer.graph.outputs] == ["score", "p_value", "residual"]
-
-
-def test_score_is_the_sum_of_the_residuals(scorer: Scorer) -> None:
-    total = scorer.outputs["residual"].astype(np.float64).sum(axis=(1, 2))
-    np.testing.assert_allclose(scorer.outputs["score"], total, rtol=1e-5)
-
-
-def test_new_images_follow_the_conformal_formula(scorer: Scorer) -> None:
-    images = load("digits").test.images[:100]
-    chequered = np.where(np.indices(images.shape[1:]).sum(axis=0) % 2, 255, 0).astype(np.uint8)[None]
-    outputs = run(open_graph(scorer.path), {"images": np.concatenate([images, chequered])})
-    calibration = scorer.outputs["score"]
-    expected = [(1 + (calibration >= score).sum()) / 273 for score in outputs["score"]]
-    np.testing.assert_allclose(outputs["p_value"], expected, rtol=1e-6)
-    assert expected[-1] == scorer.constants["smallest_p_value"]

@@ -12,7 +12,7 @@ from torch import nn
 from tests.training.linear import Linear, LinearVAE, images
 from training.evaluation.runtime import open_graph, philox, run
 from training.export import export_graph
-from training.graphs import Classify, Decode, Score, conformal_p_value
+from training.graphs import Classify, Decode
 from training.networks.residual_cnn import ResidualCNNConfig
 from training.parity import ExportError, measure_parity
 
@@ -27,32 +27,6 @@ def test_graph_agrees_with_float64_arithmetic(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         outputs["probabilities"], np.exp(logits) / np.exp(logits).sum(1, keepdims=True), atol=1e-6
     )
-
-
-@pytest.mark.parametrize("gain", [1.0, 300.0])
-def test_large_logits_stay_finite(tmp_path: Path, gain: float) -> None:
-    """Written as Log(Sigmoid(logit)) the residual is infinite for logits below -88."""
-    vae = LinearVAE(gain)
-    with torch.no_grad():
-        largest = vae.decode(vae.encode(torch.from_numpy(images()).float() / 255)[0]).abs().max()
-    assert (largest > 150) == (gain == 300.0)
-    export_graph(Score(vae), {"images": images()}, tmp_path / "score.onnx")
-    outputs = run(open_graph(tmp_path / "score.onnx"), {"images": images()})
-    assert np.isfinite(outputs["score"]).all()
-    np.testing.assert_allclose(outputs["residual"], residual(vae, images()), rtol=1e-4, atol=1e-4)
-    assert (outputs["residual"] >= 0).all()
-
-
-def residual(vae: LinearVAE, images: np.ndarray) -> np.ndarray:
-    """KL(Bern(x) || Bern(x_hat)) per pixel in float64, by NumPy's logaddexp."""
-    x = images.astype(np.float64) / 255
-    with torch.no_grad():
-        logits = vae.decode(vae.encode(torch.from_numpy(images).float() / 255)[0]).double().numpy()
-    cross_entropy = x * np.logaddexp(0, -logits) + (1 - x) * np.logaddexp(0, logits)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        entropy = -np.nan_to_num(x * np.log(x)) - np.nan_to_num((1 - x) * np.log(1 - x))
-    total: np.ndarray = (cross_entropy - entropy).sum(axis=1)
-    return total
 
 
 def test_classifier_with_large_logits(tmp_path: Path) -> None:
@@ -117,11 +91,3 @@ def test_decoder_rounds_to_the_nearest_level(tmp_path: Path) -> None:
     outputs = run(open_graph(tmp_path / "decode.onnx"), {"latents": latents})
     assert [t.dtype for t in graph.outputs] == ["uint8", "float32"]
     assert np.array_equal(outputs["images"], np.rint(outputs["pixels"] * np.float32(255)).astype(np.uint8))
-
-
-@pytest.mark.parametrize("calibration", [[1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 2.0]])
-def test_conformal_formula(calibration: list[float]) -> None:
-    scores = np.array([0.0, 1.0, 2.0, 2.5, 4.0, 9.0], np.float32)
-    expected = [(1 + sum(c >= s for c in calibration)) / (len(calibration) + 1) for s in scores]
-    actual = conformal_p_value(torch.from_numpy(scores), torch.tensor(calibration))
-    np.testing.assert_array_equal(actual.numpy(), np.array(expected, np.float32))

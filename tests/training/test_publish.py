@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,9 +11,14 @@ import torch
 from torch import nn
 
 from services.inference import bundle
+from tests.training.conftest import brief_defects, fit
+from training.anomaly.parts import Parts
+from training.anomaly.views import of_views
 from training.data import Dataset, Split
+from training.evaluation.anomaly import score
 from training.evaluation.card import card
 from training.evaluation.gates import GateError
+from training.networks.cnn import CNNConfig
 from training.networks.vae import VAEConfig
 from training.publish import parity_table, publish, slug
 
@@ -46,6 +51,7 @@ def test_publishing_again_gives_the_same_digests(published: Published, tmp_path:
     data = published.dataset
     again = publish("cnn", published.cnn, data, recipe="brief", seed=0, run_dir=tmp_path)
     again += publish("vae", published.vae, data, recipe="brief", seed=0, run_dir=tmp_path)
+    again += publish("scorer", published.parts, data, recipe="brief", seed=0, run_dir=tmp_path)
     assert [b.digest for b in again] == [
         published.classifier.digest,
         published.generator.digest,
@@ -141,7 +147,7 @@ def test_a_generator_that_obeys_its_labels_passes(published: Published, tmp_path
 
 
 def test_colour_images_without_labels(published: Published, tmp_path: Path) -> None:
-    """A folder of one's own, 12 x 8 pixels: a VAE and its scorer need neither classes nor squares."""
+    """A folder of one's own, 12 x 8 pixels: a VAE and a scorer need neither classes nor squares."""
     splits = []
     for role in published.dataset.splits:
         grey = getattr(published.dataset, role).images[:, :, 2:26:2, 6:22:2]
@@ -158,9 +164,27 @@ def test_colour_images_without_labels(published: Published, tmp_path: Path) -> N
         optimiser.zero_grad()
         (loss / len(pixels)).backward()
         optimiser.step()
-    generator, scorer = publish("vae", vae, dataset, recipe="brief", seed=1, run_dir=tmp_path)
+    how: dict[str, Any] = {"recipe": "brief", "seed": 1, "run_dir": tmp_path}
+    [generator] = publish("vae", vae, dataset, **how)
+    looked = of_views(dataset)  # eight, of which the classifier has fewer features
+    views = CNNConfig(channels=(4, 8), hidden=6).build(looked.image_shape, len(looked.class_names))
+    fit(views, looked, lambda x, y: nn.functional.cross_entropy(views(x), y), steps=100)
+    [of_them] = publish("cnn", views, looked, **how)
+    parts = Parts(generator, brief_defects(dataset), views=of_them, looks=50)
+    [scorer] = publish("scorer", parts, dataset, **how)
+    assert scorer.manifest.statistics == ("reconstruction", "residual_peak", "latent", "variation", "views", "defects")
+    assert scorer.manifest.parts == {
+        "generator": f"my-shells-vae:{generator.digest}",
+        "views": f"my-shells-views-cnn:{of_them.digest}",
+    }
     assert (generator.name, scorer.name) == ("my-shells-vae", "my-shells-scorer")
     assert scorer.manifest.graphs["score"].outputs[2].shape == ("N", 12, 8)
+    assert [tensor.name for tensor in scorer.manifest.graphs["score"].outputs] == [
+        *("score", "p_value", "residual", "statistics", "look_alike")
+    ]
+    assert not any(name.startswith("class_share") for name in scorer.manifest.constants)
+    flat = np.stack([np.full(dataset.image_shape, level, np.uint8) for level in (0, 127, 255)])
+    assert all(np.isfinite(array).all() for array in score(scorer, flat).values())
     assert "auroc/rotated_90" not in scorer.manifest.metrics
     assert "Classes: none" in (scorer.path / "card.md").read_text()
 

@@ -1,4 +1,4 @@
-"""`duet train`'s switches for the CNN alone: --from, --freeze, --synthetic, --no-augment."""
+"""`duet train`'s switches: for the CNN alone, --from, --freeze, --synthetic, --no-augment; for the scorer's parts."""
 
 from __future__ import annotations
 
@@ -39,6 +39,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, list[str]]]:
         (["--from", "nobody"], "model 'nobody' is not in the store"),
         (["--no-augment", "--network", "vae"], "--no-augment are for the CNN; give --network cnn"),
         (["--no-augment", "--recipe", "baselines"], "--recipe baselines: has no CNN to change"),
+        (["--network", "scorer"], "model 'digits-cnn' is not in the store"),
+        (["--network", "scorer", "--classifier", "nobody"], "model 'nobody' is not in the store"),
+        (["--generator", "nobody"], "model 'nobody' is not in the store"),
     ],
 )
 def test_what_does_not_fit_is_explained(
@@ -59,7 +62,11 @@ def test_without_augmentation_only_the_cnn_is_trained(asked: list[tuple[Recipe, 
 
 @pytest.mark.parametrize(
     ("recipe", "networks"),
-    [("demo", ["cnn", "vae", "gan"]), ("reference", ["cnn", "cvae", "gan"]), ("baselines", ["logistic", "svm", "gru"])],
+    [
+        ("demo", ["cnn", "vae", "gan", "scorer"]),
+        ("reference", ["cnn", "cvae", "gan", "scorer"]),
+        ("baselines", ["logistic", "svm", "gru"]),
+    ],
 )
 def test_without_switches_a_recipe_is_trained_as_it_is(
     recipe: str, networks: list[str], asked: list[tuple[Recipe, list[str]]]

@@ -24,11 +24,16 @@ def test_data_without_labels_leave_the_cnn_out(tmp_path: Path, capsys: pytest.Ca
 
 def test_a_network_that_the_recipe_lacks_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     baselines = RECIPES["baselines"]
-    networks = ["vae", "gan"]
+    networks = ["vae", "gan", "scorer"]
     bundles = train(load("digits"), baselines, networks, seed=0, out=tmp_path, resume=False, accelerator="cpu")
     assert bundles == []
     said = capsys.readouterr().err
     assert all(f"{network}: left out, for recipe baselines has none" in said for network in networks)
+
+
+def test_a_scorer_of_classes_needs_a_classifier(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="scorer: digits has classes, but no classifier of them was given"):
+        train(load("digits"), RECIPES["demo"], ["scorer"], seed=0, out=tmp_path, resume=False, accelerator="cpu")
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ FAMILIES = {
     "meaning": ("features", "neighbours", "energy", "texture", "views"),
     "defects": ("defects",),
 }
+LEAST = 0.05  # standard deviations of mean excess (even a uniform distribution has 0.09), or a few images make a cliff
 MOST = 60.0  # nats of surprise, so that nothing overflows
 
 
@@ -80,7 +81,7 @@ def _tail(values: Array) -> tuple[Array, float]:
     # must differ still.
     apart = max(1e-6 * scale, 2 * float(np.finfo(np.float32).eps) * largest)
     quantiles += apart * np.arange(POINTS)
-    return quantiles.astype(np.float32), max(float(over.mean()) if len(over) else 0.0, 1e-3 * scale)
+    return quantiles.astype(np.float32), max(float(over.mean()) if len(over) else 0.0, LEAST * scale)
 
 
 def families(names: Sequence[str]) -> list[list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,10 +114,11 @@ def _classifier(bundle: Bundle) -> list[Piece]:
     names = {"images": "images", "logits": "logits", features: "features", maps: "maps"}
     pool = [helper.make_node("GlobalAveragePool", ["maps"], ["mean"]), helper.make_node("Flatten", ["mean"], ["out"])]
     first = [helper.make_node("ArgMax", ["logits"], ["label"], axis=1, keepdims=0)]
+    label = helper.make_tensor_value_info("label", TensorProto.INT64, ["N"])  # inferred, its axis would lose the name
     return [
         Piece("classifier", model, names),
         Piece("pool", _nodes(pool), {"maps": "maps", "out": "texture"}),
-        Piece("first", _nodes(first), {"logits": "logits", "label": "label"}),
+        Piece("first", _nodes(first, outputs=[label]), {"logits": "logits", "label": "label"}),
     ]
 
 
@@ -138,11 +140,15 @@ def _width(graph: onnx.GraphProto, classes: int) -> int:
     """Features that the last dense layer takes; its weights lie either way."""
     dense = next(node for node in reversed(graph.node) if node.op_type in ("Gemm", "MatMul"))
     weight = next(tensor for tensor in graph.initializer if tensor.name == dense.input[1])
-    return math.prod(weight.dims) // classes
+    return int(math.prod(weight.dims)) // classes
 
 
-def _nodes(nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto] | None = None) -> onnx.ModelProto:
-    graph = helper.make_graph(nodes, "glue", [], [], constants or [])
+def _nodes(
+    nodes: list[onnx.NodeProto],
+    constants: Sequence[onnx.TensorProto] = (),
+    outputs: Sequence[onnx.ValueInfoProto] = (),
+) -> onnx.ModelProto:
+    graph = helper.make_graph(nodes, "glue", [], outputs, constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
 
 

@@ -15,8 +15,10 @@ from torch import nn
 from training.data import Dataset, load
 from training.loops.augmentation import Affine
 from training.loops.cnn import CNNRecipe, train_cnn
+from training.loops.defects import DefectRecipe, train_defects
 from training.loops.gan import GANRecipe, train_gan
 from training.loops.vae import VAERecipe, train_vae
+from training.networks.defects import DefectNetConfig
 from training.networks.gan import GANConfig
 from training.networks.residual_cnn import ResidualCNNConfig
 from training.networks.vae import VAEConfig
@@ -37,6 +39,7 @@ GAN = GANRecipe(
     augment=Affine(scale=0.05, shift=0.1),
     picture_every=2,
 )
+DEFECTS = DefectRecipe(DefectNetConfig(4), steps=24, batch_size=32, average=0.9, arithmetic="float32")
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +66,7 @@ def trains(digits: Dataset, fabric: Fabric) -> dict[str, Train]:
         "cnn": lambda run: train_cnn(fabric, digits, CNN, run, seed=0),
         "vae": lambda run: train_vae(fabric, digits, VAE, run, seed=0),
         "gan": lambda run: train_gan(fabric, digits, GAN, run, seed=0),
+        "scorer": lambda run: train_defects(fabric, digits, DEFECTS, run, seed=0),
     }
 
 

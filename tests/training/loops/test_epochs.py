@@ -18,7 +18,7 @@ from training.loops.cnn import evaluate, train_cnn
 from training.loops.epochs import Epochs, TrainingError
 from training.run import Run, RunError
 
-NETWORKS = ("cnn", "vae", "gan")
+NETWORKS = ("cnn", "vae", "gan", "scorer")
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
@@ -138,6 +138,7 @@ def test_metrics_log(network: str, trains: Any, new_run: Callable[..., Run], dig
         "cnn": ({"cross_entropy"}, {"error", "cross_entropy"}),
         "vae": ({"loss", "reconstruction", "kl"}, {"loss", "reconstruction", "kl"}),
         "gan": ({"discriminator", "generator"}, {"discriminator"}),
+        "scorer": ({"cross_entropy"}, {"cross_entropy"}),
     }
     records = run.records()
     assert [(record["epoch"], record["step"]) for record in records] == [(0, 6), (1, 12), (2, 18), (3, 24)]

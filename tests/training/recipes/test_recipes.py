@@ -25,6 +25,24 @@ def test_classic_is_the_textbook() -> None:
         assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (10, 128, 1e-3)
 
 
+@pytest.mark.parametrize("name", ["classic", "demo", "reference"])
+def test_a_scorer_has_all_that_it_needs_without_a_classifier_or_vae(name: str) -> None:
+    scorer = RECIPES[name].scorer
+    assert scorer is not None
+    networks = [
+        scorer.defects.network.build((1, 28, 28)),
+        scorer.vae.network.build((1, 28, 28)),
+        scorer.views.network.build((1, 28, 28), 16),
+    ]
+    sizes = [4 * sum(weight.numel() for weight in network.parameters()) for network in networks]
+    assert max(sizes) < 2e6
+    assert scorer.looks >= 100
+    # A mirrored image is another view: what is told apart must not be done at random as well.
+    assert "Flip" not in repr(scorer.views.augment)
+    assert scorer.views.patience is None
+    assert RECIPES["baselines"].scorer is None
+
+
 @pytest.mark.parametrize("name", list(RECIPES))
 @pytest.mark.parametrize("image_shape", [(1, 28, 28), (3, 32, 32)])
 def test_every_graph_is_about_a_megabyte_for_grey_digits(name: str, image_shape: tuple[int, int, int]) -> None:
