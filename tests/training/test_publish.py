@@ -15,6 +15,7 @@ from tests.training.conftest import brief_defects, fit
 from training.anomaly.parts import Parts
 from training.anomaly.views import of_views
 from training.data import Dataset, Split
+from training.evaluation.anomaly import score
 from training.evaluation.card import card
 from training.evaluation.gates import GateError
 from training.networks.cnn import CNNConfig
@@ -165,8 +166,8 @@ def test_colour_images_without_labels(published: Published, tmp_path: Path) -> N
         optimiser.step()
     how: dict[str, Any] = {"recipe": "brief", "seed": 1, "run_dir": tmp_path}
     [generator] = publish("vae", vae, dataset, **how)
-    looked = of_views(dataset)
-    views = CNNConfig(channels=(4, 8), hidden=16).build(looked.image_shape, len(looked.class_names))
+    looked = of_views(dataset)  # eight, of which the classifier has fewer features
+    views = CNNConfig(channels=(4, 8), hidden=6).build(looked.image_shape, len(looked.class_names))
     fit(views, looked, lambda x, y: nn.functional.cross_entropy(views(x), y), steps=100)
     [of_them] = publish("cnn", views, looked, **how)
     parts = Parts(generator, brief_defects(dataset), views=of_them, looks=50)
@@ -178,6 +179,12 @@ def test_colour_images_without_labels(published: Published, tmp_path: Path) -> N
     }
     assert (generator.name, scorer.name) == ("my-shells-vae", "my-shells-scorer")
     assert scorer.manifest.graphs["score"].outputs[2].shape == ("N", 12, 8)
+    assert [tensor.name for tensor in scorer.manifest.graphs["score"].outputs] == [
+        *("score", "p_value", "residual", "statistics", "look_alike")
+    ]
+    assert not any(name.startswith("class_share") for name in scorer.manifest.constants)
+    flat = np.stack([np.full(dataset.image_shape, level, np.uint8) for level in (0, 127, 255)])
+    assert all(np.isfinite(array).all() for array in score(scorer, flat).values())
     assert "auroc/rotated_90" not in scorer.manifest.metrics
     assert "Classes: none" in (scorer.path / "card.md").read_text()
 

@@ -140,7 +140,7 @@ def _width(graph: onnx.GraphProto, classes: int) -> int:
     """Features that the last dense layer takes; its weights lie either way."""
     dense = next(node for node in reversed(graph.node) if node.op_type in ("Gemm", "MatMul"))
     weight = next(tensor for tensor in graph.initializer if tensor.name == dense.input[1])
-    return math.prod(weight.dims) // classes
+    return int(math.prod(weight.dims)) // classes
 
 
 def _nodes(

@@ -10,19 +10,15 @@ import pytest
 import torch
 
 from tests.training.anomaly.conftest import Made, Seal, made
-from tests.training.conftest import brief_defects
 from training.anomaly import export as module
 from training.anomaly.export import Apart, export_scorer
 from training.anomaly.parts import Parts
 from training.anomaly.scorer import Scorer
-from training.anomaly.views import of_views
-from training.data import Dataset, Split
+from training.data import Dataset
 from training.evaluation.anomaly import simple_anomalies
 from training.evaluation.classification import predict
 from training.evaluation.runtime import Array
 from training.networks.conditional_vae import ConditionalVAEConfig
-from training.networks.residual_cnn import ResidualCNNConfig
-from training.networks.vae import VAEConfig
 from training.parity import ExportError
 
 
@@ -136,7 +132,7 @@ def test_one_calibration_image_is_enough(parts: Parts, digits: Dataset, tmp_path
 @pytest.mark.parametrize("role", ["validation", "calibration"])
 def test_an_empty_split_is_named(parts: Parts, digits: Dataset, role: str, tmp_path: Path) -> None:
     empty = replace(digits, **{role: getattr(digits, role).take(np.arange(0))})
-    with pytest.raises(ExportError, match=f"score: the {role} split of digits is empty; give it at least one image"):
+    with pytest.raises(ExportError, match=f"score: the {role} split of numerals is empty; give it at least one image"):
         export_scorer(parts, empty, tmp_path)
 
 
@@ -199,27 +195,3 @@ def test_a_conditional_vae_draws_as_the_class_that_is_seen(
     assert [tensor.name for tensor in whole.graph.inputs] == ["images"]
     with pytest.raises(ExportError, match="digits-cvae: draws by class, but there is no classifier that says which"):
         export_scorer(replace(conditional, classifier=None), digits, tmp_path)
-
-
-@pytest.mark.slow
-def test_colour_images_without_classes_or_squares(digits: Dataset, sealed: Seal, tmp_path: Path) -> None:
-    splits = []
-    for role in digits.splits:
-        grey = getattr(digits, role).images[:, :, 2:26:2, 6:22:2]
-        splits.append(Split(np.concatenate([grey, grey // 2, grey // 3], axis=1)))
-    shells = Dataset("shells", (), *splits)
-    torch.manual_seed(0)
-    vae = VAEConfig(latent_size=3, hidden=32).build(shells.image_shape).eval()
-    looked = of_views(shells)
-    # Fewer features than views.
-    views = ResidualCNNConfig(channels=3).build(shells.image_shape, len(looked.class_names)).eval()
-    defects = brief_defects(shells)
-    parts = Parts(sealed("vae", vae, shells), defects, views=sealed("cnn", views, looked), looks=20)
-    whole = made(parts, shells, tmp_path)
-    outputs = [tensor.name for tensor in whole.graph.outputs]
-    assert outputs == ["score", "p_value", "residual", "statistics", "look_alike"]
-    assert whole.statistics == ("reconstruction", "residual_peak", "latent", "variation", "views", "defects")
-    assert not any(name.startswith("class_share") for name in whole.constants)
-    for level in (0, 127, 255):
-        answer = whole(np.full((1, 3, 12, 8), level, np.uint8))
-        assert all(np.isfinite(array).all() for array in answer.values())
