@@ -18,6 +18,7 @@ from training.evaluation.runtime import Array
 
 POINTS = 128  # quantiles that stand for a statistic's distribution; between them it is linear
 BODY = 0.95  # of the ranks; what lies beyond goes on as an exponential tail
+LEAST = 0.05  # standard deviations of mean excess (even a uniform distribution has 0.09), or a few images make a cliff
 MOST = 60.0  # nats of surprise, so that nothing overflows
 
 
@@ -74,7 +75,7 @@ def _tail(values: Array) -> tuple[Array, float]:
     # must differ still.
     apart = max(1e-6 * scale, 2 * float(np.finfo(np.float32).eps) * largest)
     quantiles += apart * np.arange(POINTS)
-    return quantiles.astype(np.float32), max(float(over.mean()) if len(over) else 0.0, 1e-3 * scale)
+    return quantiles.astype(np.float32), max(float(over.mean()) if len(over) else 0.0, LEAST * scale)
 
 
 class Fusion(nn.Module):

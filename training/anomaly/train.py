@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from lightning_fabric import Fabric
+from torch import nn
 
-from services.inference.bundle import Bundle
+from services.inference.bundle import Bundle, seal
 from training.anomaly.parts import Parts
 from training.anomaly.recipe import ScorerRecipe
 from training.anomaly.views import of_views
@@ -16,7 +17,7 @@ from training.data import Dataset
 from training.loops.cnn import train_cnn
 from training.loops.defects import train_defects
 from training.loops.vae import train_vae
-from training.publish import publish
+from training.publish import Network, exported, slug
 from training.run import Run, open_run
 
 T = TypeVar("T")
@@ -55,13 +56,11 @@ def train_scorer(
         looked = of_views(dataset)
         of_them = _once(fabric, lambda: _open(run, "views", recipe.views, looked, seed, resume))
         network = train_cnn(fabric, looked, recipe.views, of_them, seed=seed)
-        how: dict[str, Any] = {"recipe": "views", "seed": seed, "run_dir": of_them.directory}
-        [views] = _once(fabric, lambda: publish("cnn", network, looked, **how))
+        views = _once(fabric, lambda: _sealed("cnn", network, looked, seed, of_them))
     if generator is None:
         own = _once(fabric, lambda: _open(run, "vae", recipe.vae, dataset, seed, resume))
         vae = train_vae(fabric, dataset, recipe.vae, own, seed=seed)
-        how = {"recipe": "scorer", "seed": seed, "run_dir": own.directory}
-        [generator] = _once(fabric, lambda: publish("vae", vae, dataset, **how))
+        generator = _once(fabric, lambda: _sealed("vae", vae, dataset, seed, own))
     defects = train_defects(fabric, dataset, recipe.defects, run, seed=seed)
     return Parts(generator, defects, classifier, views, recipe.looks)
 
@@ -69,6 +68,17 @@ def train_scorer(
 def _once(fabric: Fabric, make: Callable[[], T]) -> T:
     """What the first process makes, on every process: two that write one bundle would spoil it."""
     return cast(T, fabric.broadcast(make() if fabric.is_global_zero else None))
+
+
+def _sealed(network: Network, module: nn.Module, dataset: Dataset, seed: int, run: Run) -> Bundle:
+    """A bundle without measurements or gates, for it only serves the scorer, which has gates of its own.
+
+    Of a texture no view can be told from another, and no VAE beats the mean image by much: its scorer is as wanted.
+    """
+    name = f"{slug(dataset.name)}-{network}"
+    directory = run.directory / "bundles" / name
+    bare = exported(network, network, module, dataset, name=name, recipe="scorer", seed=seed, directory=directory)
+    return seal(bare.path, bare.manifest)
 
 
 def _open(run: Run, name: str, recipe: object, dataset: Dataset, seed: int, resume: bool) -> Run:

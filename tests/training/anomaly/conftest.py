@@ -50,9 +50,8 @@ def digits() -> Dataset:
     """Some of them, so that classes are unequal; by another name, for which no accuracy is asked."""
     whole = load("digits")
     some = {"train": 300, "validation": 100, "calibration": 90, "test": 100}
-    return replace(
-        whole, name="numerals", **{role: getattr(whole, role).take(np.arange(size)) for role, size in some.items()}
-    )
+    splits = {role: getattr(whole, role).take(np.arange(size)) for role, size in some.items()}
+    return replace(whole, name="numerals", **splits)
 
 
 @pytest.fixture(scope="session")

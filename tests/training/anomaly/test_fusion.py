@@ -71,6 +71,13 @@ def test_many_equal_values_among_others_are_finite() -> None:
     assert (np.diff(found) >= -1e-5).all()
 
 
+def test_a_few_images_that_end_alike_make_no_cliff() -> None:
+    """Otherwise rounding of the statistic, in ONNX Runtime and in PyTorch, would be seen a thousandfold."""
+    normal = np.array([*range(18), 20, 20.001], np.float32)
+    beyond = surprise_of(normal, np.array([21, 22], np.float32))
+    assert 0 < beyond[1] - beyond[0] <= 20 / normal.std()
+
+
 def test_huge_values_end_at_the_bound(normal: Array) -> None:
     values = np.array([1e38, np.inf, -1e38, -np.inf], np.float32)
     assert surprise_of(normal, values).tolist() == [MOST, MOST, 0, 0]
