@@ -160,11 +160,10 @@ class Statistics(nn.Module):
         one = torch.zeros_like(parts["mean"][:, 0], dtype=torch.int64)
         label = parts["logits"].argmax(dim=1) if "logits" in parts else one
         columns = {
-            "reconstruction": residual.mean(dim=(1, 2)) / (x.mean(dim=(1, 2, 3)) + FAINT),
+            "reconstruction": _mean(residual) / (_mean(x) + FAINT),
             "residual_peak": F.avg_pool2d(residual[:, None], 3, stride=1, padding=1).amax(dim=(1, 2, 3)),
             "latent": self.latent(parts["mean"], one if self.conditional else label),
-            "variation": (x[:, :, 1:] - x[:, :, :-1]).abs().mean(dim=(1, 2, 3))
-            + (x[:, :, :, 1:] - x[:, :, :, :-1]).abs().mean(dim=(1, 2, 3)),
+            "variation": _mean((x[:, :, 1:] - x[:, :, :-1]).abs()) + _mean((x[:, :, :, 1:] - x[:, :, :, :-1]).abs()),
             "defects": torch.logsumexp(parts["defects"], dim=(1, 2)),
         }
         similar = F.normalize(parts["features" if "features" in parts else "mean"], dim=1) @ self.looks
@@ -177,6 +176,13 @@ class Statistics(nn.Module):
             distances = [view(parts["views"][:, i], one) for i, view in enumerate(self.views)]
             columns["views"] = torch.stack(distances).sum(dim=0)
         return torch.stack([columns[name] for name in self.names], dim=1), residual, similar.argmax(dim=1)
+
+
+def _mean(values: Tensor) -> Tensor:
+    """Of each image [N,...], axis by axis: one long sum in float32 rounds away what tells one texture from another."""
+    while values.dim() > 1:
+        values = values.mean(dim=-1)
+    return values
 
 
 def divergence(x: Tensor, pixels: Tensor) -> Tensor:
