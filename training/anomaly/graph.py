@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.anomaly.fusion import Fusion, Surprise
+from training.anomaly.fusion import Surprise, fused
 from training.anomaly.heat import Heat
 from training.anomaly.statistics import Statistics
 
@@ -16,7 +16,7 @@ class Fuse(nn.Module):
     """The parts' tensors, by name, to the outputs of `score.onnx` (see services/inference/bundle.py).
 
     Args:
-        statistics, surprise, fusion, heat: fitted.
+        statistics, surprise, heat: fitted.
         looks: normal training images uint8 [M,C,H,W], the rows of the statistics' coreset.
         scores: of the calibration images float32 [n]; None before there are any, and then there is no p-value.
         labels: int64 [n], their predicted classes; None where there are no classes.
@@ -32,7 +32,6 @@ class Fuse(nn.Module):
         self,
         statistics: Statistics,
         surprise: Surprise,
-        fusion: Fusion,
         heat: Heat,
         looks: NDArray[np.uint8],
         *,
@@ -41,7 +40,7 @@ class Fuse(nn.Module):
         classes: int = 0,
     ) -> None:
         super().__init__()
-        self.statistics, self.surprise, self.fusion, self.heat = statistics, surprise, fusion, heat
+        self.statistics, self.surprise, self.heat = statistics, surprise, heat
         self.classes = classes
         self.register_buffer("looks", torch.from_numpy(looks))
         self.calibrated, self.by_class = scores is not None, scores is not None and labels is not None
@@ -73,7 +72,7 @@ class Fuse(nn.Module):
         given |= {name: tensor for name, tensor in optional.items() if tensor is not None}
         values, residual, rows = self.statistics(given)
         surprises = self.surprise(values)
-        score = self.fusion(surprises)
+        score = fused(surprises, self.statistics.names)
         results = [score]
         if self.calibrated:
             at_least = self.scores >= score[:, None]

@@ -10,7 +10,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from training.anomaly.fusion import Fusion, Surprise, families
+from training.anomaly.fusion import Surprise
 from training.anomaly.graph import Fuse
 from training.anomaly.heat import Heat
 from training.anomaly.parts import Measure, Parts, images_input
@@ -51,9 +51,8 @@ def fit(parts: Parts, dataset: Dataset, measure: Measure) -> Scorer:
     with torch.no_grad():
         values, residual, _ = statistics({name: torch.from_numpy(array) for name, array in normal.items()})
         surprise = Surprise(values.numpy(), [name in TWO_SIDED for name in statistics.names])
-        fusion = Fusion(surprise(values).numpy(), families(statistics.names))
     heat = Heat(residual.numpy(), normal["defects"])
-    fuse = Fuse(statistics, surprise, fusion, heat, train.images[some], classes=0 if classes == 1 else classes)
+    fuse = Fuse(statistics, surprise, heat, train.images[some], classes=0 if classes == 1 else classes)
     return Scorer(parts, fuse, parts.digests)
 
 
@@ -63,7 +62,7 @@ def calibrated(scorer: Scorer, scores: NDArray[np.float32], labels: NDArray[np.i
     return replace(
         scorer,
         fuse=Fuse(
-            *(fuse.statistics, fuse.surprise, fuse.fusion, fuse.heat, fuse.looks.numpy()),
+            *(fuse.statistics, fuse.surprise, fuse.heat, fuse.looks.numpy()),
             scores=scores,
             labels=labels,
             classes=fuse.classes,

@@ -10,18 +10,16 @@ import torch
 from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
-from training.anomaly.fusion import Fusion as FamilyFusion
-from training.anomaly.fusion import families
+from training.anomaly.fusion import fused
 from training.data import Dataset
 from training.evaluation import anomaly, calibration, classification, conformal, generators, pictures
-from training.evaluation.anomalies.ablation import Fusion, sum_of_squares
 from training.evaluation.anomalies.chapters import scorer_chapters
 from training.evaluation.anomalies.sets import other_data
 from training.evaluation.chapters import chapters
 from training.evaluation.elbo import has_likelihood
 from training.evaluation.likelihood import likelihood_metrics
 from training.evaluation.pictures import Picture
-from training.evaluation.runtime import spread
+from training.evaluation.runtime import Array, spread
 from training.evaluation.samplers import samplers_metrics
 from training.evaluation.tables import metrics_table
 
@@ -80,21 +78,15 @@ def evaluate(
     if bundle.manifest.task == "classification":
         lines += [f"{chapter}\n" for chapter in chapters(bundle, dataset, out, full=full)]
     if bundle.manifest.task == "anomaly":
-        fusion = _fusion(bundle, dataset) if full else sum_of_squares
+
+        def fusion(statistics: Array) -> Array:
+            return np.asarray(fused(torch.from_numpy(statistics), bundle.manifest.statistics))
+
         other = other_data(dataset, data_dir)
         written = scorer_chapters(bundle, dataset, out, full=full, other=other, fusion=fusion)
         lines += [f"{chapter}\n" for chapter in written]
     (out / "report.md").write_text("\n".join(lines))
     return metrics
-
-
-def _fusion(bundle: Bundle, dataset: Dataset) -> Fusion:
-    """How the scorer makes its score of its statistics: ranked on the validation split, as when it was made."""
-    if not bundle.manifest.statistics:
-        return sum_of_squares
-    normal = anomaly.score(bundle, dataset.validation.images)["statistics"]
-    fusion = FamilyFusion(normal, families(bundle.manifest.statistics))
-    return lambda statistics: np.asarray(fusion(torch.from_numpy(statistics)))
 
 
 def add_chapter(out: Path, title: str, metrics: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""Ranks, tails and families against plain NumPy."""
+"""Ranks, tails and the sum against plain NumPy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.anomaly.fusion import BODY, MOST, POINTS, Fusion, Surprise
+from training.anomaly.fusion import BODY, MOST, POINTS, Surprise, fused
 from training.evaluation.runtime import Array, philox
 
 
@@ -89,26 +89,15 @@ def test_one_normal_image_is_enough_to_be_finite() -> None:
     assert np.isfinite(surprise_of(np.float32([2.0]), np.array([1, 2, 3], np.float32))).all()
 
 
-def test_families_are_summed_as_in_numpy() -> None:
-    generator = philox(3)
-    normal = generator.exponential(1.0, (400, 5)).astype(np.float32)
-    families = [[0, 3], [1], [2, 4]]
-    new = generator.exponential(2.0, (30, 5)).astype(np.float32)
-    total = np.zeros(30)
-    for columns in families:
-        total += surprise_of((normal[:, columns] ** 2).sum(axis=1), (new[:, columns] ** 2).sum(axis=1)) ** 2
-    actual = Fusion(normal, families)(torch.from_numpy(new)).numpy()
+def test_squares_are_summed_as_in_numpy() -> None:
+    surprises = philox(3).exponential(2.0, (30, 4)).astype(np.float32)
+    plain = (surprises[:, :2].astype(np.float64) ** 2).sum(axis=1)
+    expected = plain + 4 * np.maximum(surprises[:, 2] - 2, 0) ** 2 + 4 * surprises[:, 3] ** 2
+    actual = fused(torch.from_numpy(surprises), ["latent", "energy", "defects", "views"]).numpy()
     assert actual.shape == (30,)
-    np.testing.assert_allclose(actual, total, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
-def test_a_family_of_many_does_not_drown_out_one_of_one() -> None:
-    normal = philox(4).exponential(1.0, (2000, 9)).astype(np.float32)
-    fusion = Fusion(normal, [list(range(8)), [8]])
-    usual = np.quantile(normal, 0.5, axis=0).astype(np.float32)
-    one, many = usual.copy(), usual.copy()
-    one[8] = np.quantile(normal[:, 8], 0.999)
-    sums = (normal[:, :8] ** 2).sum(axis=1)
-    many[:8] *= np.sqrt(np.quantile(sums, 0.999) / (usual[:8] ** 2).sum())
-    first, second = fusion(torch.from_numpy(np.stack([one, many]))).numpy()
-    assert first == pytest.approx(second, rel=0.3)
+def test_everyday_surprises_of_the_defect_network_do_not_count() -> None:
+    surprises = torch.tensor([[1.0, 0.0], [1.0, 2.0], [1.0, 4.0]])
+    assert fused(surprises, ["features", "defects"]).tolist() == [1, 1, 17]
