@@ -21,6 +21,7 @@ from training.publish import Network, exported, slug
 from training.run import Run, open_run
 
 T = TypeVar("T")
+OWN = "scorer"  # in the names of the bundles that are made for the scorer alone, and not stored
 
 
 def train_scorer(
@@ -75,7 +76,7 @@ def _sealed(network: Network, module: nn.Module, dataset: Dataset, seed: int, ru
 
     Of a texture no view can be told from another, and no VAE beats the mean image by much: its scorer is as wanted.
     """
-    name = f"{slug(dataset.name)}-{network}"
+    name = f"{slug(dataset.name)}-{OWN}-{network}"
     directory = run.directory / "bundles" / name
     bare = exported(network, network, module, dataset, name=name, recipe="scorer", seed=seed, directory=directory)
     return seal(bare.path, bare.manifest)

@@ -14,7 +14,8 @@ INT8 = ", int8 of "  # between the recipe of a quantised bundle and NAME:VERSION
 SUMMARY = {
     "classification": "Tells the class of an image.",
     "generation": "Draws images.",
-    "anomaly": "Says how unusual an image is, as a conformal p-value, and where, as a map of residuals.",
+    "anomaly": "Says how unusual an image is, as a conformal p-value, and where, as a map in which 1 is more than 99 % "
+    "of normal images have there.",
 }
 
 LIMITS = {
@@ -31,8 +32,11 @@ LIMITS = {
         "A p-value is valid for images drawn like the calibration images: among those, at most a share alpha scores "
         "p <= alpha on average over calibration sets. It is not the probability that an image is anomalous.",
         "No p-value is below `smallest_p_value`, 1 / (calibration size + 1).",
-        "Anomalies that the decoder can draw well go unseen. The kinds above are simple ones, made from test images: "
-        "an AUROC near 1 against them says that the scorer works, not that it finds every anomaly.",
+        "The kinds above are simple ones, made from test images: an AUROC near 1 against them says that the scorer "
+        "works, not that it finds every anomaly. What the classifier was taught to overlook (mirrored images, where it was "
+        "trained with them) goes unseen.",
+        "The classifier and the VAE inside are those named under `parts` in the manifest; with others it has to be "
+        "calibrated again.",
     ),
 }
 
@@ -100,7 +104,12 @@ def _command(manifest: Manifest, judge: Bundle | None) -> str:
     if source:
         return f"duet quantize {source} {data}"
     watched = f" --judge {judge.name}" if judge else ""
-    return f"duet train {data} --recipe {recipe} --network {manifest.network} --seed {manifest.seed}{watched}"
+    given = "".join(
+        f" --{role} {part.partition(':')[0]}"
+        for role, part in manifest.parts.items()
+        if role in ("classifier", "generator") and "-scorer-" not in part  # what it trained for itself comes again
+    )
+    return f"duet train {data} --recipe {recipe} --network {manifest.network} --seed {manifest.seed}{watched}{given}"
 
 
 def _call(manifest: Manifest) -> str:
