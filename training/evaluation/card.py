@@ -33,8 +33,8 @@ LIMITS = {
         "p <= alpha on average over calibration sets. It is not the probability that an image is anomalous.",
         "No p-value is below `smallest_p_value`, 1 / (calibration size + 1).",
         "The kinds above are simple ones, made from test images: an AUROC near 1 against them says that the scorer "
-        "works, not that it finds every anomaly. What the classifier was taught to overlook (mirrored images, where it was "
-        "trained with them) goes unseen.",
+        "works, not that it finds every anomaly. What the classifier was taught to overlook (mirrored images, where it "
+        "was trained with them) goes unseen.",
         "The classifier and the VAE inside are those named under `parts` in the manifest; with others it has to be "
         "calibrated again.",
     ),
