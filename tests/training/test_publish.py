@@ -172,7 +172,7 @@ def test_colour_images_without_labels(published: Published, tmp_path: Path) -> N
     [of_them] = publish("cnn", views, looked, **how)
     parts = Parts(generator, brief_defects(dataset), views=of_them, looks=50)
     [scorer] = publish("scorer", parts, dataset, **how)
-    assert scorer.manifest.statistics == ("reconstruction", "residual_peak", "latent", "variation", "views", "defects")
+    assert scorer.manifest.statistics == ("reconstruction", "residual_peak", "latent", "variation", "defects", "views")
     assert scorer.manifest.parts == {
         "generator": f"my-shells-vae:{generator.digest}",
         "views": f"my-shells-views-cnn:{of_them.digest}",

@@ -90,7 +90,8 @@ def test_a_class_does_not_depend_on_the_batch(classifier: Classifier, noise_imag
 def test_scores_are_conformal_p_values_and_the_map_adds_residuals(scorer: Scorer, noise_images: np.ndarray) -> None:
     plain = scorer.run("score", {"images": noise_images})
     mapped = scorer.run("score_map", {"images": noise_images})
-    assert set(plain) == {"score", "p_value"}
+    assert set(plain) == {"score", "p_value", "label", "class_p_value"}
+    assert set(mapped) == {*plain, "residual", "statistics", "look_alike"}
     assert mapped["residual"].shape == (len(noise_images), *scorer.bundle.manifest.image.shape[1:])
     assert np.allclose(plain["score"], mapped["score"], rtol=1e-5)
     assert (plain["p_value"] >= np.float32(scorer.smallest_p_value)).all()

@@ -25,7 +25,7 @@ CNN, VAE, GAN, SCORER = "digits-cnn", "digits-vae", "digits-gan", "digits-scorer
 EXPLANATIONS = ["class_activation", "occlusion", "rise"]
 ALL = {
     CNN: ["probabilities", "label", "logits", "prediction_set", *EXPLANATIONS],
-    SCORER: ["p_value", "anomalous", "score", "residual"],
+    SCORER: ["p_value", "anomalous", "score", "residual", "label", "class_p_value", "statistics", "look_alike"],
     VAE: ["images", "latents"],
 }
 
@@ -72,6 +72,7 @@ async def test_metadata_tells_what_comes(
 @pytest.mark.parametrize("model", sorted(ALL))
 async def test_what_is_not_asked_for_is_the_default_outputs(ask: Ask, digits: np.ndarray, model: str) -> None:
     asked = {"logits", "prediction_set", "residual", "latents", *EXPLANATIONS}
+    asked |= {"class_p_value", "statistics", "look_alike", *(("label",) if model == SCORER else ())}
     assert [*(await ask(model, {"images": digits})).outputs] == [name for name in ALL[model] if name not in asked]
 
 
