@@ -175,7 +175,7 @@ def test_whoever_hangs_up_is_drawn_for_no_longer(own: httpx.Client) -> None:
         assert json.loads(next(response.iter_lines()))["count"] == MANY
         assert drawn(own) < MANY  # the first line came before the last sample was drawn
     wait(lambda: left(own) > 0, "nothing was left undone")
-    # What was being drawn when the caller left was not dropped before compute, nor does anybody have it: a part at most.
+    # A part that was being drawn when the caller left was not dropped before compute, nor has anybody got it.
     assert MANY - 64 <= drawn(own) + left(own) <= MANY
     assert metric(own, "duet_requests_in_flight", route="/generate") == 0
 
