@@ -64,7 +64,7 @@ CNN = {
 CVAE = ConditionalVAERecipe(network=ConditionalVAEConfig(likelihood="logistic"))
 CVAES = {
     "mnist": replace(CVAE, network=ConditionalVAEConfig(likelihood="bernoulli"), epochs=34, weighted_from=0.92),
-    "fashion-mnist": replace(CVAE, network=ConditionalVAEConfig(likelihood="grey"), epochs=25),
+    "fashion-mnist": replace(CVAE, network=ConditionalVAEConfig(likelihood="grey"), epochs=25, class_weight=5.0),
 }
 
 GAN = GANRecipe(

@@ -18,7 +18,7 @@ from training.loops.conditional_vae import (
     train_conditional_vae,
     weighted_bound,
 )
-from training.networks.conditional_vae import ConditionalVAEConfig
+from training.networks.conditional_vae import BayesClassifier, ConditionalVAEConfig
 from training.run import Run
 
 CONFIG = ConditionalVAEConfig(latent_size=8, channels=8, neck=4, hidden=32)
@@ -61,3 +61,17 @@ def test_the_bound_rises(weighted_from: float, fabric: Fabric, new_run: Callable
     recipe = replace(RECIPE, weighted_from=weighted_from)
     trained = train_conditional_vae(fabric, dataset, recipe, new_run("cvae"), seed=0)
     assert sum(evaluate(trained, validation, 0)) < 0.8 * sum(evaluate(untrained, validation, 0))
+
+
+@pytest.mark.slow
+def test_classes_are_told_apart_where_their_cross_entropy_counts(fabric: Fabric, new_run: Callable[..., Run]) -> None:
+    dataset = load("digits")
+    images, labels = Images(dataset.validation, fabric.device).at(torch.arange(len(dataset.validation)))
+
+    def right(class_weight: float) -> float:
+        recipe = replace(RECIPE, network=replace(CONFIG, likelihood="grey"), class_weight=class_weight)
+        trained = train_conditional_vae(fabric, dataset, recipe, new_run(f"cvae-{class_weight}"), seed=0)
+        with torch.no_grad():
+            return (BayesClassifier(trained)(images).argmax(dim=1) == labels).float().mean().item()
+
+    assert right(5.0) > right(0.0) + 0.05
