@@ -123,6 +123,18 @@ class GAN(nn.Module):
         return self.generator.draw(z, labels)
 
 
+class DiscriminatorBlock(nn.Module):
+    """h + convolution(LeakyReLU(h))."""
+
+    def __init__(self, convolve: nn.Module) -> None:
+        super().__init__()
+        self.convolve = convolve
+
+    def forward(self, h: Tensor) -> Tensor:
+        result: Tensor = h + self.convolve(F.leaky_relu(h, 0.2))
+        return result
+
+
 class Discriminator(nn.Module):
     """Pixels and labels to one score, o(h) + <h, V_y>, every layer with spectral norm 1 unless the config says not.
 
@@ -140,8 +152,10 @@ class Discriminator(nn.Module):
         norm: Callable[[nn.Module], nn.Module] = spectral_norm if config.spectral_norm else nn.Identity()
         self.layers = nn.Sequential(
             norm(nn.Conv2d(channels, base, 6, stride=2, padding=2)),
+            DiscriminatorBlock(norm(nn.Conv2d(base, base, 3, padding=1))),
             nn.LeakyReLU(0.2),
             norm(nn.Conv2d(base, 2 * base, 4, stride=2, padding=1)),
+            DiscriminatorBlock(norm(nn.Conv2d(2 * base, 2 * base, 3, padding=1))),
             nn.LeakyReLU(0.2),
             norm(nn.Conv2d(2 * base, 2 * base, 3, stride=2, padding=1)),
             nn.LeakyReLU(0.2),
