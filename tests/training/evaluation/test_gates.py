@@ -56,6 +56,16 @@ def test_a_vae_must_leave_the_mean_image() -> None:
     assert passes(manifest("generation", graph="encode"), {"negative_elbo": 160.0, **bounds})
 
 
+def test_a_conditional_vae_may_draw_smoother_images_than_a_gan() -> None:
+    seen = {"relative_diversity": 1.0, "conditional_accuracy": 0.5, "near_duplicates": 0.0}
+    gan = manifest("generation", "fashion-mnist")
+    vae = manifest("generation", "fashion-mnist", graph="encode").model_copy(update={"network": "cvae"})
+    assert passes(gan, {**seen, "coverage_ratio": 0.5})
+    assert not passes(gan, {**seen, "coverage_ratio": 0.49})
+    assert passes(vae, {**seen, "coverage_ratio": 0.25})
+    assert not passes(vae, {**seen, "coverage_ratio": 0.24})
+
+
 def test_a_gan_must_be_diverse_and_obey_its_labels() -> None:
     own = manifest("generation")
     assert passes(own, {"relative_diversity": 0.5, "conditional_accuracy": 0.9})
