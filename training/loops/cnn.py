@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.swa_utils import update_bn
 
 from training.data import Dataset
 from training.loops.arithmetic import Arithmetic, choose, lay_out, rounding
@@ -19,6 +20,9 @@ from training.loops.batches import Images
 from training.loops.epochs import Epochs, Stateful
 from training.loops.schedule import Schedule, learning_rate, set_learning_rate
 from training.run import Run
+
+CLEAN = 5000  # training images that batch normalisation takes its means and variances from
+CHUNK = 500  # of them at once
 
 
 class NetworkConfig(Protocol):
@@ -102,6 +106,7 @@ def train_cnn(fabric: Fabric, dataset: Dataset, recipe: CNNRecipe, run: Run, *, 
                 if average is not None:
                     average.update(network)
                 epochs.record(cross_entropy=loss)
+            normalise_by(kept, training)
             error, cross_entropy = evaluate(kept, validation)
             epochs.finish(
                 {"error": error, "cross_entropy": cross_entropy},
@@ -109,6 +114,21 @@ def train_cnn(fabric: Fabric, dataset: Dataset, recipe: CNNRecipe, run: Run, *, 
                 objective=(error, cross_entropy) if average is None else None,
             )
     return lay_out(kept, torch.contiguous_format).cpu().eval()
+
+
+def normalise_by(network: nn.Module, training: Images) -> None:
+    """Take the means and variances of batch normalisation from training images as they are, not as they are augmented.
+
+    Cut-outs and turned images have other statistics than the whole ones that a classifier is asked about; at the small
+    rates of a schedule's end it comes to depend on them. Normalisation that a transfer holds fixed stays as it is.
+
+    Source: Y. Wu, J. Johnson, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576, sections 3 and 5.
+    """
+    network.train()
+    if all(module.training for module in network.modules()):
+        rows = torch.linspace(0, len(training) - 1, min(len(training), CLEAN)).long()
+        update_bn((training.at(part)[0] for part in rows.tensor_split(-(-len(rows) // CHUNK))), network)
+    network.eval()
 
 
 def optimizer_of(network: nn.Module, recipe: CNNRecipe) -> Optimizer:

@@ -9,10 +9,11 @@ from tests.training.loops import test_epochs
 from training.data import Dataset
 from training.loops.augmentation import Cutout, InTurn, Shift
 from training.loops.batches import Images
-from training.loops.cnn import CNNRecipe, evaluate, optimizer_of, train_cnn
+from training.loops.cnn import CNNRecipe, evaluate, normalise_by, optimizer_of, train_cnn
 from training.networks.cnn import CNNConfig
 from training.networks.residual_cnn import ResidualCNNConfig
 from training.run import Run
+from training.transfer import FixedStatistics
 
 RECIPE = CNNRecipe(CNNConfig(channels=(8, 16)), epochs=15, batch_size=32, learning_rate=3e-3, patience=None)
 AVERAGED = CNNRecipe(
@@ -94,3 +95,22 @@ def test_sgd_lets_only_weights_of_convolutions_and_dense_layers_decay() -> None:
     for name, weight in network.named_parameters():
         decays = name == "classify.weight" or (name.endswith("weight") and weight.ndim == 4)
         assert decay[id(weight)] == (5e-4 if decays else 0.0), name
+
+
+def test_normalisation_is_that_of_whole_images(digits: Dataset, fabric: Fabric, new_run: Callable[..., Run]) -> None:
+    blinded = replace(AVERAGED, epochs=2, augment=Cutout(6))
+    network = train_cnn(fabric, digits, blinded, new_run("a"), seed=0)
+    images, _ = Images(digits.train, fabric.device).at(torch.arange(len(digits.train)))
+    with torch.no_grad():
+        seen = network.layers[0](2 * images - 1)
+    assert torch.allclose(network.layers[1].running_mean, seen.mean(dim=(0, 2, 3)), rtol=1e-3, atol=1e-4)
+    assert torch.allclose(network.layers[1].running_var, seen.var(dim=(0, 2, 3)), rtol=1e-2)
+
+
+def test_fixed_normalisation_stays_fixed(digits: Dataset, fabric: Fabric) -> None:
+    network = ResidualCNNConfig(8).build(digits.image_shape, 10)
+    network.layers = FixedStatistics(*network.layers)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    normalise_by(network, Images(digits.train, fabric.device))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not network.training
