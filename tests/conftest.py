@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import shutil
 import signal
@@ -30,10 +31,19 @@ STORES = ROOT / ".duet" / "test-stores"
 PATIENCE = 60
 
 
+# Below the ports that systems give out themselves (Linux: from 32768 on), so that between the choice of a port and its
+# use no client's connection and no server's inner socket gets it. Workers that run side by side have their own.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 20
+PORTS = itertools.cycle(range(10_000 + 1_000 * WORKER, 11_000 + 1_000 * WORKER))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for port in PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def clean_environment(**extra: str) -> dict[str, str]:

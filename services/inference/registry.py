@@ -176,7 +176,8 @@ def import_archive(source: Path) -> Entry:
         try:
             with tarfile.open(source) as tar:
                 tar.extractall(scratch, filter="data")
-        except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
+        except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError) as error:
+            # the last two: a damaged name or time stamp that tarfile hands on to the system
             raise BundleError(f"{source}: not a readable bundle archive ({error}); export it again") from None
         try:
             return store(bundles.load(Path(scratch)))

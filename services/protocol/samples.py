@@ -133,7 +133,11 @@ class Samples:
             try:
                 return await self.draw(items, call)
             except QueueFull:
-                await asyncio.sleep(PATIENCE_SECONDS)
+                try:
+                    await asyncio.sleep(PATIENCE_SECONDS)
+                except asyncio.CancelledError:
+                    metrics.ABANDONED.labels(self.model.bundle.name, "caller-left").inc(len(items))
+                    raise
 
     async def _drawn(self, numbers: Sequence[int], labels: np.ndarray | None, call: Call) -> np.ndarray:
         """Samples of the prior, by the numbers of their draws."""

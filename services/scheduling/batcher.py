@@ -30,6 +30,10 @@ Arrays = dict[str, np.ndarray]
 Run = Callable[[Mapping[str, np.ndarray]], Arrays]
 
 
+class CallerLeft(NotReady):
+    """Nobody is there to read an answer, this one included."""
+
+
 @dataclass(eq=False, slots=True)
 class Job:
     """One request's items in the queue."""
@@ -69,6 +73,16 @@ class Job:
                 self.expire()
             else:
                 self.future.set_result(self.outputs)
+
+    @property
+    def lost(self) -> str | None:
+        """Why nobody waits for it any longer, as metrics say it; None: somebody does, it is answered, or it failed."""
+        if self.future.cancelled():
+            return "caller-left" if self.deadline is None or time.monotonic() < self.deadline else "deadline"
+        error = self.future.exception() if self.future.done() else None
+        if isinstance(error, CallerLeft):
+            return "caller-left"
+        return "deadline" if isinstance(error, DeadlineExceeded) else None
 
     def _copy(self, start: int, rows: Arrays) -> None:
         for name, array in rows.items():
@@ -175,7 +189,11 @@ class Batcher:
         if self._owner is None or self._owner.done():
             raise NotReady(f"{self._model} is stopped", retry_after=1.0)
         now = time.monotonic()
-        self.admit(count, None if deadline is None else deadline - now)
+        try:
+            self.admit(count, None if deadline is None else deadline - now)
+        except DeadlineExceeded:
+            metrics.ABANDONED.labels(self._model, "deadline").inc(count)
+            raise
         loop = asyncio.get_running_loop()
         job = Job(inputs, count, deadline, loop.create_future(), now, self._virtual + count, gone=gone)
         # On the event loop no timer could fire while a batch is computed, and between batches the dead are dropped.
@@ -247,6 +265,7 @@ class Batcher:
         except Exception:
             log.exception("%s failed on a batch of %d items; running them one by one", self._model, size)
             await self._isolate(batch)
+            self._count_last(batch)
             return
         finally:
             self._computing = 0
@@ -258,6 +277,7 @@ class Batcher:
         self.item_seconds = 0.9 * self.item_seconds + 0.1 * pace
         self._busy_since = end if self._jobs else None
         self._deliver(batch, outputs, begin, seconds)
+        self._count_last(batch)
 
     def _take(self) -> list[Slice]:
         """The next batch, by weighted fair queueing: whoever would finish first if all shared equally goes first.
@@ -289,18 +309,27 @@ class Batcher:
         for job in self._jobs:
             late = job.deadline is not None and now >= job.deadline
             if job.gone is not None and job.gone():
-                job.fail(NotReady("the caller left"))
+                job.fail(CallerLeft("the caller left"))
             if late:
                 job.expire()
             if job.future.done():
                 self.waiting += job.taken - job.count
-                reason = "deadline" if late else "caller-left"
-                metrics.ABANDONED.labels(self._model, reason).inc(job.count - job.taken)
+                self._count_lost(job)
             else:
                 alive.append(job)
         if len(alive) < len(self._jobs):
             self._jobs = alive
             heapq.heapify(self._jobs)
+
+    def _count_last(self, batch: list[Slice]) -> None:
+        for part in batch:
+            if part.stop == part.job.count:  # no longer in the queue, where it would be found dead
+                self._count_lost(part.job)
+
+    def _count_lost(self, job: Job) -> None:
+        if (reason := job.lost) is not None:
+            metrics.ABANDONED.labels(self._model, reason).inc(job.count - job.done)
+            metrics.WASTED.labels(self._model, reason).inc(job.done)
 
     def _deliver(self, batch: list[Slice], outputs: Arrays, begin: float, seconds: float) -> None:
         offset = 0

@@ -36,6 +36,11 @@ LOOP_LAG = Gauge("duet_event_loop_lag_seconds", "How late the event loop runs.")
 ABANDONED = Counter(
     "duet_abandoned_items_total", "Items dropped before compute: caller left or deadline passed.", ["model", "reason"]
 )
+WASTED = Counter(
+    "duet_wasted_items_total",
+    "Items computed for nobody: the caller left or the deadline passed meanwhile.",
+    ["model", "reason"],
+)
 CACHE_REQUESTS = Counter("duet_cache_requests_total", "Items looked up in the cache.", ["tier", "result"])
 CACHE_EVICTIONS = Counter("duet_cache_evictions_total", "Items that the memory tier dropped for want of room.")
 REDIS_SECONDS = Histogram("duet_cache_redis_duration_seconds", "Time of a command of Redis.", ["command"], buckets=FAST)

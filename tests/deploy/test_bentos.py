@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -16,6 +15,7 @@ import pytest
 import yaml
 
 from services.settings import Settings
+from tests.conftest import free_port
 from training.data.digits import load_digits
 
 ROOT = Path(__file__).parents[2]
@@ -105,9 +105,7 @@ def test_an_exported_bento_serves_from_an_empty_machine(home: Path, bentos: dict
     with tarfile.open(archive) as tar:
         tar.extractall(exported, filter="data")
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = tmp_path / "log"
     arguments = ["serve", exported, "--host", "127.0.0.1", "--port", str(port), "--timeout-graceful-shutdown", "20"]
     with log.open("w") as stream:

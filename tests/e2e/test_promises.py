@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.inference.bundle import Bundle, Graph, Tensor, load, seal
+from tests.conftest import free_port
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -87,6 +87,15 @@ class Service:
     body: Callable[[np.ndarray, str], dict[str, Any]]
     path: str
     computed: Callable[[], float]
+    waiting: Callable[[], float] | None = None
+
+    async def hold(self, count: int) -> None:
+        """Wait until so many items wait, as far as the service says."""
+        await asyncio.sleep(BUSY_SECONDS)
+        end = time.monotonic() + PATIENCE
+        while self.waiting is not None and await asyncio.to_thread(self.waiting) != count:
+            assert time.monotonic() < end, f"{self.waiting()} items wait, not {count}"
+            await asyncio.sleep(0.05)
 
     async def ask(self, client: httpx.AsyncClient, count: int, *, width: int = 28, caller: str = "1") -> httpx.Response:
         images = np.zeros((count, 1, 28, width), np.uint8)
@@ -111,16 +120,14 @@ def duet(home: Path, serve: Any, request: pytest.FixtureRequest) -> Iterator[Ser
 
     settings = {"DUET_THREADS": "1", "DUET_REQUEST_TIMEOUT_MS": "120000"} | getattr(request, "param", {})
     with serve("classification", home=home, **settings) as server:
-        computed = partial(metric, server.url, "duet_batch_items_sum")
-        yield Service(server.url, body, "/v2/models/dear/infer", computed)
+        computed, waiting = (partial(metric, server.url, name) for name in ("duet_batch_items_sum", "duet_queue_items"))
+        yield Service(server.url, body, "/v2/models/dear/infer", computed, waiting)
 
 
 @pytest.fixture(scope="module")
 def stock(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     home = tmp_path_factory.mktemp("stock")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     environment = os.environ | {
         "BENTOML_HOME": str(home),
@@ -228,7 +235,7 @@ async def test_callers_that_left_are_not_computed(stock: Service, duet: Service)
             large = asyncio.create_task(service.ask(client, LARGE))
             await asyncio.sleep(BUSY_SECONDS)
             leaving = [asyncio.create_task(service.ask(client, 1)) for _ in range(20)]
-            await asyncio.sleep(BUSY_SECONDS)
+            await service.hold(20)
             for task in leaving:
                 task.cancel()
             await asyncio.gather(*leaving, return_exceptions=True)

@@ -25,6 +25,7 @@ from redis.exceptions import RedisError
 from services.dataplane import DataPlane
 from services.inference import registry
 from services.inference.bundle import Bundle, Data, Graph, Image, Manifest, Parity, Tensor, seal
+from tests.conftest import free_port
 from tests.services.scorers import PLAIN, scorer_bundle
 
 MakeBundle = Callable[..., Bundle]
@@ -150,7 +151,7 @@ def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
     servers: list[Server] = []
 
     def start(*arguments: str | Path, port_option: str = "--port", port: int | None = None) -> Server:
-        port = port or a_free_port()
+        port = port or free_port()
         folder = tmp_path / f"redis-{port}"
         folder.mkdir()
         (folder / "redis.conf").write_text("bind 127.0.0.1\nsave ''\n")
@@ -164,12 +165,6 @@ def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
         server.process.send_signal(signal.SIGCONT)
         server.process.kill()
         server.process.wait(timeout=PATIENCE)
-
-
-def a_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(true: Callable[[], Any]) -> None:
@@ -217,7 +212,7 @@ def replicated(start_redis: StartRedis) -> Replicated:
 def cluster(start_redis: StartRedis) -> list[Server]:
     """Three primaries, then their three replicas in any order."""
     enabled = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0"]
-    servers = [start_redis(*enabled, "--cluster-port", str(a_free_port())) for _ in range(6)]
+    servers = [start_redis(*enabled, "--cluster-port", str(free_port())) for _ in range(6)]
     nodes = [f"127.0.0.1:{server.port}" for server in servers]
     create = ["redis-cli", "--cluster", "create", *nodes, "--cluster-replicas", "1", "--cluster-yes"]
     subprocess.run(create, check=True, capture_output=True, timeout=PATIENCE)

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from services.caching.redis import RedisTier, RedisUnavailable
+from tests.conftest import free_port
 from tests.services.caching.redis_faults import (
     PATIENCE,
     TTL,
@@ -53,12 +54,10 @@ async def test_a_user_who_may_not_write_reads(redis_server: RedisServer, client:
     await tier.close()
 
 
-async def test_a_replica_that_only_reads_is_read(
-    redis_server: RedisServer, client: Redis, tmp_path: Path, unused_tcp_port: int
-) -> None:
+async def test_a_replica_that_only_reads_is_read(redis_server: RedisServer, client: Redis, tmp_path: Path) -> None:
     await client.set("a", b"1")
     program = redis_server.process.args[0]
-    port = str(unused_tcp_port)
+    port = str(free_port())
     url = f"redis://127.0.0.1:{port}/0"
     primary = ["--replicaof", "127.0.0.1", str(redis_server.port)]
     options = ["--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path), "--dbfilename", "replica.rdb"]

@@ -86,6 +86,10 @@ def abandoned(reason: str) -> float:
     return metrics.ABANDONED.labels(LABELS[0], reason)._value.get()
 
 
+def wasted(reason: str) -> float:
+    return metrics.WASTED.labels(LABELS[0], reason)._value.get()
+
+
 def ask(batcher: Batcher, *values: int, deadline: float | None = None) -> asyncio.Task[Job]:
     return asyncio.create_task(batcher.submit(items(*values), deadline=deadline))
 

@@ -13,7 +13,7 @@ import pytest
 
 from services.errors import DeadlineExceeded, NotReady, QueueFull
 from services.scheduling.batcher import Batcher
-from tests.services.scheduling.squares import Square, abandoned, ask, enqueued, items, running, squares, waiting
+from tests.services.scheduling.squares import Square, abandoned, ask, enqueued, items, running, squares, waiting, wasted
 
 
 @asynccontextmanager
@@ -61,6 +61,7 @@ async def test_a_caller_that_left_is_dropped(square: Square) -> None:
 
 
 async def test_a_caller_that_leaves_between_two_batches_is_computed_no_further(square: Square) -> None:
+    before = abandoned("caller-left"), wasted("caller-left")
     square.gate.clear()
     async with running(square, batch_items=4) as batcher:
         gone = ask(batcher, *range(100))
@@ -71,6 +72,7 @@ async def test_a_caller_that_leaves_between_two_batches_is_computed_no_further(s
         assert squares(await batcher.submit(items(200))) == [40000]
         assert waiting() == 0
     assert square.batches == [[0, 1, 2, 3], [200]]
+    assert (abandoned("caller-left") - before[0], wasted("caller-left") - before[1]) == (96, 4)
 
 
 async def test_a_caller_whose_connection_is_gone_is_dropped_before_compute(square: Square) -> None:
@@ -104,13 +106,16 @@ async def test_a_deadline_that_passes_while_the_event_loop_computes_is_kept(squa
         time.sleep(0.05)  # no timer runs meanwhile
         return square(inputs)
 
+    before = abandoned("deadline"), wasted("deadline")
     async with running(slow, inline=True) as batcher:
         with pytest.raises(DeadlineExceeded, match="no answer was ready"):
             await batcher.submit(items(1), deadline=time.monotonic() + 0.02)
     assert square.batches == [[1]]
+    assert (abandoned("deadline") - before[0], wasted("deadline") - before[1]) == (0, 1)
 
 
 async def test_an_answer_after_the_deadline_is_none(square: Square) -> None:
+    before = wasted("deadline")
     square.gate.clear()
     async with running(square) as batcher:
         late = ask(batcher, 1, deadline=time.monotonic() + 0.01)
@@ -118,6 +123,7 @@ async def test_an_answer_after_the_deadline_is_none(square: Square) -> None:
             await late
         square.gate.set()
         assert squares(await batcher.submit(items(2))) == [4]
+    assert wasted("deadline") - before == 1
 
 
 async def test_a_caller_that_leaves_while_its_poison_is_isolated_harms_nobody() -> None:
