@@ -71,6 +71,8 @@ async def interpolate(plane: DataPlane, request: InterpolateRequest, call: Call)
     # One class for the whole walk: classes do not lie on a line.
     label = 0 if model.conditional and request.label is None else request.label
     labels = labels_of(model, label, request.steps)
+    if request.seeds is not None:
+        walk = model.latents(walk, labels)
     drawn = await decoded(plane, model, walk, labels, call)
     with call.stage("encode"):
         if request.format == "grid":

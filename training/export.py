@@ -26,10 +26,12 @@ from training.baselines.estimator import Scores, convert
 from training.data import Dataset
 from training.evaluation.calibration import fit_temperature
 from training.evaluation.conformal import COVERAGE, set_threshold
+from training.evaluation.elbo import binarised
 from training.evaluation.runtime import Array, open_graph, philox, run, spread
 from training.graphs import Classify, Decode, Discriminate, Encode, Generate, Graph
 from training.networks.conditional_vae import ConditionalVAE
 from training.networks.gan import GAN
+from training.networks.prior import ClassPrior, fit_prior
 from training.parity import BATCH_SIZES, ExportError, as_shipped, measure_parity, top1_agreement
 
 OPSET = 20
@@ -79,15 +81,19 @@ def export_gan(generator: Any, dataset: Dataset, directory: Path) -> dict[str, b
 
     They take labels where the data set has classes.
     """
-    given: dict[str, Array] = {}
-    if dataset.class_names:
-        given["labels"] = np.arange(max(BATCH_SIZES), dtype=np.int64) % len(dataset.class_names)
+    given = _classes_in_turn(dataset)
     path = directory / "decode.onnx"
     graphs = {"decode": export_graph(Generate(generator), {"latents": _latents(generator), **given}, path)}
     if isinstance(generator, GAN):
         feeds = {"images": _some(dataset.test.images), **given}
         graphs["discriminate"] = _export_discriminator(generator, dataset, path, feeds)
     return graphs
+
+
+def _classes_in_turn(dataset: Dataset) -> dict[str, Array]:
+    if not dataset.class_names:
+        return {}
+    return {"labels": np.arange(max(BATCH_SIZES), dtype=np.int64) % len(dataset.class_names)}
 
 
 def _export_discriminator(gan: GAN, dataset: Dataset, decoder: Path, feeds: Mapping[str, Array]) -> bundle.Graph:
@@ -112,17 +118,24 @@ def _export_discriminator(gan: GAN, dataset: Dataset, decoder: Path, feeds: Mapp
 def export_conditional_vae(
     vae: ConditionalVAE, dataset: Dataset, directory: Path
 ) -> tuple[dict[str, bundle.Graph], dict[str, float]]:
-    """`encode.onnx` and `decode.onnx` in `directory`, and the manifest's constants: what a pixel is drawn from.
+    """`encode.onnx`, `prior.onnx` and `decode.onnx` in `directory`, and the constants: what a pixel is drawn from.
 
     With `binarised` 1 the pixels are 0 or 1; the logistic likelihood has a logarithmic scale for each channel.
     """
-    encode = {"encode": export_graph(Encode(vae), {"images": _some(dataset.test.images)}, directory / "encode.onnx")}
+    path = directory / "encode.onnx"
+    encode = {"encode": export_graph(Encode(vae), {"images": _some(dataset.test.images)}, path)}
+    training = dataset.train
+    seen = binarised(training.images, 1) if vae.likelihood == "bernoulli" else training.images
+    posterior = run(open_graph(path), {"images": seen})
+    prior = ClassPrior(*fit_prior(posterior["mean"], posterior["log_variance"], training.labels, vae.classes))
+    noise = {"noise": _latents(vae)} | _classes_in_turn(dataset)
+    graphs = encode | {"prior": export_graph(prior, noise, directory / "prior.onnx")}
     constants = {
         "bernoulli": {"binarised": 1.0},
         "grey": {},
         "logistic": {f"log_scale/{channel}": scale for channel, scale in enumerate(vae.log_scale.flatten().tolist())},
     }
-    return encode | export_gan(vae, dataset, directory), constants[vae.likelihood]
+    return graphs | export_gan(vae, dataset, directory), constants[vae.likelihood]
 
 
 def export_graph(graph: Graph, feeds: Mapping[str, Array], path: Path) -> bundle.Graph:

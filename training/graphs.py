@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.evaluation.runtime import Array
+from training.networks.prior import ClassPrior
 
 
 class Classify(nn.Module):
@@ -130,4 +131,4 @@ def _rounded(pixels: Tensor) -> tuple[Tensor, Tensor]:
     return (pixels * 255).round().to(torch.uint8), pixels
 
 
-Graph = Classify | Encode | Decode | Generate | Discriminate
+Graph = Classify | Encode | Decode | Generate | Discriminate | ClassPrior

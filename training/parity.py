@@ -26,6 +26,7 @@ TOLERANCES = {
     "images": (1 / 255, 0.0),  # one grey level, and see SAME_PIXELS
     "mean": (1e-4, 1e-3),
     "log_variance": (1e-4, 1e-3),
+    "latents": (1e-4, 1e-3),
     "residual": (1e-4, 1e-3),
     "score": (1e-3, 1e-4),
     "p_value": (1e-6, 0.0),

@@ -110,7 +110,7 @@ def _draw(
 ) -> np.ndarray:
     """One sample an item, uint8 [N,C,H,W]."""
     noise = latents(seed, items, generator.latent_size, truncation=truncation)
-    return generator.run("decode", {"latents": noise, **given})["images"]
+    return generator.run("decode", {"latents": generator.latents(noise, given.get("labels")), **given})["images"]
 
 
 def _choose(

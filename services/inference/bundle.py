@@ -11,6 +11,7 @@ Graph signatures by task (N is the dynamic batch axis; C, H, W are `manifest.ima
 | | | | optional: class_activation f32 [N,K,h,w], prediction_set uint8 [N,K] |
 | generation | decode | latents f32 [N,D] (, labels int64 [N]) | images uint8 [N,C,H,W], pixels f32 in 0..1 [N,C,H,W] |
 | generation | encode (VAE) | images uint8 [N,C,H,W] | mean f32 [N,D], log_variance f32 [N,D] |
+| generation | prior (conditional VAE) | noise f32 [N,D] (, labels int64 [N]) | latents f32 [N,D] |
 | generation | discriminate (GAN) | images uint8 [N,C,H,W] (, labels int64 [N]) | log_ratio f32 [N] |
 | anomaly | score | images uint8 [N,C,H,W] | score f32 [N], p_value f32 [N], residual f32 [N,H,W] |
 | | | | optional: label int64 [N], class_p_value f32 [N], statistics f32 [N,S], look_alike uint8 [N,C,H,W] |

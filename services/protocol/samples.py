@@ -142,7 +142,7 @@ class Samples:
     async def _drawn(self, numbers: Sequence[int], labels: np.ndarray | None, call: Call) -> np.ndarray:
         """Samples of the prior, by the numbers of their draws."""
         noise = latents(self.seed or 0, numbers, self.model.latent_size, truncation=self.request.truncation)
-        return await self._decoded(noise, labels, call)
+        return await self._decoded(self.model.latents(noise, labels), labels, call)
 
     async def _decoded(self, noise: np.ndarray, labels: np.ndarray | None, call: Call) -> np.ndarray:
         return await decoded(self.plane, self.model, noise, labels, call, cacheable=self.cacheable)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from services.inference.bundle import Bundle
-from training.evaluation.generation import decode, encode
+from training.evaluation.generation import Prior, decode, encode, prior
 from training.evaluation.runtime import Array, philox
 
 CLIP = 1e-7  # keeps log(pixel) finite where the decoder saturated
@@ -34,7 +34,11 @@ def elbo_metrics(bundle: Bundle, images: Images, labels: Labels | None = None, *
     noise = philox(seed).standard_normal(mean.shape, dtype=np.float32)
     drawn = decode(bundle, mean + np.exp(0.5 * log_variance) * noise, labels)["pixels"]
     reconstruction = -log_probability(images, drawn, bundle)
-    divergence = gaussian_kl(mean, log_variance)
+    if "prior" in bundle.manifest.graphs:
+        classes = np.zeros(len(images), np.int64) if labels is None else labels
+        divergence = kl_by_class(mean, log_variance, prior(bundle), classes)
+    else:
+        divergence = gaussian_kl(mean, log_variance)
     best = decode(bundle, mean, labels)["pixels"]
     return {
         "negative_elbo": float(reconstruction.mean() + divergence.mean()),
@@ -92,4 +96,18 @@ def gaussian_kl(mean: Array, log_variance: Array) -> NDArray[np.float64]:
     """KL(N(mean, exp(log_variance)) || N(0, I)) in nats [N] (Kingma & Welling, 2014, appendix B)."""
     mean, log_variance = mean.astype(np.float64), log_variance.astype(np.float64)
     result: NDArray[np.float64] = 0.5 * (np.square(mean) + np.exp(log_variance) - log_variance - 1).sum(axis=1)
+    return result
+
+
+def kl_by_class(mean: Array, log_variance: Array, prior: Prior, labels: Labels) -> NDArray[np.float64]:
+    """KL(N(mean, exp(log_variance)) || p(z|y)) in nats [N], p(z|y) as `prior` gives it, y the labels [N]."""
+    mean, log_variance = mean.astype(np.float64), log_variance.astype(np.float64)
+    result = np.empty(len(mean))
+    for label in np.unique(labels):
+        rows = labels == label
+        inverse = np.linalg.inv(prior[1][label])
+        # In the coordinates where p(z|y) is N(0, I), the variance of q(z|x) is no longer diagonal.
+        squares = np.square((mean[rows] - prior[0][label]) @ inverse.T).sum(axis=1)
+        squares += np.exp(log_variance[rows]) @ np.square(inverse).sum(axis=0)
+        result[rows] = 0.5 * (squares - log_variance[rows].sum(axis=1) - mean.shape[1]) - np.linalg.slogdet(inverse)[1]
     return result

@@ -14,8 +14,9 @@ BASELINES = ("logistic", "svm", "gru")
 CONDITIONAL_ACCURACY = {"digits": 0.90, "mnist": 0.90}
 # The classic 784-256-2 network ends at 158 nats after 10 epochs on grey MNIST.
 NEGATIVE_ELBO = {"mnist": 165.0}
-# A VAE draws the mean of what an image could be: it may be far from every textured one without having collapsed.
-SMOOTH = 0.25
+# A VAE draws the mean of what an image could be, smoother than any: even the latents of Fashion-MNIST's own images are
+# drawn as images that cover 0.46 of what real ones do.
+SMOOTH = 0.4
 BAND = 0.999  # a valid scorer leaves this band once in a thousand publications
 
 
@@ -29,7 +30,7 @@ def gates(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
         return _classification(manifest, metrics)
     if manifest.task == "anomaly":
         return _anomaly(manifest, metrics)
-    return _vae(manifest, metrics) if "encode" in manifest.graphs else _gan(manifest, metrics)
+    return _vae(manifest, metrics) if "encode" in manifest.graphs else _generator(manifest, metrics)
 
 
 def check(manifests: Iterable[Manifest]) -> None:
@@ -55,13 +56,13 @@ def _classification(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[G
 
 def _vae(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
     if manifest.network == "cvae":
-        return _gan(manifest, metrics, covered=SMOOTH)
+        return _generator(manifest, metrics, covered=SMOOTH)
     # A decoder that ignores its latents draws the mean image: a tenth of the way from there to the floor is asked for.
     bound = metrics["mean_image_loss"] - 0.1 * (metrics["mean_image_loss"] - metrics["pixel_entropy"])
     return (_at_most("negative_elbo", metrics, min(bound, NEGATIVE_ELBO.get(manifest.dataset.name, bound))),)
 
 
-def _gan(manifest: Manifest, metrics: Mapping[str, float], covered: float = COLLAPSED) -> tuple[Gate, ...]:
+def _generator(manifest: Manifest, metrics: Mapping[str, float], covered: float = COLLAPSED) -> tuple[Gate, ...]:
     results = [_at_least("relative_diversity", metrics, COLLAPSED)]
     if "conditional_accuracy" in metrics:
         bound = CONDITIONAL_ACCURACY.get(manifest.dataset.name, _above_chance(manifest))

@@ -11,6 +11,7 @@ from training.evaluation.diversity import relative_diversity
 from training.evaluation.runtime import Array, open_graph, philox, run, spread
 
 MINIMUM, SAMPLES = 1000, 10_000  # to be judged
+Prior = tuple[NDArray[np.float64], NDArray[np.float64]]  # N(means[y], factors[y] factors[y]^T): [K,D], [K,D,D]
 RATIOS = ("inception_score", "precision", "recall", "coverage")
 
 
@@ -27,10 +28,31 @@ def decode(bundle: Bundle, latents: Array, labels: NDArray[np.int64] | None = No
 
 
 def sample(bundle: Bundle, count: int, labels: NDArray[np.int64] | None = None, seed: int = 0) -> NDArray[np.uint8]:
-    """Images [count,C,H,W] decoded from standard normal latents."""
-    latents = philox(seed).standard_normal((count, bundle.manifest.latent_size or 0), dtype=np.float32)
-    images: NDArray[np.uint8] = decode(bundle, latents, labels)["images"]
+    """Images [count,C,H,W] decoded from draws of the prior."""
+    noise = philox(seed).standard_normal((count, bundle.manifest.latent_size or 0), dtype=np.float32)
+    images: NDArray[np.uint8] = decode(bundle, from_noise(bundle, noise, labels), labels)["images"]
     return images
+
+
+def from_noise(bundle: Bundle, noise: Array, labels: NDArray[np.int64] | None = None) -> Array:
+    """Draws of the prior [N,D] from draws of N(0, I) [N,D]: the same ones, unless the bundle has a `prior`."""
+    if "prior" not in bundle.manifest.graphs:
+        return noise
+    feeds = {"noise": noise} if labels is None else {"noise": noise, "labels": labels}
+    return run(open_graph(bundle.graph_path("prior")), feeds)["latents"]
+
+
+def prior(bundle: Bundle) -> Prior:
+    """What the latents of each class are drawn from."""
+    size = bundle.manifest.latent_size or 0
+    noise = np.concatenate([np.zeros((1, size), np.float32), np.eye(size, dtype=np.float32)])
+    means, factors = [], []
+    for label in range(max(1, len(bundle.manifest.class_names)) if by_class(bundle) else 1):
+        labels = np.full(len(noise), label, np.int64) if by_class(bundle) else None
+        latents = from_noise(bundle, noise, labels).astype(np.float64)
+        means.append(latents[0])
+        factors.append((latents[1:] - latents[0]).T)
+    return np.stack(means), np.stack(factors)
 
 
 def by_class(bundle: Bundle) -> bool:

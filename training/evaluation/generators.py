@@ -112,7 +112,7 @@ def gan(
     ends = philox(1).standard_normal((2, len(names) or 1, bundle.manifest.latent_size or 0), dtype=np.float32)
     steps = np.linspace(0, np.pi / 2, COLUMNS, dtype=np.float32)[:, None]
     walks = np.concatenate([np.cos(steps) * start + np.sin(steps) * end for start, end in zip(*ends, strict=True)])
-    walked = generation.decode(bundle, walks, rows)["images"]
+    walked = generation.decode(bundle, generation.from_noise(bundle, walks, rows), rows)["images"]
     pictures.image_grid(walked, COLUMNS, directory / "walks.png", names)
     metrics = generation.gan_metrics(bundle, dataset, judge)
     return metrics, [

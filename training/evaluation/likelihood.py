@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 
 from services.inference.bundle import Bundle
 from training.evaluation.elbo import binarised, log_probability
-from training.evaluation.generation import by_class
+from training.evaluation.generation import Prior, by_class, prior
 from training.evaluation.runtime import Array, open_graph, run
 
 TOGETHER = 64  # draws that are decoded at once: their pixels stay in the cache until they are compared
@@ -26,17 +26,19 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Density:
-    """A model p(x|y) = E_{p(z)} p(x|z,y) with its encoder q(z|x).
+    """A model p(x|y) = E_{p(z|y)} p(x|z,y) with its encoder q(z|x).
 
     Args:
         encode: images [n,...] -> mean and log variance of q(z|x), both [n,D].
         log_likelihood: one image [...], latents [S,D] and labels [S] -> log p(x|z,y) in nats [S].
         classes: K, equally likely.
+        prior: p(z|y); None for N(0, I).
     """
 
     encode: Callable[[Array], tuple[Array, Array]]
     log_likelihood: Callable[[Array, Array, Labels], Array]
     classes: int
+    prior: Prior | None = None
 
     def bounds(self, images: Array, samples: int, *, seed: int, progress: str = "") -> NDArray[np.float64]:
         """Lower bounds on log p(x|y) for every class, in nats [N,K], importance-weighted over `samples` draws of z.
@@ -53,19 +55,29 @@ class Density:
             mean, log_variance = means[i].astype(np.float64), log_variances[i].astype(np.float64)
             noise = np.random.Generator(np.random.Philox(key=(seed, i))).standard_normal((samples, len(mean)))
             z = mean + np.exp(0.5 * log_variance) * noise
-            # log p(z) - log q(z|x): the constants cancel.
-            rest = 0.5 * (np.square(noise).sum(axis=1) + log_variance.sum() - np.square(z).sum(axis=1))
-            weights = self._weights(images[i], z[:few], rest[:few], range(self.classes))
+            # log p(z|y) - log q(z|x): the constants cancel.
+            rest = 0.5 * (np.square(noise).sum(axis=1) + log_variance.sum()) + self._log_prior(z)
+            weights = self._weights(images[i], z[:few], rest[:, :few], range(self.classes))
             results[i] = logsumexp(weights, axis=1) - np.log(few)
             if samples > few:
                 shares = np.exp(results[i] - logsumexp(results[i]))
                 likely = np.flatnonzero(shares >= NEGLIGIBLE)
-                more = self._weights(images[i], z[few:], rest[few:], likely)
+                more = self._weights(images[i], z[few:], rest[likely, few:], likely)
                 results[i, likely] = logsumexp(np.hstack([weights[likely], more]), axis=1) - np.log(samples)
         return results
 
+    def _log_prior(self, z: Array) -> Array:
+        """Nats log p(z|y) of every class and draw [K,S], less the constant D/2 log 2 pi."""
+        if self.prior is None:
+            return np.tile(-0.5 * np.square(z).sum(axis=1), (self.classes, 1))
+        means, factors = self.prior
+        offset = np.einsum("kij,ksj->ksi", np.linalg.inv(factors), z - means[:, None])
+        determinants = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
+        result: Array = -0.5 * np.square(offset).sum(axis=2) - determinants[:, None]
+        return result
+
     def _weights(self, image: Array, z: Array, rest: Array, classes: range | Array) -> Array:
-        """Weights log p(x|z,y) p(z) / q(z|x) of each of the classes and draws [K,S]."""
+        """Weights log p(x|z,y) p(z|y) / q(z|x) of each of the classes and draws [K,S]."""
         latents = np.tile(z.astype(np.float32), (len(classes), 1))
         labels = np.repeat(np.asarray(classes, np.int64), len(z))
         return self.log_likelihood(image, latents, labels).reshape(len(classes), -1) + rest
@@ -94,7 +106,8 @@ def density(bundle: Bundle) -> Density:
             parts.append(log_probability(image[None], decoder.run(["pixels"], some)[0], bundle))
         return np.concatenate(parts)
 
-    return Density(encode, log_likelihood, max(1, len(bundle.manifest.class_names)) if conditional else 1)
+    classes = max(1, len(bundle.manifest.class_names)) if conditional else 1
+    return Density(encode, log_likelihood, classes, prior(bundle) if "prior" in bundle.manifest.graphs else None)
 
 
 def likelihood_metrics(

@@ -180,7 +180,9 @@ async def _generate(
     inputs = {"latents": noise}
     if (labels := _labels(model, request, len(noise))) is not None:
         inputs["labels"] = labels
-    outputs: Arrays = {"latents": noise}
+    if request.inputs.keys().isdisjoint(("images", "latents")):
+        inputs["latents"] = model.latents(noise, labels)
+    outputs: Arrays = {"latents": inputs["latents"]}
     if "images" in wanted:
         outputs |= await plane.infer(model, "decode", inputs, call, cacheable=cacheable)
         metrics.SAMPLES.labels(model.bundle.name).inc(len(noise))

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 
-from training.evaluation.elbo import binarised, cross_entropy, elbo_metrics, gaussian_kl, grey_bounds
+from training.evaluation.elbo import binarised, cross_entropy, elbo_metrics, gaussian_kl, grey_bounds, kl_by_class
 
 if TYPE_CHECKING:
     from conftest import Published
@@ -30,6 +31,17 @@ def test_gaussian_kl() -> None:
     mean, log_variance = np.array([[1.0, -2.0]]), np.log([[0.25, 4.0]])
     expected = 0.5 * (1 + 0.25 - np.log(0.25) - 1) + 0.5 * (4 + 4 - np.log(4) - 1)
     np.testing.assert_allclose(gaussian_kl(mean, log_variance), [expected])
+
+
+def test_kl_to_the_prior_of_a_class() -> None:
+    mean, log_variance = np.array([[1.0, -2.0], [0.5, 0.0]]), np.log([[0.25, 4.0], [1.0, 2.0]])
+    centre, factor = np.array([0.5, -1.0]), np.array([[2.0, 0.0], [0.6, 0.5]])
+    prior = np.stack([np.zeros(2), centre]), np.stack([np.eye(2), factor])
+    first, second = kl_by_class(mean, log_variance, prior, np.array([0, 1]))
+    assert first == pytest.approx(gaussian_kl(mean, log_variance)[0])
+    q = torch.distributions.MultivariateNormal(torch.tensor(mean[1]), torch.diag(torch.tensor([1.0, 2.0]).double()))
+    p = torch.distributions.MultivariateNormal(torch.tensor(centre), scale_tril=torch.tensor(factor))
+    assert second == pytest.approx(torch.distributions.kl_divergence(q, p).item())
 
 
 def test_binarised_pixels_follow_their_grey_values() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.polynomial.hermite_e import hermegauss
@@ -25,10 +27,10 @@ def model(mean: float = 0.2, log_variance: float = 0.1) -> Density:
 IMAGES = np.array([[0, 255, 255, 0], [255, 0, 255, 255], [0, 0, 0, 0]], np.uint8)
 
 
-def exact(image: np.ndarray, label: int) -> float:
-    """Log p(x|y) by Gauss-Hermite quadrature over the one latent."""
+def exact(image: np.ndarray, label: int, mean: float = 0.0, deviation: float = 1.0) -> float:
+    """Log p(x|y) by Gauss-Hermite quadrature over the one latent, which is N(mean, deviation^2)."""
     nodes, weights = hermegauss(80)
-    values = log_likelihood(image, nodes[:, None], np.full(len(nodes), label))
+    values = log_likelihood(image, mean + deviation * nodes[:, None], np.full(len(nodes), label))
     return float(logsumexp(values, b=weights / np.sqrt(2 * np.pi)))
 
 
@@ -39,6 +41,13 @@ def test_many_draws_reach_the_integral() -> None:
     assert np.exp(logsumexp([exact(x, 0) for x in np.array(np.meshgrid(*[[0, 255]] * 4)).reshape(4, -1).T])) == (
         pytest.approx(1)  # all sixteen images together
     )
+
+
+def test_each_class_may_have_a_prior_of_its_own() -> None:
+    prior = np.array([[0.3], [-0.5]]), np.array([[[0.7]], [[1.2]]])
+    bounds = replace(model(log_variance=0.5), prior=prior).bounds(IMAGES, 20_000, seed=0)
+    expected = [[exact(image, 0, 0.3, 0.7), exact(image, 1, -0.5, 1.2)] for image in IMAGES]
+    np.testing.assert_allclose(bounds, expected, atol=0.02)
 
 
 @pytest.mark.parametrize("samples", [1, 5, 50])
