@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 import numpy as np
 from prometheus_client import REGISTRY
 
-from services.scheduling.batcher import Batcher, Job
+from services.scheduling.batcher import Batcher
+from services.scheduling.job import Job
 from services.telemetry import metrics
 
 LABELS = ("tested", "square")

@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.scheduling.batcher import Job
+from services.scheduling.job import Job
 from tests.services.scheduling.squares import Square, ask, enqueued, items, running, squares
 
 

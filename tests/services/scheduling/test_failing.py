@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.errors import InferenceFailed, NotReady, QueueFull
-from services.scheduling.batcher import Batcher, Job
+from services.scheduling.batcher import Batcher
+from services.scheduling.job import Job
 from tests.services.scheduling.squares import LABELS, Square, ask, enqueued, items, running, squares, waiting
 
 

@@ -1,0 +1,87 @@
+"""One request's items on their way through the micro-batcher, and how its caller fares."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from services.errors import DeadlineExceeded, DuetError, NotReady
+
+Arrays = dict[str, np.ndarray]
+
+
+class CallerLeft(NotReady):
+    """Nobody is there to read an answer, this one included."""
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One request's items in the queue."""
+
+    inputs: Arrays
+    count: int
+    deadline: float | None
+    future: asyncio.Future[Arrays]
+    enqueued: float
+    finish: float = 0.0  # virtual time at which it would be done if all that wait shared equally
+    order: int = field(default_factory=itertools.count().__next__)
+    gone: Callable[[], bool] | None = None
+    timer: asyncio.TimerHandle | None = None
+    taken: int = 0
+    done: int = 0
+    queue_seconds: float = 0.0
+    compute_seconds: float = 0.0
+    outputs: Arrays = field(default_factory=dict)
+
+    def __lt__(self, other: Job) -> bool:
+        return (self.finish, self.order) < (other.finish, other.order)
+
+    def rows(self, start: int, stop: int) -> Arrays:
+        return {name: array[start:stop] for name, array in self.inputs.items()}
+
+    def keep(self, start: int, rows: Arrays) -> None:
+        """Put computed rows in their place; they may be views of a whole batch."""
+        size = len(next(iter(rows.values())))
+        if size == self.count:
+            self.outputs = rows
+            self.done = size
+        else:
+            self._copy(start, rows)
+            self.done += size
+        if self.done == self.count and not self.future.done():
+            if self.deadline is not None and time.monotonic() >= self.deadline:
+                self.expire()
+            else:
+                self.future.set_result(self.outputs)
+
+    @property
+    def lost(self) -> str | None:
+        """Why nobody waits for it any longer, as metrics say it; None: somebody does, it is answered, or it failed."""
+        if self.future.cancelled():
+            return "caller-left" if self.deadline is None or time.monotonic() < self.deadline else "deadline"
+        error = self.future.exception() if self.future.done() else None
+        if isinstance(error, CallerLeft):
+            return "caller-left"
+        return "deadline" if isinstance(error, DeadlineExceeded) else None
+
+    def _copy(self, start: int, rows: Arrays) -> None:
+        for name, array in rows.items():
+            if name not in self.outputs:
+                self.outputs[name] = np.empty((self.count, *array.shape[1:]), array.dtype)
+            self.outputs[name][start : start + len(array)] = array
+
+    def expire(self) -> None:
+        self.fail(
+            DeadlineExceeded(
+                "no answer was ready before the deadline (X-Request-Timeout-Ms)", field="X-Request-Timeout-Ms"
+            )
+        )
+
+    def fail(self, error: DuetError) -> None:
+        if not self.future.done():  # the caller may have left meanwhile
+            self.future.set_exception(error)
