@@ -15,8 +15,7 @@ from training.networks.residual_cnn import ResidualCNNConfig
 from training.networks.vae import VAEConfig
 from training.recipes.recipe import Recipe
 
-# Ten epochs of 50,000 images are a sixth fewer steps than of all 60,000, which the usual rate of 1e-3 is for.
-VAE = VAERecipe(network=VAEConfig(latent_size=2), epochs=10, batch_size=128, learning_rate=1.5e-3, patience=None)
+VAE = VAERecipe(network=VAEConfig(latent_size=2), epochs=10, batch_size=128, learning_rate=1e-3, patience=None)
 SCORER = ScorerRecipe(
     defects=DefectRecipe(DefectNetConfig(channels=12), steps=2000),
     vae=VAE,
@@ -35,14 +34,12 @@ CLASSIC = Recipe(
     name="classic",
     cnn=CNNRecipe(network=CNNConfig(), epochs=10, batch_size=128, learning_rate=1e-3, schedule="cosine", patience=None),
     vae=VAE,
-    # For right samples in minutes; docs/decisions/0011 says what variety the rates cost.
     gan=GANRecipe(
-        network=GANConfig(latent_size=64, embedding=64, generator_channels=96, discriminator_channels=48),
-        epochs=4,
+        network=GANConfig(latent_size=64, embedding=16, generator_channels=48, discriminator_channels=32),
+        epochs=3,
         batch_size=64,
-        generator_learning_rate=3e-4,
-        discriminator_learning_rate=1.2e-3,
-        arithmetic="fastest",
+        generator_learning_rate=2e-4,
+        discriminator_learning_rate=4e-4,
     ),
     scorer=SCORER,
 )
