@@ -69,7 +69,7 @@ CVAES = {
 
 GAN = GANRecipe(
     network=GANConfig(latent_size=64, embedding=64, generator_channels=96, discriminator_channels=48),
-    epochs=11,
+    epochs=26,
     batch_size=64,
     generator_learning_rate=2e-4,
     discriminator_learning_rate=4e-4,
