@@ -79,8 +79,8 @@ GAN = GANRecipe(
     arithmetic="fastest",
     picture_every=5,
 )
-MANY = replace(GAN, epochs=26, average=0.999, augment=None, picture_every=1)
-GANS = {"mnist": MANY, "fashion-mnist": MANY}
+GAN_OF_MANY = replace(GAN, epochs=26, average=0.999, augment=None, picture_every=1)
+GANS = {"mnist": GAN_OF_MANY, "fashion-mnist": GAN_OF_MANY}
 
 SCORER = ScorerRecipe(
     defects=DefectRecipe(DefectNetConfig(channels=16), steps=4000),

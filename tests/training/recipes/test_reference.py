@@ -33,6 +33,12 @@ def test_data_sets_differ_in_augmentation() -> None:
     assert "Flip" not in repr(REFERENCE.cnn), "letters and faces are not mirrored"
 
 
+def test_a_gan_of_few_images_is_kept_from_learning_them_by_heart() -> None:
+    assert REFERENCE.on("shells").gan == REFERENCE.on("digits").gan
+    assert REFERENCE.on("shells").gan.augment is not None
+    assert REFERENCE.on("shells").gan.epochs > REFERENCE.on("mnist").gan.epochs
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", CNN)
 def test_its_graph_keeps_within_its_size(dataset: str, tmp_path: Path) -> None:
