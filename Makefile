@@ -60,6 +60,11 @@ bench-soak: .venv/installed ## memory and latency over MINUTES (30)
 bench-peers: .venv/installed ## MLServer, LitServe and Ray Serve beside Duet (needs wrk; installs them below .duet)
 	$(BIN)/python -m loadtests.bench.peers $(ARGS)
 
+.PHONY: docs
+docs: .venv/installed ## build the documentation into build/docs, a site that needs no network
+	$(BIN)/python -m sphinx -q -W --keep-going -n -d build/doctrees docs build/docs
+	@echo "Open build/docs/index.html in a browser."
+
 lock: ## pin every version again, after a change of pyproject.toml's dependencies
 	deploy/lock.sh
 
