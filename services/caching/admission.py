@@ -1,8 +1,8 @@
-"""What Redis is worth: the measured cost of computing against the measured round trip.
+"""When a request asks Redis: when computing its items takes longer than one round trip, both measured.
 
-A hit in Redis saves the compute time of an item and costs a round trip, whose price is shared by all items of the
-request. So a request asks Redis if computing its items would take longer than asking: a large batch of a cheap model
-does, one image of it does not. Keeping an answer there follows the same rule.
+A hit in Redis saves the compute time of one item. All items of a request share one round trip. So a large batch of a
+fast model asks Redis, and a single image of the same model does not. The same rule decides which answers are written
+to Redis.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Literal
 
 Admission = Literal["auto", "always", "never"]
 
-LEASE_ROUND_TRIPS = 20  # a lease costs two round trips more and some polling: a tenth of what it may save
-# The shortest and the longest. A replica in a stampede takes several times what it measured, and must not look dead;
-# one that is dead holds up others for no longer.
+LEASE_ROUND_TRIPS = 20  # a lease adds two round trips and some polling: a tenth of the compute time that it may save
+# The shortest and the longest lease. Under load a replica takes several times the measured time, and its lease must not
+# expire meanwhile; when a replica dies, the others wait for the rest of its lease.
 LEASE_SECONDS = (2.0, 30.0)
 
 
 @dataclass(frozen=True)
 class Worth:
-    """The two numbers, and what follows from them.
+    """The two times that decide whether a request asks Redis.
 
     Attributes:
-        admission: "always" and "never" decide by themselves.
+        admission: with "always" and "never" the times do not count.
         item_seconds: compute time of one item.
-        round_trip_seconds: of asking Redis for one key; None while Redis is not there.
+        round_trip_seconds: time to ask Redis for one key; None before the first answer of Redis.
     """
 
     admission: Admission
@@ -47,11 +47,11 @@ class Worth:
 
     @property
     def leases(self) -> bool:
-        """Whether replicas agree on who computes an item."""
+        """Whether replicas take leases, so that one of them computes an item."""
         if self.from_items is None or self.round_trip_seconds is None:
             return False
         return self.item_seconds > LEASE_ROUND_TRIPS * self.round_trip_seconds
 
     def lease_seconds(self, items: int) -> float:
-        """How long a lease on the computing of `items` holds: four times as long as it should take."""
+        """How long a lease on `items` holds: four times their expected compute time."""
         return min(max(4 * items * self.item_seconds, LEASE_SECONDS[0]), LEASE_SECONDS[1])

@@ -1,4 +1,4 @@
-"""A circuit breaker (M. Nygard, Release It!, 2007): closed, open after a failure, half-open while somebody tries."""
+"""A circuit breaker (M. Nygard, Release It!, 2007): closed, open after a failure, half-open during a probe."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from services.telemetry import metrics
 log = logging.getLogger("duet.cache")
 
 CLOSED, HALF_OPEN, OPEN = 0.0, 0.5, 1.0
-QUIET_SECONDS = 60.0  # a Redis that comes and goes writes no more than two lines a minute
+QUIET_SECONDS = 60.0  # an unstable Redis causes at most two log lines a minute
 
 
 class Breaker:
-    """Whether something may be asked.
+    """Whether commands may be sent to a server.
 
     Args:
-        name: for the metric.
-        tripped, reset: what the log says when it opens (`{}` is the cause) and when it closes.
+        name: label of the metric.
+        tripped, reset: the log lines when the breaker opens (`{}` is the cause) and when it closes.
     """
 
     def __init__(self, name: str, tripped: str, reset: str) -> None:
@@ -32,7 +32,7 @@ class Breaker:
         self._state.set(CLOSED)
 
     def trip(self, cause: Exception) -> None:
-        """Open it."""
+        """Open the breaker."""
         self._state.set(OPEN)
         if not self.open:
             self.open = True
@@ -42,7 +42,7 @@ class Breaker:
                 log.warning(self._words[0].format(f"{type(cause).__name__}: {cause}".rstrip(": ")))
 
     def reset(self) -> None:
-        """Close it."""
+        """Close the breaker."""
         self._state.set(CLOSED)
         if self.open:
             self.open = False
@@ -52,7 +52,7 @@ class Breaker:
 
     @contextmanager
     def trying(self) -> Iterator[None]:
-        """Half-open, where it is open, for the length of a probe."""
+        """An open breaker is half-open for the length of this block."""
         if self.open:
             self._state.set(HALF_OPEN)
         yield

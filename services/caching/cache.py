@@ -1,6 +1,6 @@
-"""The cache: memory, then whoever computes it already, then Redis, then computing. Per item, and never in the way.
+"""The cache, item by item: memory, then requests that compute the same item, then Redis, then computing.
 
-A miss, a failure and damage all mean the same: compute it.
+A failure of Redis or a damaged value counts as a miss: the item is computed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Arrays = dict[str, np.ndarray]
 Values = dict[str, bytes]
 Compute = Callable[[np.ndarray | None], Awaitable[Arrays]]
 
-FOLLOWED = 2  # leaders that may fail before a follower computes beside whoever leads next
+FOLLOWED = 2  # after so many failed leaders a follower computes the item itself
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Subject:
     """What is cached: the answers of one operation of one bundle.
 
     Attributes:
-        digest: the bundle's.
-        operation: its name; parameters that change the answer are inputs.
-        layout: of the operation's outputs.
-        item_seconds: measures the compute time of an item.
+        digest: digest of the bundle.
+        operation: name of the operation; parameters that change the answer are inputs.
+        layout: layout of the operation's outputs.
+        item_seconds: returns the measured compute time of an item.
     """
 
     digest: str
@@ -56,18 +56,18 @@ class Lookup:
     compute: Compute
     keys: list[str]
     values: Values
-    known: set[str]  # keys that a tier answered
-    whole: Arrays | None = None  # the outputs, where all rows were computed here and at once
+    known: set[str]  # keys whose values came from a tier
+    whole: Arrays | None = None  # the outputs, if this request computed all rows in one call
 
 
 class Cache:
-    """Answers by content, one an item.
+    """A cache of answers by content, one value for each item.
 
     Args:
-        memory: this process's tier, if it has one.
-        redis: the tier of all replicas, if there is one.
-        value_bytes: larger values are not kept.
-        admission: when Redis is asked.
+        memory: the tier of this process, if there is one.
+        redis: the tier that all replicas share, if there is one.
+        value_bytes: larger values are not stored.
+        admission: when Redis is asked, see `Worth`.
     """
 
     def __init__(
@@ -104,23 +104,23 @@ class Cache:
             self._memory.clear()
 
     def worth(self, subject: Subject) -> Worth:
-        """What decides whether Redis is asked; never for values that are too large to be kept there."""
+        """What decides whether Redis is asked; Redis is never asked for values that are too large to store."""
         round_trip = None if self._redis is None else self._redis.round_trip
         kept = self._redis is not None and subject.layout.value_bytes <= self._value_bytes
         admission = self._admission if kept else "never"
         return Worth(admission, subject.item_seconds(), round_trip)
 
     async def answer(self, subject: Subject, inputs: Mapping[str, np.ndarray], call: Call, compute: Compute) -> Arrays:
-        """Outputs [N, ...] for inputs [N, ...], computed only where nobody knows them.
+        """Outputs [N, ...] for inputs [N, ...]; only items that no tier holds are computed.
 
         Args:
-            subject: what is asked.
-            inputs: arrays whose first axis is the batch; all that the answer depends on.
-            call: the request, for its deadline, cache wishes, timings and hits.
+            subject: the operation.
+            inputs: arrays whose first axis is the batch; everything that the answer depends on.
+            call: the request, for its deadline, cache directives, timings and hits.
             compute: computes the given rows of `inputs`, None: all of them.
 
         Raises:
-            DeadlineExceeded: no answer was there in time.
+            DeadlineExceeded: no answer was ready before the deadline.
             Exception: whatever `compute` raises.
         """
         if (self._memory is None and self._redis is None) or not (call.read_cache or call.write_cache):
@@ -167,7 +167,7 @@ class Cache:
         return subject.layout.decode([values[key] for key in keys]) if whole is None else whole
 
     async def _fill(self, lookup: Lookup, missing: list[str]) -> None:
-        """Find or compute what memory does not hold, beside nobody who does so already."""
+        """Find or compute the items that memory does not hold; wait for items that another request computes."""
         for _ in range(FOLLOWED):
             mine, theirs = self._flights.claim(missing)
             if mine:
@@ -184,7 +184,7 @@ class Cache:
                 except TimeoutError:
                     raise _late() from None
             missing = [key for key in theirs if key not in lookup.values]
-            if missing and self._memory is not None:  # another follower may have led and landed meanwhile
+            if missing and self._memory is not None:  # another follower may have computed them meanwhile
                 lookup.values |= self._memory.get(missing)
                 missing = [key for key in missing if key not in lookup.values]
             if not missing:
@@ -192,7 +192,7 @@ class Cache:
         await self._lead(lookup, missing, lambda values: None)
 
     async def _lead(self, lookup: Lookup, keys: list[str], land: Callable[[Values], None]) -> None:
-        """Redis, then computing."""
+        """Ask Redis, then compute what is missing."""
 
         async def compute(missing: Sequence[str], *, remote: bool = False) -> Values:
             everything = len(missing) == len(lookup.keys)
@@ -248,7 +248,7 @@ class Cache:
             self._redis.keep(values)
 
     def _sound(self, layout: Layout, found: Values) -> Values:
-        """What can be trusted of values from Redis; the rest counts as a miss and is deleted."""
+        """The undamaged values from Redis; the others count as misses and are deleted."""
         sound = {}
         damaged = []
         for key, value in found.items():
@@ -264,7 +264,7 @@ class Cache:
 
 
 def _rows(keys: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
-    """The first row of each key."""
+    """The first row of each of the `wanted` keys."""
     first: dict[str, int] = {}
     for row, key in enumerate(keys):
         first.setdefault(key, row)
@@ -272,4 +272,6 @@ def _rows(keys: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
 
 
 def _late() -> DeadlineExceeded:
-    return DeadlineExceeded("no answer was ready in time", field="X-Request-Timeout-Ms")
+    return DeadlineExceeded(
+        "no answer was ready before the deadline (X-Request-Timeout-Ms)", field="X-Request-Timeout-Ms"
+    )

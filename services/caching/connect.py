@@ -1,4 +1,4 @@
-"""Clients for every way in which a Redis is run, by URL.
+"""Redis clients by URL: one server, Sentinels, or a cluster.
 
 | URL | what |
 | --- | --- |
@@ -7,9 +7,9 @@
 | `redis+sentinel://[user:password@]host[:port],.../service[/db]` | the primary that Sentinels name |
 | `redis+cluster://[user:password@]host[:port],...` | a cluster, from any of its nodes |
 
-`rediss+sentinel` and `rediss+cluster` are those over TLS. User and password are percent-encoded. Options after `?` are
-redis-py's: `ssl_ca_certs=/ca.pem`, `ssl_certfile`, `ssl_keyfile`, `ssl_cert_reqs=none`, `ssl_check_hostname=false`;
-`sentinel_username` and `sentinel_password` where Sentinels have credentials of their own.
+`rediss+sentinel` and `rediss+cluster` are the same over TLS. User and password are percent-encoded. Options after `?`
+are redis-py's: `ssl_ca_certs=/ca.pem`, `ssl_certfile`, `ssl_keyfile`, `ssl_cert_reqs=none`, `ssl_check_hostname=false`.
+Sentinels with their own credentials take `sentinel_username` and `sentinel_password`.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from redis.maint_notifications import MaintNotificationsConfig
 from services.settings import REDIS_SCHEMES
 
 PORT, SENTINEL_PORT = 6379, 26379
-CONNECTIONS = 32  # to one server; whoever comes beyond waits its turn
+CONNECTIONS = 32  # to one server; further commands wait for a free connection
 
 PARTS = re.compile(
     r"((?P<username>[^:/?#]*)(:(?P<password>[^/?#]*))?@)?(?P<hosts>[^@/?#]*)(?P<path>[^@?#]*)(\?(?P<query>[^@#]*))?"
 )
 PATHS = {
-    "": (r"/?\d*", "after the host there is nothing, or / and the number of a database"),
-    "unix": (r"/.+", "a socket is named by its full path, unix:///path"),
-    "sentinel": (r"/[^/]+(/\d+)?/?", "after the Sentinels comes /service or /service/db"),
-    "cluster": (r"/?0?", "a cluster has no databases: nothing comes after its hosts"),
+    "": (r"/?\d*", "after the host, write nothing, or / and the number of a database"),
+    "unix": (r"/.+", "write the full path of the socket, unix:///path"),
+    "sentinel": (r"/[^/]+(/\d+)?/?", "after the Sentinels, write /service or /service/db"),
+    "cluster": (r"/?0?", "a cluster has no databases: write nothing after its hosts"),
 }
-ENCODE = "in user and password, percent-encode all but letters and digits"
+ENCODE = "in user and password, percent-encode every character that is not a letter or a digit"
 
 Client = Redis | RedisCluster
 
@@ -49,25 +49,25 @@ Client = Redis | RedisCluster
 def connect(url: str, timeout_seconds: float) -> Client:
     """A client that connects when it is first used.
 
-    No retries: redis-py's default turns a timeout of 50 ms into seconds. Answers have no timeout of their own: the
-    caller bounds the whole command, which costs a third less than a timeout a read.
+    There are no retries: redis-py's default turns a timeout of 50 ms into seconds. Reads have no timeout: the caller
+    bounds the whole command, which costs a third less than one timeout for each read.
 
     Raises:
-        ValueError: not such a URL; the message does not quote it, for it may hold a password.
+        ValueError: the URL is not valid; the message does not quote it, because it may hold a password.
     """
     scheme, _, rest = url.partition("://")
     if scheme not in REDIS_SCHEMES:
         raise ValueError(f"begin with one of {', '.join(f'{name}://' for name in REDIS_SCHEMES)}")
     parts = PARTS.fullmatch(rest)
     if parts is None:
-        raise ValueError("it has an @ or # out of place: " + ENCODE)
+        raise ValueError("an @ or # stands in the wrong place: " + ENCODE)
     kind = "unix" if scheme == "unix" else scheme.partition("+")[2]
     pattern, meaning = PATHS[kind]
     if not re.fullmatch(pattern, parts["path"]):
         raise ValueError(f"{meaning}; {ENCODE}")
     try:
         client = _client(url, kind, parts, timeout_seconds)
-        if isinstance(client, Redis):  # an option that does not exist shows here, not in the first request
+        if isinstance(client, Redis):  # an unknown option raises here, not in the first request
             client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
     except (ValueError, TypeError, RedisError):  # their messages quote the URL
         raise ValueError(f"check hosts, ports and the options after ?; {ENCODE}") from None
@@ -75,7 +75,7 @@ def connect(url: str, timeout_seconds: float) -> Client:
 
 
 async def hang_up(client: Client) -> None:
-    """Close every connection, those to Sentinels too; the client may be used again, and then looks anew who is who."""
+    """Close every connection, also those to Sentinels; the next use connects again and asks for the primary again."""
     await client.aclose()
     if isinstance(client, Redis) and isinstance(client.connection_pool, SentinelConnectionPool):
         await client.connection_pool.sentinel_manager.aclose()
@@ -87,10 +87,10 @@ def _client(url: str, kind: str, parts: re.Match[str], timeout_seconds: float) -
         "socket_timeout": None,
         "socket_connect_timeout": timeout_seconds,
         "retry": Retry(NoBackoff(), 0),
-        # One round trip of greeting instead of four: within the bound, a Redis may be three times as far away.
+        # A connection then takes one round trip instead of four, so that more of the timeout is left for the command.
         "driver_info": None,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
-        "max_connections": 2 * CONNECTIONS,  # never the bound: it raises where the caller's semaphore waits
+        "max_connections": 2 * CONNECTIONS,  # never reached: the caller's semaphore waits, this limit raises
     }
     query: dict[str, Any] = {name: _value(text) for name, text in parse_qsl(parts["query"] or "", strict_parsing=True)}
     if kind in ("", "unix"):
@@ -105,7 +105,7 @@ def _client(url: str, kind: str, parts: re.Match[str], timeout_seconds: float) -
     service, _, db = parts["path"].strip("/").partition("/")
     own = {name: query.pop(f"sentinel_{name}", None) for name in user}
     tls = {name: value for name, value in query.items() if name.startswith("ssl")}
-    # A Sentinel that hangs must leave time to ask the next one.
+    # If one Sentinel hangs, there must be time to ask the next one.
     hurry = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), timeout_seconds / 2)
     asking = options | own | tls | hurry
     sentinel: Any = Sentinel(nodes, sentinel_kwargs=asking, **options, **user, **query)  # type: ignore[no-untyped-call]

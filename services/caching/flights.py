@@ -1,7 +1,7 @@
-"""Single flight: what is being computed is not computed beside it.
+"""Single flight: of requests that need the same item at the same time, one computes it.
 
-The first to miss a key leads and the others follow. A leader that fails, is cancelled or runs out of time lands
-nothing, and then a follower takes its place: followers inherit neither its error nor its cancellation.
+The first request that misses a key leads, and the others follow. When a leader fails, is cancelled or misses its
+deadline, a follower takes its place: the leader's error or cancellation does not reach its followers.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ Flight = asyncio.Future[bytes | None]
 
 
 class Flights:
-    """Values on their way, by key, for one event loop."""
+    """The values that are being computed, by key, for one event loop."""
 
     def __init__(self) -> None:
         self._flying: dict[str, Flight] = {}
 
     def claim(self, keys: Sequence[str]) -> tuple[dict[str, Flight], dict[str, Flight]]:
-        """The flights that the caller leads from now on, to be landed or abandoned, and those that others lead."""
+        """The flights that the caller now leads and must land or abandon, and the flights that others lead."""
         mine: dict[str, Flight] = {}
         theirs: dict[str, Flight] = {}
         for key in keys:
@@ -30,12 +30,12 @@ class Flights:
         return mine, theirs
 
     def land(self, mine: dict[str, Flight], values: Mapping[str, bytes]) -> None:
-        """Give followers what they wait for, and take it from `mine`."""
+        """Give the followers their values, and remove these flights from `mine`."""
         for key, value in values.items():
             self._end(mine, key, value)
 
     def abandon(self, mine: dict[str, Flight]) -> None:
-        """End what has not landed: whoever follows has to claim anew."""
+        """End the flights that have not landed; their followers claim the keys again."""
         for key in list(mine):
             self._end(mine, key, None)
 
@@ -46,7 +46,7 @@ class Flights:
 
 
 async def follow(theirs: Mapping[str, Flight], seconds: float | None) -> dict[str, bytes]:
-    """What landed of flights that others lead.
+    """The values that landed of flights that others lead.
 
     Raises:
         TimeoutError: not all of them ended within `seconds`.

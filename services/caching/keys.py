@@ -1,8 +1,8 @@
-"""Cache keys: content-addressed, one an item.
+"""Cache keys: content-addressed, one for each item.
 
-A key hashes everything that the answer depends on, in an encoding that no two inputs share, to 160 bits (BLAKE2b,
-RFC 7693). The bundle's digest takes part, so a retrained model never meets old answers; it also stands in clear in the
-key, so that one model's answers can be found and dropped.
+A key hashes everything that the answer depends on to 160 bits (BLAKE2b, RFC 7693); the encoding of two different
+inputs always differs. The bundle's digest is part of the hash, so a retrained model never gets old answers. The digest
+also stands in clear in the key, so that the answers of one model can be found and deleted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from services.caching.rows import item_rows
 
-SCHEMA = 2  # of keys and of the values behind them: during a rollout neither release meets the other's
+SCHEMA = 2  # version of keys and values: two releases with different schemas do not share entries
 PREFIX = "duet"
 
 
@@ -53,9 +53,9 @@ def item_keys(digest: str, operation: str, inputs: Mapping[str, np.ndarray], cou
 
 @lru_cache(maxsize=256)
 def _base(digest: str, operation: str, *signature: Any) -> tuple[str, blake2b]:
-    """The namespace, and the hash of all that the items of a batch have in common; to be copied, never updated.
+    """The namespace, and the hash of what the items of a batch have in common; copy it, never update it.
 
-    `signature` is name, dtype and shape of an item of every input, one after another.
+    `signature` holds, for every input, its name and the dtype and shape of one item.
     """
     described = [part.str if isinstance(part, np.dtype) else part for part in signature]
     header = json.dumps([SCHEMA, digest, operation, described]).encode()

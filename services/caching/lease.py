@@ -1,7 +1,7 @@
-"""Single flight across replicas: a short lease in Redis on every key that somebody computes.
+"""Single flight across replicas: a short lease in Redis on every key that a replica computes.
 
-A replica that dies lets its leases expire, and another takes its place. Redis gone, or others that take too long,
-mean: compute it here.
+The leases of a dead replica expire, and another replica computes the items. If Redis does not answer, or another
+replica takes too long, the items are computed here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from services.caching.redis import RedisTier, RedisUnavailable
 from services.telemetry import metrics
 
-POLL_SECONDS = (0.005, 0.05)  # at first, and at most: the pause doubles
+POLL_SECONDS = (0.005, 0.05)  # the first and the longest pause; it doubles each time
 
 Values = dict[str, bytes]
 
@@ -27,15 +27,15 @@ async def once_in_all(
     seconds: float,
     patience: float,
 ) -> Values:
-    """Values of `keys`, each computed by one replica as far as that can be had.
+    """The values of `keys`; if possible, one replica computes each of them.
 
     Args:
-        redis: where leases and values are.
-        keys: what is missing.
-        compute: computes some of them here.
-        arrive: takes in values that Redis held, and returns the sound ones.
+        redis: holds leases and values.
+        keys: the missing keys.
+        compute: computes the values of some keys here.
+        arrive: stores values from Redis, and returns those that are not damaged.
         seconds: how long a lease holds.
-        patience: seconds to wait for others before computing all the same.
+        patience: seconds to wait for other replicas before the values are computed here.
     """
     values: Values = {}
     missing = list(keys)
@@ -49,7 +49,7 @@ async def once_in_all(
         known = arrive(there)
         mine = [key for key in missing if key in ours and key not in known]
         values |= known
-        if ours - set(mine):  # somebody was done between our asking and our lease
+        if ours - set(mine):  # another replica wrote these values before our lease
             redis.keep({}, leased=sorted(ours - set(mine)))
         if mine:
             metrics.cache_requests("lease", "won").inc(len(mine))

@@ -1,4 +1,4 @@
-"""The memory tier: least recently used out first, bounded in bytes."""
+"""The memory tier: a cache bounded in bytes that drops the least recently used entries first."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping
 
 from services.telemetry import metrics
 
-# Bytes of an entry beside key and value: two objects, a node, slots of a table that grows in leaps. Resident memory
-# shows 220 to 275, depending on how full the table is; with the most of it the limit is one.
+# Bytes of an entry beside key and value: two objects, a node, slots of the hash table. Measured in resident memory they
+# are 220 to 275, depending on how full the table is; a value near the upper end keeps the tier within its limit.
 OVERHEAD = 270
 
 
 class MemoryTier:
-    """Bytes by key, for one event loop. What is in here was checked before.
+    """Bytes by key, for one event loop. The values were checked before they were stored.
 
     Args:
-        limit: bytes to hold, keys and bookkeeping included.
+        limit: bytes of all entries, keys and bookkeeping included.
     """
 
     def __init__(self, limit: int) -> None:
@@ -25,7 +25,7 @@ class MemoryTier:
         self._values: OrderedDict[str, bytes] = OrderedDict()
 
     def get(self, keys: Iterable[str]) -> dict[str, bytes]:
-        """What is held of `keys`."""
+        """The values of those `keys` that are in memory."""
         found = {}
         values, touch = self._values, self._values.move_to_end
         for key in keys:
@@ -40,7 +40,7 @@ class MemoryTier:
         for key, value in values.items():
             if (old := held.pop(key, None)) is not None:
                 self._held -= _cost(key, old)
-            if (cost := _cost(key, value)) <= self._limit:  # else it would push out everything, and then itself
+            if (cost := _cost(key, value)) <= self._limit:  # a larger value would evict all others and then itself
                 held[key] = value
                 self._held += cost
         evicted = 0

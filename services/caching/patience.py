@@ -1,7 +1,7 @@
-"""A bound on waiting for others that leaves out what was one's own delay.
+"""A timeout that does not count the delay of this process's own event loop.
 
-A timer fires late when the event loop was busy: hundreds of requests at once, a model that computes. What came
-meanwhile has not been read yet then, and whoever sent it was not slow.
+A timer fires late when the event loop was busy, for example with hundreds of requests or with a model. An answer may
+have arrived meanwhile and not have been read yet; the server was not slow.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
-LATE = 0.1  # of the bound: a timer that fires later than this says more about the event loop than about others
-MORE = 8  # bounds that may be added; a loop that is busy for longer has other troubles
+LATE = (
+    0.1  # share of the timeout; if the timer fires later than this, the event loop was busy and the wait starts again
+)
+MORE = 8  # times that the wait may start again
 
 
 class Patience:

@@ -1,10 +1,10 @@
-"""The Redis tier: shared by replicas, optional, and never in the way.
+"""The Redis tier: optional, shared by replicas; a request never fails because of it.
 
-One bound covers a whole command: waiting for a connection, connecting, sending, the answer. A failure opens the
-breaker, and from then on nobody asks: a background task tries once a second (half-open) and closes the breaker when
-Redis answers, so that an outage costs the requests in flight one timeout and later ones nothing. A Redis that answers
-but refuses to write (full, a read-only replica) has only its writes stopped. Writes wait for nobody: they run behind
-the answer, bounded in bytes.
+One timeout covers a whole command: waiting for a connection, connecting, sending, reading the answer. A failure opens
+the breaker, and requests no longer ask Redis. A background task tries once a second (half-open) and closes the breaker
+when Redis answers. So an outage costs the requests in flight one timeout, and later requests nothing. When Redis
+answers reads but refuses writes (full, a read-only replica), only writes stop. Writes run after the answer was sent,
+and are bounded in bytes.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ T = TypeVar("T")
 log = logging.getLogger("duet.cache")
 
 PROBE_SECONDS = 1.0
-PROBES = 5  # the quickest of so many forgives those that came while the event loop was busy
+PROBES = 5  # the fastest of so many counts: a busy event loop makes single probes slow
 PROBE_KEY = f"{PREFIX}:probe"
-PENDING_BYTES = 16 * 2**20  # of values on their way to Redis; what comes beyond is not written
+PENDING_BYTES = 16 * 2**20  # of values that wait to be written; above this limit values are not written
 LEASE = ":lease"
 
 
 class RedisUnavailable(Exception):
-    """Redis did not answer in time, or is being left alone after it did not."""
+    """Redis did not answer in time, or the breaker is open."""
 
 
 class RedisTier:
@@ -48,11 +48,11 @@ class RedisTier:
 
     Args:
         url: see `connect`.
-        timeout_seconds: bound on each command, connecting included.
+        timeout_seconds: the timeout of each command, connecting included.
         ttl_seconds: lifetime of a value, ±10 % so that values written together do not expire together.
 
     Attributes:
-        round_trip: seconds that asking for one key takes, None before the first answer.
+        round_trip: seconds to ask for one key; None before the first answer.
     """
 
     def __init__(self, url: str, *, timeout_seconds: float, ttl_seconds: int) -> None:
@@ -69,24 +69,24 @@ class RedisTier:
         self.round_trip: float | None = None
 
     async def start(self) -> None:
-        """Try once, so that a Redis that is there is used from the first request on, and then for ever."""
+        """Probe Redis once, so that the first request can use it, and then once a second."""
         await self._probe()
         self._watch = asyncio.create_task(self._probe_for_ever())
 
     async def get(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """What Redis holds of `keys`: one MGET.
+        """The values of those `keys` that Redis holds: one MGET.
 
         Raises:
-            RedisUnavailable: Redis failed, or is being left alone.
+            RedisUnavailable: Redis failed, or the breaker is open.
         """
         found = await self._ask("get", lambda: self._mget(keys))
         return {key: value for key, value in zip(keys, found, strict=True) if value is not None}
 
     async def lease(self, keys: Sequence[str], seconds: float) -> tuple[set[str], dict[str, bytes]]:
-        """Take a lease on those keys that nobody else computes, and see what is there by now: one pipeline.
+        """Take a lease on the keys that no other replica computes, and read their values again: one pipeline.
 
         Returns:
-            The keys whose lease is now ours, and the values that were there after all.
+            The keys whose lease is now ours, and the values that Redis holds.
 
         Raises:
             RedisUnavailable: as `get`.
@@ -107,7 +107,7 @@ class RedisTier:
         return ours, {key: value for key, value in zip(keys, answers[1::2], strict=True) if isinstance(value, bytes)}
 
     def keep(self, values: Mapping[str, bytes], *, leased: Sequence[str] = ()) -> None:
-        """Write behind the answer: one pipeline of SETs with a time to live, and the end of leases after them."""
+        """Write after the answer: one pipeline of SETs with a time to live, then the deletion of the leases."""
         size = sum(map(len, values.values()))
         if self._reads.open or self._writes.open or self._pending_bytes + size > PENDING_BYTES:
             metrics.cache_requests("redis", "unwritten").inc(len(values))
@@ -116,11 +116,11 @@ class RedisTier:
         self._behind(self._write(values, leased, size))
 
     def drop(self, keys: Sequence[str]) -> None:
-        """Delete behind the answer; what cannot be deleted stays, counts as a miss and expires."""
+        """Delete after the answer; a value that cannot be deleted counts as a miss until it expires."""
         self._behind(self._delete(keys))
 
     async def close(self) -> None:
-        """Let what is being written arrive, as far as the timeout allows, and hang up."""
+        """Wait for pending writes, at most one timeout, and close all connections."""
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
@@ -141,7 +141,7 @@ class RedisTier:
         def send() -> Awaitable[object]:
             pipeline = self._redis.pipeline(transaction=False)
             for key, value in values.items():
-                # Jitter spreads expiry; it protects nothing, so a plain generator will do.
+                # Jitter spreads the expiry; it is not a secret, so a plain random generator is enough.
                 pipeline.set(key, value, px=int(self._ttl_ms * random.uniform(0.9, 1.1)))  # noqa: S311
             for key in leased:
                 pipeline.execute_command("UNLINK", key + LEASE)  # a cluster's pipeline.unlink is a coroutine
@@ -164,12 +164,12 @@ class RedisTier:
             raise RedisUnavailable
         try:
             return await self._timed(command, send)
-        except Exception as error:  # redis-py raises all kinds while a cluster changes; none may fail a request
+        except Exception as error:  # redis-py raises many types while a cluster changes; none may fail a request
             self._failed(command, error)
             raise RedisUnavailable from None
 
     def _failed(self, command: str, error: Exception) -> None:
-        # An error that Redis answers with means that it is there; of a write it means that reading may go on.
+        # An error answer means that Redis is reachable; after a refused write, reads can go on.
         if isinstance(error, ResponseError) and command != "get":
             self._writes.trip(error)
         else:
@@ -182,7 +182,7 @@ class RedisTier:
                 try:
                     return await send()
                 except StaleConnection:
-                    # A pooled connection to a Redis that was restarted fails once, at once: ask again on a new one.
+                    # After a restart of Redis a pooled connection fails once, at once: send again on a new connection.
                     return await send()
         finally:
             metrics.redis_seconds(command).observe(time.perf_counter() - begin)
@@ -193,7 +193,7 @@ class RedisTier:
             await self._probe()
 
     async def _reach(self) -> object:
-        """Ask every server that holds keys, on connections that no failure of before has touched."""
+        """Ask every server that holds keys, after a failure on new connections."""
         if self._reads.open:
             await hang_up(self._redis)  # after a failover other servers may hold the keys
         if isinstance(self._redis, RedisCluster):
@@ -201,7 +201,7 @@ class RedisTier:
         return await self._mget([PROBE_KEY])
 
     async def _probe(self) -> None:
-        """Ask what requests ask; the second time, when the connection stands, by the clock."""
+        """Send the command that requests send; the second one, on an open connection, is timed."""
         with self._reads.trying():
             try:
                 await self._timed("probe", self._reach, PROBE_SECONDS)
@@ -225,7 +225,7 @@ class RedisTier:
 
 
 async def _answers(pipeline: Any) -> list[object]:
-    """Answers of a pipeline; the first error in Redis's words alone, for redis-py's quote a value."""
+    """Answers of a pipeline; raises the first error as Redis sent it, because redis-py's message quotes a value."""
     answers: list[object] = await pipeline.execute(raise_on_error=False)
     for answer in answers:
         if isinstance(answer, Exception):

@@ -1,4 +1,4 @@
-"""The items of a batch as bytes: what keys hash and what values hold."""
+"""The items of a batch as bytes, for keys and for values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def item_rows(arrays: Sequence[np.ndarray], count: int) -> list[bytes]:
-    """For each of the `count` items of arrays [N, ...] the bytes of its row of every array, in C order."""
+    """For each of the `count` items of arrays [N, ...]: the bytes of its row in every array, in C order."""
     contents = [array.tobytes() for array in arrays]  # C order whatever the array's own order is
     if count == 1:
         return [b"".join(contents)]
