@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Literal, get_args
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
@@ -75,3 +78,37 @@ class Settings(BaseSettings):
         if (text := url.get_secret_value()) and text.partition("://")[0] not in REDIS_SCHEMES:
             raise ValueError(f"must be empty or begin with one of {', '.join(f'{name}://' for name in REDIS_SCHEMES)}")
         return url
+
+
+class SettingsError(Exception):
+    """Variables of the environment have values that are not allowed; one sentence a variable."""
+
+
+def read() -> Settings:
+    """The settings that the environment gives.
+
+    Raises:
+        SettingsError: a value is not allowed; the message names the variable, the value and what is allowed.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        sentences = [_refusal(str(part["loc"][0]), part) for part in error.errors()]
+    raise SettingsError(". ".join(sentences))
+
+
+def _refusal(name: str, problem: ErrorDetails) -> str:
+    field, variable = Settings.model_fields[name], f"DUET_{name.upper()}"
+    if field.annotation is SecretStr:
+        return f"{variable}: its value (not shown, for it may hold a password) {problem['ctx']['error']}"
+    return f"{variable}: {problem['input']!r} is not {_allowed(field)}; the default is {field.default}"
+
+
+def _allowed(field: FieldInfo) -> str:
+    """What a field takes, in words."""
+    if field.annotation is bool:
+        return "true or false"
+    if field.annotation in (int, float):
+        least = next((bound.ge for bound in field.metadata if hasattr(bound, "ge")), -math.inf)
+        return f"a {'whole ' if field.annotation is int else ''}number of at least {least}"
+    return f"one of {', '.join(get_args(field.annotation))}"

@@ -18,26 +18,30 @@ BUILT_IN = ("digits", "mnist", "fashion-mnist")
 
 DatasetSpec = Annotated[
     str,
-    typer.Option(help="digits, mnist, fashion-mnist, or folder:PATH (a sub-folder a class, or none for unlabelled)."),
+    typer.Option(
+        help="digits, mnist, fashion-mnist, or folder:PATH with a sub-folder for each class (none: unlabelled)."
+    ),
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Folder with the IDX files of mnist or fashion-mnist; left out: they are downloaded."),
+    typer.Option(help="Folder with the IDX files of mnist or fashion-mnist. Default: they are downloaded."),
 ]
-ImageSize = Annotated[int, typer.Option(help="Side in pixels that folder images are resized to.", min=8, max=256)]
-Colour = Annotated[bool, typer.Option("--colour", help="Keep folder images in colour instead of grey.")]
+ImageSize = Annotated[
+    int, typer.Option(help="Height and width in pixels to which the images of a folder are resized.", min=8, max=256)
+]
+Colour = Annotated[bool, typer.Option("--colour", help="Keep the images of a folder in colour. Default: grey.")]
 SkipUnreadable = Annotated[
-    bool, typer.Option("--skip-unreadable", help="Leave out folder images that cannot be read, naming each.")
+    bool, typer.Option("--skip-unreadable", help="Leave out images of a folder that cannot be read, and name each.")
 ]
 Source = Annotated[
     str | None,
     typer.Option(
         "--from",
-        help="Stored classifier of other data whose convolutions the CNN starts with, NAME or NAME:VERSION; its last "
-        "layer is new. Recipes demo and reference make such.",
+        help="Stored classifier of other data, NAME or NAME:VERSION: the CNN starts with its convolutions and a "
+        "new last layer. The recipes demo and reference make such classifiers.",
     ),
 ]
-Out = Annotated[Path, typer.Option(help="Folder for runs: checkpoints, logs, pictures.")]
+Out = Annotated[Path, typer.Option(help="Folder for checkpoints, logs and pictures, one sub-folder for each run.")]
 
 
 def data_of(
@@ -62,4 +66,4 @@ def load_data(spec: str, data_dir: Path | None, image_size: int, colour: bool, s
 
 def need_training_extra() -> None:
     if importlib.util.find_spec("torch") is None:
-        stop("training needs the train extra: pip install 'duet[train]' (the base install only serves)")
+        stop("this command needs the train extra, and this is the serving install: pip install 'duet[train]'")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,31 +10,33 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from services.commands.stop import stop
-from services.inference import registry
-from services.inference.bundle import BundleError, load
+from services.commands.examples import examples
+from services.commands.stop import Commands
 
-app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, move and delete the bundles in the model store.")
+# `duet --help` does without BentoML's store: each command imports it when it runs.
+# ruff: noqa: PLC0415
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    help="List, inspect, verify, copy and delete the bundles in the model store.",
+    epilog=examples("duet models list", "duet models show digits-cnn"),
+)
 
 Model = Annotated[str, typer.Argument(help="NAME (its newest version) or NAME:VERSION, as `duet models list` shows.")]
 
 
-@contextmanager
-def explained() -> Iterator[None]:
-    """Turn a bundle's error into a message and exit status 1."""
-    try:
-        yield
-    except BundleError as error:
-        stop(str(error))
-
-
-@app.command("list")
+@app.command("list", epilog=examples("duet models list", "BENTOML_HOME=elsewhere duet models list"))
 def list_models() -> None:
-    """Every bundle in the store, newest first."""
+    """List every bundle in the store, the newest first.
+
+    The store is the folder `models` in BENTOML_HOME (by default ~/bentoml).
+    """
+    from services.inference import registry
+    from services.inference.bundle import BundleError, load
+
     table = Table("model", "version", "task", "dataset", "recipe", "bytes")
-    with explained():
-        entries = registry.entries()
-    for entry in entries:
+    for entry in registry.entries():
         try:
             manifest = load(entry.path).manifest
         except BundleError:
@@ -52,11 +52,13 @@ def list_models() -> None:
         Console().print("The store is empty. `duet train --dataset digits --recipe demo` fills it in about a minute.")
 
 
-@app.command()
+@app.command(epilog=examples("duet models show digits-cnn", "duet models show digits-scorer:latest"))
 def show(model: Model) -> None:
-    """One bundle: data, graphs with their parity, metrics, gates, digest."""
-    with explained():
-        bundle = load(registry.find(model).path)
+    """Show a bundle's manifest: data, graphs with their parity, metrics, gates, digest."""
+    from services.inference import registry
+    from services.inference.bundle import load
+
+    bundle = load(registry.find(model).path)
     manifest = bundle.manifest
     Console().print(f"[bold]{bundle.name}:{bundle.version}[/]  {manifest.task}", highlight=False)
     splits = ", ".join(f"{count:,} {name}" for name, count in manifest.dataset.splits.items())
@@ -88,16 +90,21 @@ def show(model: Model) -> None:
     Console().print(graphs, metrics)
 
 
-@app.command()
+@app.command(epilog=examples("duet models verify", "duet models verify digits-gan"))
 def verify(
-    model: Annotated[str | None, typer.Argument(help="NAME or NAME:VERSION; left out: every bundle.")] = None,
+    model: Annotated[str | None, typer.Argument(help="NAME or NAME:VERSION. Default: every bundle.")] = None,
 ) -> None:
-    """Check the digest and the SHA-256 of every file; exit status 1 if one does not match."""
+    """Check the digest of bundles and the SHA-256 of their files.
+
+    The exit status is 1 if one does not match.
+    """
+    from services.inference import registry
+    from services.inference.bundle import BundleError, load
+
     failed = False
-    with explained():
-        entries = [registry.find(model)] if model else registry.entries()
-        if not entries:
-            raise BundleError("the store is empty: there is nothing to verify")
+    entries = [registry.find(model)] if model else registry.entries()
+    if not entries:
+        raise BundleError("the store is empty: there is nothing to verify; `duet train` fills it")
     for entry in entries:
         try:
             bundle = load(entry.path)
@@ -112,37 +119,48 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "duet models export digits-cnn digits-cnn.tar.gz",
+        "duet models export digits-vae:latest digits-vae.tar.gz",
+    )
+)
 def export(
     model: Model,
     archive: Annotated[Path, typer.Argument(help="File to write, NAME.tar.gz.")],
 ) -> None:
-    """Write a verified bundle to one file, to be imported elsewhere."""
-    with explained():
-        if not archive.name.endswith(".tar.gz"):
-            raise BundleError(f"{archive}: the archive's name must end in .tar.gz")
-        Console().print(
-            f"wrote {escape(str(registry.export_archive(model, archive)))}", highlight=False, soft_wrap=True
-        )
+    """Verify a bundle and write it to one file, which `duet models import` reads."""
+    from services.inference import registry
+    from services.inference.bundle import BundleError
+
+    if not archive.name.endswith(".tar.gz"):
+        raise BundleError(f"{archive}: the name of the archive must end in .tar.gz; give another name")
+    Console().print(f"wrote {escape(str(registry.export_archive(model, archive)))}", highlight=False, soft_wrap=True)
 
 
-@app.command("import")
+@app.command(
+    "import", epilog=examples("duet models import digits-cnn.tar.gz", "duet models import runs/digits-demo-0/cnn")
+)
 def import_model(
-    source: Annotated[Path, typer.Argument(exists=True, help="A .tar.gz file from `export`, or a bundle's folder.")],
+    source: Annotated[
+        Path, typer.Argument(exists=True, help="A .tar.gz file of `duet models export`, or a bundle's folder.")
+    ],
 ) -> None:
     """Verify a bundle and put it into the store."""
-    with explained():
-        Console().print(f"stored {registry.import_archive(source).tag}", highlight=False)
+    from services.inference import registry
+
+    Console().print(f"stored {registry.import_archive(source).tag}", highlight=False)
 
 
-@app.command()
+@app.command(epilog=examples("duet models delete digits-vae", "duet models delete digits-gan --yes"))
 def delete(
     model: Model,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without a question.")] = False,
 ) -> None:
     """Remove one version from the store."""
-    with explained():
-        entry = registry.find(model)
-        if not yes:
-            typer.confirm(f"Delete {entry.tag}?", abort=True)
-        Console().print(f"deleted {registry.delete(model).tag}", highlight=False)
+    from services.inference import registry
+
+    entry = registry.find(model)
+    if not yes:
+        typer.confirm(f"Delete {entry.tag}?", abort=True)
+    Console().print(f"deleted {registry.delete(model).tag}", highlight=False)

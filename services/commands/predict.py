@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import httpx
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -16,6 +16,11 @@ from rich.progress import track
 from rich.table import Table
 
 from services.commands.stop import stop
+
+if TYPE_CHECKING:
+    import httpx
+
+Answer = tuple[Path, dict[str, Any]]
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
 BATCH = 64
@@ -30,15 +35,22 @@ class Task(StrEnum):
 
 def predict(
     paths: Annotated[list[Path], typer.Argument(exists=True, help="PNG or JPEG files, or folders of them.")],
-    task: Annotated[Task, typer.Option(help="classify: what it shows; score: how unusual it is.")] = Task.classify,
-    url: Annotated[str, typer.Option(help="Where the service listens.")] = "http://127.0.0.1:3000",
-    model: Annotated[str | None, typer.Option(help="NAME or NAME:VERSION; left out: the service's choice.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
+    task: Annotated[
+        Task, typer.Option(help="classify: the most probable class; score: a p-value, small for an unusual image.")
+    ] = Task.classify,
+    url: Annotated[str, typer.Option(help="Address of the service.")] = "http://127.0.0.1:3000",
+    model: Annotated[
+        str | None, typer.Option(help="NAME or NAME:VERSION. Default: the service chooses its first of that task.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line instead of a table.")] = False,
 ) -> None:
-    """Classify or score image files with a service that is running (`duet serve`)."""
+    """Classify or score image files with a running service (`duet serve`).
+
+    A folder is read with its sub-folders. Names that start with a dot are passed over.
+    """
     files = list(_files(paths))
     if not files:
-        raise typer.BadParameter(f"no PNG or JPEG file in {', '.join(map(str, paths))}")
+        raise typer.BadParameter(f"no PNG or JPEG file in {', '.join(map(str, paths))}; give files or another folder")
     table = Table("file", *(["class", "probability"] if task is Task.classify else ["p-value", "verdict"]))
     for file, answer in _ask(files, f"{url.rstrip('/')}/{task}", model):
         if as_json:
@@ -54,29 +66,58 @@ def predict(
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
-        if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-        else:
+        if not path.is_dir():
             yield path
+            continue
+        for file in sorted(path.rglob("*")):
+            hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
+            if hidden or file.suffix.lower() not in SUFFIXES or file.is_dir():
+                continue
+            if file.is_file():
+                yield file
+            else:
+                typer.echo(f"skipped {file}: the link leads to no file", err=True)
 
 
-def _ask(files: list[Path], url: str, model: str | None) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _ask(files: list[Path], url: str, model: str | None) -> Iterator[Answer]:
+    import httpx  # noqa: PLC0415
+
     batches = [files[i : i + BATCH] for i in range(0, len(files), BATCH)]
     with httpx.Client(timeout=60) as client:
         for batch in track(batches, "asking", console=Console(stderr=True), transient=True, disable=len(batches) == 1):
-            parts = [("images", (file.name, file.read_bytes())) for file in batch]
-            try:
-                response = client.post(url, files=parts, data={"model": model} if model else {})
-            except (httpx.TransportError, httpx.InvalidURL) as error:
-                stop(f"{url}: {error}; is the service running? `duet serve` starts one")
-            if response.is_error:
-                stop(f"{url}: {response.status_code}: {_detail(response)}")
-            answers = response.json()
-            yield from zip(batch, answers.get("predictions") or answers["scores"], strict=True)
+            yield from _ask_of(batch, url, model, client)
 
 
-def _detail(response: httpx.Response) -> str:
+def _ask_of(batch: list[Path], url: str, model: str | None, client: httpx.Client) -> Iterator[Answer]:
+    import httpx  # noqa: PLC0415
+
+    parts = [("images", (file.name, file.read_bytes())) for file in batch]
     try:
-        return str(response.json()["detail"])
+        response = client.post(url, files=parts, data={"model": model} if model else {})
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        stop(f"--url {url}: {error}; is the service running? `duet serve` starts one")
+    if response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE and len(batch) > 1:
+        half = len(batch) // 2  # large files: fewer at a time
+        yield from _ask_of(batch[:half], url, model, client)
+        yield from _ask_of(batch[half:], url, model, client)
+        return
+    if response.is_error:
+        _refused(response, url, batch)
+    try:
+        answers = response.json()
+        told = list(zip(batch, answers.get("predictions") or answers["scores"], strict=True))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        stop(f"--url {url}: the answer is not one of Duet; another program listens there, give --url of the service")
+    yield from told
+
+
+def _refused(response: httpx.Response, url: str, batch: list[Path]) -> NoReturn:
+    """End with the server's reason, and with the file that it is about."""
+    try:
+        detail = str(response.json()["detail"])
     except (ValueError, KeyError, TypeError):
-        return response.text[:200]
+        detail = response.text[:200]
+    about = re.match(r"images\[(\d+)\]: ?", detail)
+    if about and int(about[1]) < len(batch):
+        stop(f"{batch[int(about[1])]}: {detail[about.end() :]}")
+    stop(f"--url {url}: {response.status_code}: {detail}")

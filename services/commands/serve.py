@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import sys
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from services.commands.models import explained
-from services.inference import registry
-from services.inference.bundle import Task
+from services.commands.stop import stop
+
+if TYPE_CHECKING:
+    from services.inference.bundle import Task
 
 
 class Service(StrEnum):
@@ -39,25 +42,47 @@ TARGETS = {
 
 
 def serve(
-    service: Annotated[Service, typer.Argument(help="Which service; allinone is all three in one process.")] = (
+    service: Annotated[Service, typer.Argument(help="The service; allinone is the other three in one process.")] = (
         Service.allinone
     ),
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: all addresses.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 3000,
     models: Annotated[
-        str | None, typer.Option(help="Models to serve, as DUET_MODELS: NAME or NAME:VERSION, comma-separated.")
+        str | None,
+        typer.Option(help="Models to serve: NAME or NAME:VERSION, comma-separated; it replaces DUET_MODELS."),
     ] = None,
 ) -> None:
-    """Serve the models in the store over HTTP until Ctrl-C; a store without any gets Duet's reference models first.
+    """Serve the models in the store over HTTP until Ctrl-C.
 
-    Settings come from the environment (DUET_REDIS_URL and so on; the README lists them all). The service answers
-    /readyz with 200 once every model is verified and warm, and with 503 and the reason until then.
+    A store without any model gets Duet's reference models first. DUET_ variables of the environment are the other
+    settings; the documentation lists them. /readyz answers 200 when every model is verified and warm, and until then
+    503 with the reason.
     """
+    from services.inference import registry  # noqa: PLC0415
+    from services.settings import read  # noqa: PLC0415
+
     if models is not None:
         os.environ["DUET_MODELS"] = models
-    with explained():
-        for entry in registry.bring_along(TASKS[service]):
-            message = f"the store had no model for {entry.task}: brought along {entry.tag}"
-            Console().print(message, highlight=False, soft_wrap=True)
+    read()  # the server reads them too, and would end with a traceback
+    _need_port(host, port)
+    for entry in registry.bring_along(TASKS[service]):
+        message = f"the store had no model for {entry.task}: brought along {entry.tag}"
+        Console().print(message, highlight=False, soft_wrap=True)
     command = [sys.executable, "-m", "bentoml", "serve", TARGETS[service], "--host", host, "--port", str(port)]
     os.execv(sys.executable, command)  # noqa: S606  # the server takes this process's place, its signals and exit status
+
+
+def _need_port(host: str, port: int) -> None:
+    """End with a message if the server could not listen there."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+            probe.bind(address)
+    except (OSError, UnicodeError) as error:
+        number = getattr(error, "errno", None)
+        if number == errno.EADDRINUSE:
+            stop(f"--port {port}: another program listens there already; end it, or give another port with --port")
+        if number == errno.EACCES:
+            stop(f"--port {port}: this user may not listen there; give a port above 1023 with --port")
+        stop(f"--host {host}: this machine cannot listen there ({error}); give one of its own addresses with --host")

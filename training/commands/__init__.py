@@ -1,1 +1,1 @@
-"""The commands of `duet` that train or measure, but for `duet train` itself."""
+"""The commands of `duet` that train or measure; each imports torch only when it runs."""

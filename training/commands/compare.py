@@ -6,23 +6,25 @@ from typing import Annotated
 
 import typer
 
-from services.commands import models
 from services.commands.stop import stop
 from training.options import Colour, DataDir, ImageSize, SkipUnreadable, data_of, need_training_extra
 
 
 def compare(
     first: Annotated[str, typer.Argument(help="A classifier, NAME or NAME:VERSION.")],
-    second: Annotated[str, typer.Argument(help="The one to hold against it, trained with the same data.")],
-    dataset: Annotated[str | None, typer.Option(help="As in train; left out: the data both were trained on.")] = None,
+    second: Annotated[str, typer.Argument(help="The classifier to compare it with, trained on the same data.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="As in `duet train`. Default: the data that both were trained on.")
+    ] = None,
     data_dir: DataDir = None,
     image_size: ImageSize = 28,
     colour: Colour = False,
     skip_unreadable: SkipUnreadable = False,
 ) -> None:
-    """Put two classifiers side by side on the same test images, and say whether one is really better.
+    """Compare two classifiers on the same test images.
 
-    Accuracy, NLL, calibration, size, speed, agreement; McNemar's exact test on the images that only one has right.
+    The table has accuracy, NLL, calibration, size, speed and agreement. The p-value of McNemar's exact test says
+    whether the difference in accuracy may be chance.
     """
     need_training_extra()
     from services.inference import registry  # noqa: PLC0415
@@ -30,8 +32,7 @@ def compare(
     from training.evaluation.compare import compare as run  # noqa: PLC0415
     from training.evaluation.compare import require_comparable  # noqa: PLC0415
 
-    with models.explained():
-        one, other = (load(registry.find(model).path) for model in (first, second))
+    one, other = (load(registry.find(model).path) for model in (first, second))
     try:
         require_comparable(one, other)
         data = data_of(one, dataset, data_dir, image_size, colour, skip_unreadable)

@@ -14,16 +14,16 @@ from training.options import Colour, DataDir, DatasetSpec, ImageSize, SkipUnread
 def cross_validate(
     dataset: DatasetSpec = "digits",
     recipe: Annotated[
-        str, typer.Option(help="One whose CNN keeps an average of its weights: reference.")
+        str, typer.Option(help="A recipe whose CNN keeps an average of its weights: reference.")
     ] = "reference",
-    folds: Annotated[int, typer.Option(help="Parts, each held out once.", min=2)] = 5,
-    seed: Annotated[int, typer.Option(help="Of the training; the folds are always the same.", min=0)] = 0,
+    folds: Annotated[int, typer.Option(help="Number of parts; each is held out once.", min=2)] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of the training. The folds do not depend on it.", min=0)] = 0,
     data_dir: DataDir = None,
     image_size: ImageSize = 28,
     colour: Colour = False,
     skip_unreadable: SkipUnreadable = False,
 ) -> None:
-    """Train a recipe's CNN on all but one part of the images, in turn, and print the accuracy on what was held out."""
+    """Cross-validate a recipe's CNN: train on all parts of the images but one, in turn, and test on that one."""
     need_training_extra()
     from training.cross_validation import cross_validate as run  # noqa: PLC0415
     from training.recipes import RECIPES  # noqa: PLC0415
@@ -34,7 +34,7 @@ def cross_validate(
     try:
         accuracies = run(data, RECIPES[recipe], folds=folds, seed=seed)
     except KeyboardInterrupt:
-        stop("interrupted", status=130)
+        stop("interrupted; nothing was kept", status=130)
     except (ValueError, RuntimeError) as error:
         stop(str(error))
     mean, spread = statistics.mean(accuracies), statistics.stdev(accuracies)

@@ -24,7 +24,7 @@ from training.options import (
 def learning_curve(
     dataset: DatasetSpec = "digits",
     source: Source = None,
-    out: Annotated[Path, typer.Option(help="Folder for the report, its figure and the results so far.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the report, its figure and the results.")] = Path(
         "runs/learning-curve"
     ),
     data_dir: DataDir = None,
@@ -32,10 +32,10 @@ def learning_curve(
     colour: Colour = False,
     skip_unreadable: SkipUnreadable = False,
 ) -> None:
-    """Compare classifiers on 10, 30, 100, 300 and 1,000 labels a class: is a CNN worth it?
+    """Measure the accuracy of classifiers trained on 10, 30, 100, 300 and 1,000 labels a class.
 
-    Logistic regression, an SVM, a GRU and the CNN: plain, augmented, with synthetic images and, with --from, started
-    from other data. Ctrl-C keeps what is measured, and the same command goes on from there.
+    The classifiers are logistic regression, an SVM, a GRU and the CNN: plain, augmented, with synthetic images and,
+    with --from, started from a classifier of other data. After Ctrl-C the same command goes on where it stopped.
     """
     need_training_extra()
     from services.inference.bundle import BundleError  # noqa: PLC0415
@@ -46,7 +46,7 @@ def learning_curve(
     try:
         written = report(run(data, source, results := out / f"learning_curve_{data.name}.json"), out)
     except KeyboardInterrupt:
-        stop(f"interrupted; what was measured is in {results}, and the same command goes on from there", status=130)
+        stop(f"interrupted; {results} has the results so far, and the same command goes on from there", status=130)
     except (ValueError, RuntimeError, BundleError) as error:
         stop(str(error))
     Console().print(f"report: {written}", highlight=False, soft_wrap=True)

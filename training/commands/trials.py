@@ -14,7 +14,7 @@ from training.options import Colour, DataDir, DatasetSpec, ImageSize, SkipUnread
 
 
 class Protocol(StrEnum):
-    """Which images a scorer has not seen."""
+    """Which images are left out of the training."""
 
     one_class = "one-class"
     held_out = "held-out"
@@ -24,23 +24,21 @@ def trials(
     protocol: Annotated[
         Protocol,
         typer.Argument(
-            help="one-class: train with the images of one class alone, without its name, and tell all others from it; "
-            "held-out: train with six classes of ten, five times, and tell the other four from them."
+            help="one-class: train on the images of one class, without its name; the other classes are the anomalies. "
+            "held-out: train on six classes of ten, five times; the other four are the anomalies."
         ),
     ],
     dataset: DatasetSpec = "digits",
-    out: Annotated[Path, typer.Option(help="Folder for the report, its figure and the results so far.")] = Path(
-        "runs/trials"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for the report, its figure and the results.")] = Path("runs/trials"),
     data_dir: DataDir = None,
     image_size: ImageSize = 28,
     colour: Colour = False,
     skip_unreadable: SkipUnreadable = False,
 ) -> None:
-    """Train a scorer again and again, each time without some classes, and measure whether it finds those strange.
+    """Train scorers without some classes, and measure how well they find those classes.
 
-    AUROC with its interval, what is found at a p-value of 1 %, false alarms. Ctrl-C keeps what is measured, and the
-    same command goes on from there.
+    The report has the AUROC with its interval, the share found at a p-value of 1 %, and the rate of false alarms.
+    After Ctrl-C the same command goes on where it stopped.
     """
     need_training_extra()
     from training.anomaly.trials import METHOD, fit_in  # noqa: PLC0415
@@ -54,7 +52,7 @@ def trials(
     try:
         written = trials_report(run(data, fit_in(out / "training", data.name), results, METHOD), out)
     except KeyboardInterrupt:
-        stop(f"interrupted; what was measured is in {results}, and the same command goes on from there", status=130)
+        stop(f"interrupted; {results} has the results so far, and the same command goes on from there", status=130)
     except (ValueError, RuntimeError) as error:
         stop(str(error))
     Console().print(f"report: {written}", highlight=False, soft_wrap=True)

@@ -14,7 +14,8 @@ from typer.testing import CliRunner, Result
 
 from services.caching.keys import SCHEMA, namespace
 from services.caching.redis import LEASE, PROBE_KEY
-from services.commands.cache import NEEDED, app
+from services.commands.cache import app
+from services.commands.held import NEEDED
 from services.inference import registry
 from services.inference.bundle import Bundle
 
@@ -235,7 +236,7 @@ def test_an_empty_store_makes_nothing_stale(server: Server) -> None:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("", "it is empty"),
+        ("", "DUET_REDIS_URL is empty"),
         ("redis://user:secret@127.0.0.1:1/0", "does not answer: Error .* connecting to 127.0.0.1:1"),
         ("redis+cluster://user:secret@127.0.0.1:1", "does not answer"),
         ("redis+sentinel://user:secret@127.0.0.1:1/duet", "does not answer"),

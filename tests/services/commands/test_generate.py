@@ -12,7 +12,7 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from services.commands import generate as command
+from services.commands import drawing as command
 from services.inference.noise import latents
 from training.cli import app
 from training.data import load
@@ -108,7 +108,7 @@ def test_an_unconditional_generator_writes_without_labels(tmp_path: Path) -> Non
         (["--model", "nobody"], "nobody"),
         (["--model", "digits-gan", "--histogram", "x=3"], "CLASS=COUNT"),
         (["--model", "digits-gan", "--histogram", "3=x"], "CLASS=COUNT"),
-        (["--model", "digits-gan", "--histogram", "3=0"], "no sample"),
+        (["--model", "digits-gan", "--histogram", "3=0"], "add up to 0"),
         (["--model", "digits-vae", "--histogram", "3=1"], "does not draw by class"),
         (["--model", "digits-gan", "--truncation", "0"], "above 0"),
     ],
@@ -124,7 +124,7 @@ def test_other_files_and_other_samples_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("mine")
     result = duet_generate("--model", "digits-gan", "--count", 2, "--out", tmp_path)
     assert result.exit_code == 1
-    assert "something else" in result.stderr
+    assert "the folder has other files" in result.stderr
     out = tmp_path / "drawn"
     assert duet_generate("--model", "digits-gan", "--count", 2, "--out", out).exit_code == 0
     result = duet_generate("--model", "digits-gan", "--count", 2, "--seed", 1, "--out", out)

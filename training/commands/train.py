@@ -1,0 +1,166 @@
+"""`duet train`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from services.commands.stop import stop
+from training.options import (
+    Colour,
+    DataDir,
+    DatasetSpec,
+    ImageSize,
+    Out,
+    SkipUnreadable,
+    Source,
+    load_data,
+    need_training_extra,
+)
+
+if TYPE_CHECKING:
+    from services.inference.bundle import Bundle
+    from training.data import Dataset
+
+
+class Network(StrEnum):
+    """What can be trained."""
+
+    all = "all"
+    logistic = "logistic"
+    svm = "svm"
+    gru = "gru"
+    cnn = "cnn"
+    vae = "vae"
+    cvae = "cvae"
+    gan = "gan"
+    scorer = "scorer"
+
+
+def train(
+    dataset: DatasetSpec = "digits",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="demo: small networks for the digits, about a minute; classic: a textbook CNN and VAE, and a DCGAN; "
+            "reference: the most accurate networks of some megabytes, tens of minutes each; baselines: logistic "
+            "regression, an SVM and a GRU."
+        ),
+    ] = "demo",
+    network: Annotated[
+        list[Network] | None, typer.Option(help="May be given several times. Default: every network of the recipe.")
+    ] = None,
+    source: Source = None,
+    freeze: Annotated[bool, typer.Option("--freeze", help="With --from: train the last layer alone.")] = False,
+    synthetic: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BUNDLE:COUNT",
+            help="Add COUNT samples of a stored conditional generator to the CNN's training images. The other splits "
+            "have real images alone.",
+        ),
+    ] = None,
+    augment: Annotated[
+        bool, typer.Option("--augment/--no-augment", help="Augment the CNN's training images as the recipe defines it.")
+    ] = True,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Stored classifier, NAME or NAME:VERSION, that detects a collapse of the GAN and chooses its best "
+            "epoch. Default: the CNN trained by the same command."
+        ),
+    ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            help="Stored classifier that becomes part of the scorer. Default: the CNN trained by the same command, or "
+            "else the stored CNN of the same data."
+        ),
+    ] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(
+            help="Stored VAE that becomes part of the scorer. Default: the VAE trained by the same command, or else a "
+            "small one that is trained for the scorer."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed on the same machine gives the same weights.", min=0)] = 0,
+    out: Out = Path("runs"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of the run.")] = False,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[
+        int, typer.Option(help="Number of processes, one for each device. Leave it out under `torchrun`.", min=1)
+    ] = 1,
+    data_dir: DataDir = None,
+    image_size: ImageSize = 28,
+    colour: Colour = False,
+    skip_unreadable: SkipUnreadable = False,
+) -> None:
+    """Train networks, export them to ONNX, verify, gate and store them.
+
+    The best weights of each network become a bundle in the model store, from which `duet serve` reads. Ctrl-C keeps a
+    checkpoint; the same command with --resume continues from it, to the same weights as without the interruption.
+    """
+    need_training_extra()
+    from training.recipes import RECIPES  # noqa: PLC0415
+    from training.train import NETWORKS  # noqa: PLC0415
+
+    if recipe not in RECIPES:
+        raise typer.BadParameter(f"{recipe!r} is not one of {', '.join(RECIPES)}", param_hint="--recipe")
+    how, asked = RECIPES[recipe], set(network or [Network.all])
+    data = load_data(dataset, data_dir, image_size, colour, skip_unreadable)
+
+    from services.inference import registry  # noqa: PLC0415
+    from services.inference.bundle import BundleError, load  # noqa: PLC0415
+    from training.synthetic import with_samples  # noqa: PLC0415
+    from training.train import train as run  # noqa: PLC0415
+    from training.variant import variant  # noqa: PLC0415
+
+    try:
+        if source or freeze or synthetic or not augment:
+            if asked - {Network.cnn, Network.all}:
+                raise ValueError("--from, --freeze, --synthetic and --no-augment are for the CNN; give --network cnn")
+            how = variant(how, data.name, source=source, frozen=freeze, augmented=augment)
+        if synthetic:
+            samples, _, count = synthetic.rpartition(":")
+            if not (samples and count.isdigit() and int(count)):
+                raise ValueError(f"--synthetic {synthetic}: give BUNDLE:COUNT, for instance digits-gan:2000")
+            data = with_samples(data, samples, int(count), seed=seed)
+            how = replace(how, name=f"{how.name} --synthetic {registry.find(samples).tag}:{count}")
+        chosen = [name for name in NETWORKS if name in asked or (Network.all in asked and getattr(how, name))]
+        bundles = run(
+            data,
+            how,
+            chosen,
+            seed=seed,
+            out=out,
+            resume=resume,
+            accelerator=accelerator,
+            devices=devices,
+            judge=load(registry.find(judge).path) if judge else None,
+            classifier=_classifier(classifier, data, chosen),
+            generator=load(registry.find(generator).path) if generator else None,
+        )
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None  # the loop has said where its checkpoint is
+    except (ValueError, RuntimeError, BundleError) as error:
+        stop(str(error))
+    for bundle in bundles:
+        Console().print(f"stored {registry.store(bundle).tag}", highlight=False)
+
+
+def _classifier(name: str | None, data: Dataset, networks: Sequence[str]) -> Bundle | None:
+    """The scorer's classifier, where it is not trained with it."""
+    from services.inference import registry  # noqa: PLC0415
+    from services.inference.bundle import load  # noqa: PLC0415
+    from training.publish import slug  # noqa: PLC0415
+
+    if name is None and ("scorer" not in networks or "cnn" in networks or not data.class_names):
+        return None
+    return load(registry.find(name or f"{slug(data.name)}-cnn").path)
