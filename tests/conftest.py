@@ -54,7 +54,7 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 def fingerprint() -> str:
     """Of everything that the test models depend on."""
-    digest = hashlib.sha256((ROOT / "constraints.txt").read_bytes())
+    digest = hashlib.sha256((ROOT / "deploy/requirements/dev.txt").read_bytes())
     for path in sorted((ROOT / "training").rglob("*.py")):
         digest.update(path.read_bytes())
     digest.update((ROOT / "services" / "inference" / "bundle.py").read_bytes())

@@ -81,7 +81,7 @@ def test_a_bento_holds_the_serving_code_and_nothing_else(bentos: dict[str, Path]
 
 
 def test_a_bento_installs_the_locked_requirements(bentos: dict[str, Path]) -> None:
-    locked = set((ROOT / "deploy/requirements.txt").read_text().splitlines())
+    locked = set((ROOT / "deploy/requirements/serve.txt").read_text().splitlines())
     for bento in bentos.values():
         assert set((bento / "env/python/requirements.txt").read_text().splitlines()) - {""} == locked
 

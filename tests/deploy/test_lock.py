@@ -1,20 +1,32 @@
-"""constraints.txt and deploy/requirements.txt follow pyproject.toml (`make lock` writes both)."""
+"""The locked versions in deploy/requirements/ follow pyproject.toml (`make lock` writes them)."""
 
+import re
 import tomllib
 from importlib.metadata import requires
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
+LOCKS = ROOT / "deploy" / "requirements"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-BY_HAND = {"duet", "setuptools", "triton"}  # what deploy/pins.py leaves out
+CUDA = re.compile(r"nvidia-(?!ml-py)|cuda-|triton$")  # of PyTorch's CUDA build alone
+EXTRAS = {"serve": "duet", "train": "duet[train]", "dev": "duet[dev]"}
 
 
-def pins(path: str) -> dict[str, Requirement]:
-    lines = [line for line in (ROOT / path).read_text().splitlines() if not line.startswith("#")]
-    return {canonicalize_name(pin.name): pin for pin in map(Requirement, lines)}
+def blocks(name: str) -> list[str]:
+    """Each pin of a lock, with its hashes."""
+    lines = [line for line in (LOCKS / f"{name}.txt").read_text().splitlines(keepends=True) if line[0] != "#"]
+    return re.findall(r"\S.*(?:\n .*)*\n", "".join(lines))
+
+
+def pins(name: str) -> dict[str, Requirement]:
+    """The pins that hold on this machine."""
+    requirements = [Requirement(re.split(r" \\\n", block)[0]) for block in blocks(name)]
+    held = [pin for pin in requirements if pin.marker is None or pin.marker.evaluate()]
+    return {canonicalize_name(pin.name): pin for pin in held}
 
 
 def closure(direct: list[str]) -> set[str]:
@@ -33,29 +45,27 @@ def closure(direct: list[str]) -> set[str]:
                 needs = extras(wanted) if name == "duet" else requires(name) or []
                 waiting.extend((Requirement(line), wanted) for line in needs)
         found.add(name)
-    return {name for name in found - BY_HAND if not name.startswith(("cuda-", "nvidia-")) or name == "nvidia-ml-py"}
+    return {name for name in found - {"duet", "torch"} if not CUDA.match(name)}
 
 
 def extras(name: str) -> list[str]:
     return PROJECT["optional-dependencies"][name] if name else PROJECT["dependencies"]
 
 
-def test_constraints_pin_everything_that_an_install_with_all_extras_brings() -> None:
-    assert set(pins("constraints.txt")) == closure(["duet[dev]"])
+@pytest.mark.parametrize("name", EXTRAS)
+def test_a_lock_pins_everything_that_its_installation_needs_and_nothing_else(name: str) -> None:
+    assert set(pins(name)) == closure([EXTRAS[name]])
 
 
-def test_the_serving_image_installs_the_base_dependencies_and_what_they_need() -> None:
-    assert set(pins("deploy/requirements.txt")) == closure(["duet"])
+@pytest.mark.parametrize("name", ["serve", "train", "build"])
+def test_every_lock_has_the_same_versions(name: str) -> None:
+    locked = pins("dev")
+    for package, pin in pins(name).items():
+        assert str(pin.specifier) == str(locked[package].specifier)
 
 
-def test_the_serving_image_has_the_locked_versions() -> None:
-    locked = pins("constraints.txt")
-    for name, pin in pins("deploy/requirements.txt").items():
-        assert str(pin.specifier) == str(locked[name].specifier)
-
-
-def test_every_pin_is_one_public_version_within_the_projects_bounds() -> None:
-    locked = pins("constraints.txt")
+def test_every_pin_is_one_version_within_the_projects_bounds() -> None:
+    locked = pins("dev") | pins("torch")
     for pin in locked.values():
         (exact,) = pin.specifier
         assert exact.operator == "=="
@@ -66,3 +76,15 @@ def test_every_pin_is_one_public_version_within_the_projects_bounds() -> None:
         if requirement.name != "duet":
             (exact,) = locked[canonicalize_name(requirement.name)].specifier
             assert exact.version in requirement.specifier, requirement
+
+
+@pytest.mark.parametrize("path", sorted(LOCKS.glob("*.txt")), ids=lambda path: path.stem)
+def test_every_pin_has_hashes(path: Path) -> None:
+    found = blocks(path.stem)
+    assert found
+    assert [block for block in found if "--hash=sha256:" not in block] == []
+
+
+def test_pytorchs_cpu_build_is_of_the_locked_version() -> None:
+    (cpu,), (public,) = pins("torch-cpu").values(), pins("torch").values()
+    assert str(cpu.specifier) == f"{public.specifier}+cpu"
