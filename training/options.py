@@ -41,6 +41,10 @@ Source = Annotated[
         "new last layer. The recipes demo and reference make such classifiers.",
     ),
 ]
+Seed = Annotated[
+    int,  # scikit-learn takes no larger one
+    typer.Option(help="The same seed on the same machine gives the same weights.", min=0, max=2**32 - 1),
+]
 Out = Annotated[Path, typer.Option(help="Folder for checkpoints, logs and pictures, one sub-folder for each run.")]
 
 
@@ -61,7 +65,7 @@ def load_data(spec: str, data_dir: Path | None, image_size: int, colour: bool, s
     try:
         return load(spec, folder=data_dir, image_size=image_size, colour=colour, on_unreadable=on_unreadable)
     except (ValueError, OSError) as error:
-        stop(f"--dataset {spec}: {str(error).removeprefix(f'{spec}: ')}")
+        stop(f"--dataset {spec}: {str(error).removeprefix(f'{spec}: ').removeprefix(f'data {spec!r}: ')}")
 
 
 def need_training_extra() -> None:

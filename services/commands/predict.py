@@ -50,9 +50,11 @@ def predict(
     """
     files = list(_files(paths))
     if not files:
-        raise typer.BadParameter(f"no PNG or JPEG file in {', '.join(map(str, paths))}; give files or another folder")
+        raise typer.BadParameter(
+            f"no PNG or JPEG file in {', '.join(map(str, paths))}; give files or another folder", param_hint="paths"
+        )
     table = Table("file", *(["class", "probability"] if task is Task.classify else ["p-value", "verdict"]))
-    for file, answer in _ask(files, f"{url.rstrip('/')}/{task}", model):
+    for file, answer in _ask(files, url, task, model):
         if as_json:
             typer.echo(json.dumps({"file": str(file), **answer}))
         elif task is Task.classify:
@@ -76,30 +78,32 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
             if file.is_file():
                 yield file
             else:
-                typer.echo(f"skipped {file}: the link leads to no file", err=True)
+                typer.echo(f"skipped {file}: it is no file, or a link to none", err=True)
 
 
-def _ask(files: list[Path], url: str, model: str | None) -> Iterator[Answer]:
+def _ask(files: list[Path], url: str, task: Task, model: str | None) -> Iterator[Answer]:
     import httpx  # noqa: PLC0415
 
     batches = [files[i : i + BATCH] for i in range(0, len(files), BATCH)]
     with httpx.Client(timeout=60) as client:
         for batch in track(batches, "asking", console=Console(stderr=True), transient=True, disable=len(batches) == 1):
-            yield from _ask_of(batch, url, model, client)
+            yield from _ask_of(batch, url, task, model, client)
 
 
-def _ask_of(batch: list[Path], url: str, model: str | None, client: httpx.Client) -> Iterator[Answer]:
+def _ask_of(batch: list[Path], url: str, task: Task, model: str | None, client: httpx.Client) -> Iterator[Answer]:
     import httpx  # noqa: PLC0415
 
     parts = [("images", (file.name, file.read_bytes())) for file in batch]
     try:
-        response = client.post(url, files=parts, data={"model": model} if model else {})
-    except (httpx.TransportError, httpx.InvalidURL) as error:
-        stop(f"--url {url}: {error}; is the service running? `duet serve` starts one")
+        response = client.post(f"{url.rstrip('/')}/{task}", files=parts, data={"model": model} if model else {})
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+        stop(f"--url {url}: {error}; give an address such as http://127.0.0.1:3000")
+    except httpx.TransportError as error:
+        stop(f"--url {url}: no answer ({error}); start the service with `duet serve`, or give its address")
     if response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE and len(batch) > 1:
         half = len(batch) // 2  # large files: fewer at a time
-        yield from _ask_of(batch[:half], url, model, client)
-        yield from _ask_of(batch[half:], url, model, client)
+        yield from _ask_of(batch[:half], url, task, model, client)
+        yield from _ask_of(batch[half:], url, task, model, client)
         return
     if response.is_error:
         _refused(response, url, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 from typing import NoReturn
 
@@ -13,8 +14,9 @@ from typer.core import TyperGroup
 
 
 def stop(message: str, status: int = 1) -> NoReturn:
-    """Print what went wrong and the remedy, and exit."""
-    Console(stderr=True).print(f"[red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    """Print what went wrong and the remedy on one line, and exit."""
+    line = re.sub(r"\s*\n\s*", " ", message.strip())
+    Console(stderr=True).print(f"[red]error:[/] {escape(line)}", soft_wrap=True, highlight=False)
     raise typer.Exit(status)
 
 
@@ -50,6 +52,8 @@ def explanation(error: Exception) -> str | None:
 def _of_system(error: OSError) -> str | None:
     if error.errno == errno.ENOSPC:
         return f"the disk is full ({error.strerror}); free some space and run the command again"
+    if error.errno == errno.ENOTDIR and error.filename is None:
+        return f"{error.strerror}; choose another path"  # BentoML's, of BENTOML_HOME
     if error.filename is None or error.errno == errno.EPIPE:
         return None
     file = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else error.filename

@@ -17,7 +17,9 @@ def cross_validate(
         str, typer.Option(help="A recipe whose CNN keeps an average of its weights: reference.")
     ] = "reference",
     folds: Annotated[int, typer.Option(help="Number of parts; each is held out once.", min=2)] = 5,
-    seed: Annotated[int, typer.Option(help="Seed of the training. The folds do not depend on it.", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the training. The folds do not depend on it.", min=0, max=2**32 - 1)
+    ] = 0,
     data_dir: DataDir = None,
     image_size: ImageSize = 28,
     colour: Colour = False,

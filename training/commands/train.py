@@ -18,6 +18,7 @@ from training.options import (
     DatasetSpec,
     ImageSize,
     Out,
+    Seed,
     SkipUnreadable,
     Source,
     load_data,
@@ -41,6 +42,14 @@ class Network(StrEnum):
     cvae = "cvae"
     gan = "gan"
     scorer = "scorer"
+
+
+class Accelerator(StrEnum):
+    """Where it is trained."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 def train(
@@ -90,12 +99,15 @@ def train(
             "small one that is trained for the scorer."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed on the same machine gives the same weights.", min=0)] = 0,
+    seed: Seed = 0,
     out: Out = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of the run.")] = False,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    accelerator: Annotated[
+        Accelerator, typer.Option(help="auto: cuda where there is a device, otherwise cpu.")
+    ] = Accelerator.auto,
     devices: Annotated[
-        int, typer.Option(help="Number of processes, one for each device. Leave it out under `torchrun`.", min=1)
+        int,
+        typer.Option(help="Number of processes, one for each device. Leave it out under `torchrun`.", min=1, max=64),
     ] = 1,
     data_dir: DataDir = None,
     image_size: ImageSize = 28,
@@ -108,11 +120,15 @@ def train(
     checkpoint; the same command with --resume continues from it, to the same weights as without the interruption.
     """
     need_training_extra()
+    import torch  # noqa: PLC0415
+
     from training.recipes import RECIPES  # noqa: PLC0415
     from training.train import NETWORKS  # noqa: PLC0415
 
     if recipe not in RECIPES:
         raise typer.BadParameter(f"{recipe!r} is not one of {', '.join(RECIPES)}", param_hint="--recipe")
+    if accelerator is Accelerator.cuda and not torch.cuda.is_available():
+        stop("--accelerator cuda: PyTorch finds no CUDA device on this machine; use --accelerator cpu")
     how, asked = RECIPES[recipe], set(network or [Network.all])
     data = load_data(dataset, data_dir, image_size, colour, skip_unreadable)
 
@@ -141,7 +157,7 @@ def train(
             seed=seed,
             out=out,
             resume=resume,
-            accelerator=accelerator,
+            accelerator=accelerator.value,
             devices=devices,
             judge=load(registry.find(judge).path) if judge else None,
             classifier=_classifier(classifier, data, chosen),
