@@ -18,7 +18,7 @@ extensions = ["myst_parser"]
 exclude_patterns = ["pictures/*.md"]
 templates_path: list[str] = []
 
-myst_enable_extensions = ["deflist"]
+myst_enable_extensions = ["html_image"]  # pictures with a width
 smartquotes = False  # `--` stays two hyphens
 myst_heading_anchors = 3  # links such as page.md#heading, as forges make them
 
@@ -39,7 +39,7 @@ LINK = re.compile(r"(\]\()([^)#:]+)(#[^)]*)?\)")
 
 
 def show(app: Sphinx, page: str, source: list[str]) -> None:
-    """Replace a page of SHOWN by its document, with links that start from the page's folder."""
+    """Replace a page of SHOWN by its document, under the page's title, with links that start from the page's folder."""
     if page not in SHOWN:
         return
     pages = {document: f"docs/{shown}.md" for shown, document in SHOWN.items()} | {"README.md": "docs/index.md"}
@@ -49,7 +49,8 @@ def show(app: Sphinx, page: str, source: list[str]) -> None:
         target = os.path.relpath(pages.get(link[2], link[2]), folder)
         return f"{link[1]}{target}{link[3] or ''})"
 
-    source[0] = LINK.sub(moved, (ROOT / SHOWN[page]).read_text())
+    title, (_, text) = source[0].partition("\n")[0], (ROOT / SHOWN[page]).read_text().split("\n", maxsplit=1)
+    source[0] = f"{title}\n{LINK.sub(moved, text)}"
     app.env.note_dependency(str(ROOT / SHOWN[page]))
 
 

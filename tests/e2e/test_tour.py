@@ -1,4 +1,4 @@
-"""The README's tour, typed into a shell, against the all-in-one and against three services that share a Redis."""
+"""The tour of the first tutorial, typed into a shell, against the all-in-one and three services that share a Redis."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-TOUR = (ROOT / "README.md").read_text().split("\n## A tour with curl\n")[1].split("\n## ")[0]
-STEPS = re.findall(r"```console\n\$ (curl .*)\n((?:.*\n)*?)```", TOUR)
+STEP = re.compile(r"```console\n\$ (curl .*)\n((?:.*\n)*?)```")
+STEPS = STEP.findall((ROOT / "docs" / "tutorials" / "first-steps.md").read_text())
 SERVICES = {
     "classification": ("/classify",),
     "generation": ("/generate", "/interpolate", "/reconstruct"),
@@ -88,6 +88,12 @@ def test_the_tour_has_a_step_for_every_native_route() -> None:
     assert {route for command, _ in STEPS for route in re.findall(r"localhost:3000(/\w+)", command)} == {
         route for routes in SERVICES.values() for route in routes
     }
+
+
+def test_readme_has_five_steps_of_the_tour() -> None:
+    steps = STEP.findall((ROOT / "README.md").read_text())
+    assert len(steps) == 5
+    assert set(steps) < set(STEPS)
 
 
 def test_the_tour_passes_on_the_all_in_one(one_process: dict[str, str], tmp_path: Path) -> None:
