@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.server]
 NEEDS = {"", "minutes", "mnist", "cluster"}
 PROGRAMS = {"kubectl": "kubectl", "redis-server": "redis-server", "curl": "curl"}  # and their Debian packages
 PROBLEM = "urn:duet:problem:"
-CLONE = ("LICENSE", "Makefile", "README.md", "bentofile.yaml", "pyproject.toml")
+FILES = ("LICENSE", "Makefile", "README.md", "bentofile.yaml", "pyproject.toml")
 FOLDERS = ("deploy", "docs", "loadtests", "services", "training")
 REFERENCE = ("mnist-cnn", "mnist-cvae")  # of the models that come with Duet, those that pages ask
 STORE = """
@@ -56,6 +56,17 @@ def home(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a fresh clone has, as far as commands of the pages ask for it."""
+    clone = tmp_path_factory.mktemp("clone")
+    for file in FILES:
+        shutil.copy(ROOT / file, clone / file)
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, clone / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return clone
+
+
+@pytest.fixture(scope="module")
 def url(serve: Serve, home: Path) -> Iterator[str]:
     with serve("allinone", home=home) as server:
         yield server.url
@@ -64,18 +75,15 @@ def url(serve: Serve, home: Path) -> Iterator[str]:
 class Terminal:
     """A user's terminal in a fresh clone: it remembers what was started on which port."""
 
-    def __init__(self, url: str, home: Path, folder: Path, stack: ExitStack) -> None:
-        self.folder = folder
+    def __init__(self, url: str, home: Path, clone: Path, folder: Path, stack: ExitStack) -> None:
+        self.folder = folder / "duet"
         self.ports = {"3000": url.rpartition(":")[2]}
         self.stack = stack
-        own = folder.with_name("home")
-        shutil.copytree(home, own, symlinks=True, copy_function=os.link)  # type: ignore[arg-type]
-        folder.mkdir()
-        for entry in CLONE + FOLDERS:
-            (folder / entry).symlink_to(ROOT / entry)
+        shutil.copytree(home, folder / "home", symlinks=True, copy_function=os.link)  # type: ignore[arg-type]
+        shutil.copytree(clone, self.folder, copy_function=os.link)  # type: ignore[arg-type]
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         data = {"DUET_DATA_DIR": os.environ["DUET_DATA_DIR"]} if "DUET_DATA_DIR" in os.environ else {}
-        self.environment = clean_environment(BENTOML_HOME=str(own), PATH=path, **data)
+        self.environment = clean_environment(BENTOML_HOME=str(folder / "home"), PATH=path, **data)
 
     def type(self, command: str) -> str:
         """Run a command, and return what it prints."""
@@ -185,9 +193,9 @@ def with_blocks(*needs: str) -> list[Path]:
 
 
 @pytest.fixture
-def terminal(url: str, home: Path, tmp_path: Path) -> Iterator[Terminal]:
+def terminal(url: str, home: Path, clone: Path, tmp_path: Path) -> Iterator[Terminal]:
     with ExitStack() as stack:
-        yield Terminal(url, home, tmp_path / "duet", stack)
+        yield Terminal(url, home, clone, tmp_path, stack)
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=name)
