@@ -21,7 +21,7 @@ help: ## list the targets
 .PRECIOUS: .venv/%.installed
 
 demo: .venv/train.installed ## train on the digits, verify, serve, and print an answer of each kind (ONCE=1: then stop)
-	@$(BIN)/python deploy/demo.py
+	@$(BIN)/python -m deploy.demo
 
 serve: .venv/serve.installed ## serve the models of the store; the ones that come along, where it is empty
 	@$(BIN)/duet serve allinone $(if $(PORT),--port $(PORT))

@@ -21,9 +21,9 @@ def test_the_demo_shows_an_answer_of_each_kind_and_ends(model_store: Path, tmp_p
 
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DUET_", "BENTOML_"))}
     run = subprocess.run(
-        [sys.executable, ROOT / "deploy/demo.py"],
+        [sys.executable, "-m", "deploy.demo"],
         cwd=tmp_path,
-        env={name: value for name, value in kept.items() if name != "PORT"} | {"ONCE": "1"},
+        env={name: value for name, value in kept.items() if name != "PORT"} | {"ONCE": "1", "PYTHONPATH": str(ROOT)},
         check=False,
         capture_output=True,
         text=True,
