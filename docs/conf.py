@@ -24,6 +24,8 @@ myst_heading_anchors = 3  # links such as page.md#heading, as forges make them
 
 html_theme = "furo"
 html_title = "Duet"
+html_static_path = ["static"]
+html_css_files = ["wrap.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_show_copyright = False

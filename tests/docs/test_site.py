@@ -28,7 +28,7 @@ SEARCHES = {
     "deploy kubernetes": "how-to/deploy",
     "memory": "results/install_size",
     "accuracy": "results/classification",
-    "p-value": "reference/glossary",
+    "p-value": "explanation/p-values",
     "settings": "reference/settings",
     "change duet": "how-to/contribute",
 }
