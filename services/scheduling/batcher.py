@@ -1,11 +1,11 @@
 """The micro-batcher of one model operation.
 
-A bounded queue with one owner task. A batch is whatever waits when the model is free, up to a limit by items and by
-bytes: there is no artificial delay. Requests are served by weighted fair queueing (Demers, Keshav, Shenker 1989), so
-that one with a single item does not stand behind one with a thousand, and equal ones are served in order of arrival.
-A request that could not be answered before its deadline is refused at once; requests whose caller left or whose
-deadline passed are dropped before compute. Input was validated before it came here; should a batch fail all the same,
-its items run one by one: only the culprit errs.
+A bounded queue with one owner task. When the model is free, all waiting items form a batch, up to a limit in items and
+in bytes: there is no artificial delay. Requests are served by weighted fair queueing (Demers, Keshav, Shenker 1989): a
+request of one item does not wait for all items of a request of a thousand, and equal requests are served in order of
+arrival. A request that would miss its deadline is refused at once. Requests whose caller left or whose deadline passed
+are dropped before compute. Input is validated before it is queued. If a batch fails nevertheless, its items run one by
+one, and only requests with a failing item get an error.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class Batcher:
     Args:
         run: computes one batch, one call at a time.
         labels: model and operation, for metrics.
-        executor: where `run` runs, so that the event loop stays free; None: on the event loop, for models so cheap
-            that handing a batch to a thread and back would cost more.
-        batch_items: items a batch at most.
-        queue_items: items that may wait.
-        batch_bytes: bytes of inputs a batch at most (but one item always goes).
-        item_seconds: compute time of an item as measured at warm-up; the running mean starts from it.
+        executor: where `run` runs, so that the event loop stays free; None: on the event loop, for models that are
+        faster than handing a batch to a thread and back.
+        batch_items: most items in a batch.
+        queue_items: most items that may wait.
+        batch_bytes: most bytes of inputs in a batch (one item is always allowed).
+        item_seconds: compute time of an item, measured at warm-up; the running mean starts from it.
 
     Attributes:
         waiting: items in the queue.
@@ -89,7 +89,7 @@ class Batcher:
         self._owner = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
-        """Compute no more; whoever still waits gets `NotReady`."""
+        """Stop computing; requests that still wait get `NotReady`."""
         if self._owner is not None:
             self._owner.cancel()
             await asyncio.gather(self._owner, return_exceptions=True)
@@ -102,13 +102,13 @@ class Batcher:
         Args:
             inputs: arrays whose first axis is the items.
             deadline: `time.monotonic()` seconds after which no answer is given.
-            gone: says whether the caller has left; asked just before compute.
+            gone: returns whether the caller has left; called just before compute.
 
         Raises:
-            QueueFull: no room, or no answer before the deadline, with the seconds after which there should be.
+            QueueFull: the queue is full, or the answer would miss the deadline; it says when to retry.
             DeadlineExceeded: the deadline passed first.
             InferenceFailed: the model failed on one of these items.
-            NotReady: the batcher does not run, or stopped meanwhile.
+            NotReady: the batcher does not run, or stopped before the answer.
         """
         count = len(next(iter(inputs.values())))
         if not count:
@@ -123,7 +123,7 @@ class Batcher:
             raise
         loop = asyncio.get_running_loop()
         job = Job(inputs, count, deadline, loop.create_future(), now, self._virtual + count, gone=gone)
-        # On the event loop no timer could fire while a batch is computed, and between batches the dead are dropped.
+        # Without an executor no timer can fire during a batch, and between batches expired jobs are dropped anyway.
         if deadline is not None and self._executor is not None:
             job.timer = loop.call_later(deadline - now, job.expire)
         heapq.heappush(self._jobs, job)
@@ -137,7 +137,7 @@ class Batcher:
         return job
 
     def admit(self, count: int, remaining: float | None) -> None:
-        """Refuse now what would be refused later, while the caller can still go elsewhere.
+        """Refuse at once a request that would miss its deadline, so that the caller can try another replica.
 
         Args:
             count: items to be computed.
@@ -148,11 +148,11 @@ class Batcher:
         """
         if remaining is not None and remaining <= 0:
             raise DeadlineExceeded(
-                "the deadline (X-Request-Timeout-Ms) passed before the queue", field="X-Request-Timeout-Ms"
+                "the deadline (X-Request-Timeout-Ms) passed before the items were queued", field="X-Request-Timeout-Ms"
             )
         drain = self.waiting * self.item_seconds
         if self.waiting and self.waiting + count > self._queue_items:
-            message = f"{self.waiting} items wait for {self._model} and the limit is {self._queue_items}"
+            message = f"{self.waiting} items wait for {self._model}, and the limit is {self._queue_items}; retry later"
             raise QueueFull(message, retry_after=max(1.0, drain))
         if remaining is None or (self.waiting + self._computing + count) * self.item_seconds <= remaining:
             return
@@ -160,8 +160,8 @@ class Batcher:
         ahead = sum(job.count - job.taken for job in self._jobs if job.finish <= finish) + self._computing
         if self.waiting and (ahead + count) * self.item_seconds > remaining:
             raise QueueFull(
-                f"{self.waiting} items wait for {self._model}: about {1000 * drain:.0f} ms, "
-                f"but the deadline is in {1000 * remaining:.0f} ms",
+                f"{self.waiting} items wait for {self._model}, which takes about {1000 * drain:.0f} ms, "
+                f"but the deadline is in {1000 * remaining:.0f} ms; retry later, or allow more time",
                 retry_after=max(1.0, drain),
                 field="X-Request-Timeout-Ms",
             )
@@ -173,11 +173,11 @@ class Batcher:
                 if self._batch:
                     await self._compute(self._batch)
                     if self._executor is None:
-                        await asyncio.sleep(0)  # let answers out and requests in between two batches
+                        await asyncio.sleep(0)  # send answers and read requests between two batches
                 else:
                     self._wake.clear()
                     await self._wake.wait()
-        finally:  # however this ends, nobody is left hanging
+        finally:  # every waiting request gets an answer, however the task ends
             for job in [*self._jobs, *(part.job for part in self._batch)]:
                 job.fail(NotReady(f"{self._model} is stopped", retry_after=1.0))
             self._jobs.clear()
@@ -199,7 +199,7 @@ class Batcher:
         end = time.monotonic()
         seconds = end - begin
         self._sizes.observe(size)
-        # While jobs wait, an item takes what passes from batch to batch: answers and refusals take their time too.
+        # While jobs wait, the time from batch to batch counts: sending answers and refusals takes time too.
         pace = (end - (self._busy_since or begin)) / size
         self.item_seconds = 0.9 * self.item_seconds + 0.1 * pace
         self._busy_since = end if self._jobs else None
@@ -207,14 +207,14 @@ class Batcher:
         self._count_last(batch)
 
     def _take(self) -> list[Slice]:
-        """The next batch, by weighted fair queueing: whoever would finish first if all shared equally goes first.
+        """The next batch, by weighted fair queueing: jobs in the order in which they would finish with equal shares.
 
-        Truly equal shares would let equal jobs all finish last: under overload, past their deadlines.
+        With really equal shares, equal jobs would all finish at the end: under overload, after their deadlines.
         """
         self._drop_dead()
         if not self._jobs:
             return []
-        first = self._jobs[0]  # all items of an operation have one size, or nearly so
+        first = self._jobs[0]  # all items of an operation have about the same size
         item_bytes = max(1, sum(array.nbytes for array in first.inputs.values()) // first.count)
         room = max(1, min(self._batch_items, self._batch_bytes // item_bytes))
         self._virtual += min(room, self.waiting) / len(self._jobs)
@@ -250,7 +250,7 @@ class Batcher:
 
     def _count_last(self, batch: list[Slice]) -> None:
         for part in batch:
-            if part.stop == part.job.count:  # no longer in the queue, where it would be found dead
+            if part.stop == part.job.count:  # no longer in the queue, so `_drop_dead` does not count it
                 self._count_lost(part.job)
 
     def _count_lost(self, job: Job) -> None:
@@ -274,7 +274,7 @@ class Batcher:
         else:
             outputs = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, inputs)
         if any(len(array) != size for array in outputs.values()):
-            raise ValueError(f"the model answered {size} items with another number of them")
+            raise ValueError(f"the model got {size} items, but its outputs have another number of rows")
         return outputs
 
     async def _isolate(self, batch: list[Slice]) -> None:
@@ -285,7 +285,7 @@ class Batcher:
                 begin = time.monotonic()
                 try:
                     outputs = await self._infer(part.job.rows(row, row + 1), 1)
-                except Exception as error:  # whatever the engine raises is this item's fault alone
+                except Exception as error:  # the batch has one item, so that item causes the error
                     failure = InferenceFailed(f"{self._model} failed on item {row}: {type(error).__name__}")
                     part.job.fail(failure)
                     break

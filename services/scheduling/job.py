@@ -1,4 +1,4 @@
-"""One request's items on their way through the micro-batcher, and how its caller fares."""
+"""The items of one request in the micro-batcher, their outputs, and whether the caller still waits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class CallerLeft(NotReady):
-    """Nobody is there to read an answer, this one included."""
+    """The caller has disconnected; nobody reads the answer."""
 
 
 @dataclass(eq=False, slots=True)
@@ -28,7 +28,7 @@ class Job:
     deadline: float | None
     future: asyncio.Future[Arrays]
     enqueued: float
-    finish: float = 0.0  # virtual time at which it would be done if all that wait shared equally
+    finish: float = 0.0  # virtual time at which it would be done if all waiting jobs shared the model equally
     order: int = field(default_factory=itertools.count().__next__)
     gone: Callable[[], bool] | None = None
     timer: asyncio.TimerHandle | None = None
@@ -45,7 +45,7 @@ class Job:
         return {name: array[start:stop] for name, array in self.inputs.items()}
 
     def keep(self, start: int, rows: Arrays) -> None:
-        """Put computed rows in their place; they may be views of a whole batch."""
+        """Store computed rows at their place; they may be views of a whole batch."""
         size = len(next(iter(rows.values())))
         if size == self.count:
             self.outputs = rows
@@ -61,7 +61,7 @@ class Job:
 
     @property
     def lost(self) -> str | None:
-        """Why nobody waits for it any longer, as metrics say it; None: somebody does, it is answered, or it failed."""
+        """Why the job was abandoned, as a metric label; None: the caller waits, the job is answered, or it failed."""
         if self.future.cancelled():
             return "caller-left" if self.deadline is None or time.monotonic() < self.deadline else "deadline"
         error = self.future.exception() if self.future.done() else None
@@ -83,5 +83,5 @@ class Job:
         )
 
     def fail(self, error: DuetError) -> None:
-        if not self.future.done():  # the caller may have left meanwhile
+        if not self.future.done():  # it is done if the caller left
             self.future.set_exception(error)

@@ -1,4 +1,4 @@
-"""How late the event loop runs: what a request has waited before anybody saw it."""
+"""How late the event loop runs: how long a request has waited before it was read."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import time
 
 from services.telemetry import metrics
 
-BEAT = 0.02  # seconds; fifty wakings a second cost a thousandth of a core
+BEAT = 0.02  # seconds; fifty wake-ups a second cost a thousandth of a core
 TIMER = 0.002  # seconds; uvloop's timers are that coarse
-MEMORY = 0.7  # share of the last lag that a beat keeps
+MEMORY = 0.7  # share of the last lag that each measurement keeps
 
 
 class LoopLag:
     """Measures the overshoot of a short sleep, again and again.
 
-    While a batch or a crowd of requests holds the loop, new requests lie in their sockets and their deadlines run.
-    Nobody can tell when each came, but the lag is about what it has lost.
+    While a batch or many requests occupy the loop, new requests wait unread in their sockets, and their deadlines run.
+    When each request arrived is unknown; the lag estimates how long it has waited.
 
     Attributes:
-        seconds: the lag, falling off over a tenth of a second.
+        seconds: the lag; it decays over a tenth of a second.
     """
 
     def __init__(self) -> None:

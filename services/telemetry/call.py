@@ -1,7 +1,7 @@
-"""What travels with one request through the layers: its deadline, its cache wishes, and the time each stage took.
+"""What belongs to one request in every layer: its deadline, its cache directives, and the time of each stage.
 
-Passed explicitly, never by context variable: a batch works for many requests at once, so an ambient "current
-request" would be somebody else's.
+It is passed explicitly, never by context variable: a batch belongs to many requests at once, so there is no single
+"current request".
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 
 class Stage:
-    """Adds the time of a block to a call; a class, for a generator-based context costs four times as much."""
+    """Adds the time of a block to a call; a class, because a generator-based context costs four times as much."""
 
     __slots__ = ("_begin", "_call", "_name")
 
@@ -32,10 +32,10 @@ class Call:
     """One request.
 
     Attributes:
-        deadline: `time.monotonic()` seconds after which the answer is worthless; None: no deadline.
+        deadline: `time.monotonic()` seconds at which the deadline passes; None: no deadline.
         read_cache: look answers up; `Cache-Control: no-cache` and `no-store` switch it off.
-        write_cache: keep answers; `Cache-Control: no-store` switches it off.
-        gone: says whether the client has hung up, where that can be known.
+        write_cache: store answers; `Cache-Control: no-store` switches it off.
+        gone: returns whether the client has disconnected; None if this server cannot tell.
         seconds: time by stage.
         hits: items answered by the cache.
         lookups: items looked up in the cache.
@@ -52,14 +52,14 @@ class Call:
     oldest: int | None = None
 
     def dated(self, seconds: int) -> None:
-        """A hit that was computed at that time."""
+        """Note a hit that was computed at that time."""
         self.oldest = seconds if self.oldest is None else min(seconds, self.oldest)
 
     def add(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def stage(self, name: str) -> Stage:
-        """A context whose time counts for a stage."""
+        """A context that adds its time to a stage."""
         return Stage(self, name)
 
     def remaining(self) -> float | None:

@@ -1,7 +1,7 @@
 """A Prometheus histogram for one event loop.
 
-prometheus_client's takes a lock and walks its buckets, 2 µs an observation here; a request makes six. Everything is
-observed on the event loop, so a bisection and two additions do (0.2 µs).
+prometheus_client's histogram takes a lock and walks its buckets: 2 µs for an observation, and a request makes six.
+Here all observations happen on the event loop, so a bisection and two additions are enough (0.2 µs).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Histogram(Collector):
         series = self._series.get(values)
         if series is None:
             if len(values) != len(self._labels):
-                raise ValueError(f"{self._about[0]} has labels {', '.join(self._labels)}; came {values}")
+                raise ValueError(f"{self._about[0]} has labels {', '.join(self._labels)}; got {values}")
             series = self._series[values] = Series(self._bounds)
         return series
 

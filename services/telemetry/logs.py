@@ -1,4 +1,4 @@
-"""Log lines of Duet's own, beside BentoML's: one line an event, never one a request."""
+"""Duet's own log lines, beside BentoML's: one line for an event, never one for each request."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 
 
 def configure() -> None:
-    """Send what `duet.*` loggers say at INFO and above to standard error, and silence uvicorn's access log.
+    """Send records of the `duet.*` loggers from INFO on to standard error, and switch off uvicorn's access log.
 
-    uvicorn puts a line together for every request (8 µs) if its logger has any handler above it, printed or not.
+    uvicorn formats a line for every request (8 µs) if its logger has any handler above it, printed or not.
     """
     access = logging.getLogger("uvicorn.access")
     access.handlers.clear()
