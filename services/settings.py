@@ -19,57 +19,62 @@ class Settings(BaseSettings):
 
     models: str = Field(
         default="",
-        description="Models to serve: comma-separated NAME or NAME:VERSION; empty: the latest of every name in store.",
+        description="Models to serve: NAME or NAME:VERSION, separated by commas; empty: the newest version of every "
+        "name in the store.",
     )
     redis_url: SecretStr = Field(
         default=SecretStr(""),
-        description="Redis for the shared cache tier, redis://[user:password@]host:port/db, or another form (below); "
+        description="URL of the Redis for the shared cache tier, such as redis://[user:password@]host:port/db; "
         "empty: memory only.",
     )
     redis_admission: Literal["auto", "always", "never"] = Field(
         default="auto",
-        description="When Redis is asked: auto: when computing would take longer than asking, both measured.",
+        description="When a request asks Redis. auto: when computing its items takes longer than a round trip, both "
+        "measured.",
     )
     redis_timeout_ms: int = Field(
-        default=50, ge=1, description="Milliseconds for one command of Redis, connecting and waiting included."
+        default=50, ge=1, description="Milliseconds that one Redis command may take, connecting and waiting included."
     )
     cache_memory_bytes: int = Field(
-        default=64 * 2**20, ge=0, description="Bytes of answers that a process keeps in memory; 0: no memory tier."
+        default=64 * 2**20,
+        ge=0,
+        description="Bytes of answers in the memory tier of a process, at most; 0: no memory tier.",
     )
     cache_ttl_seconds: int = Field(default=3600, ge=1, description="Seconds that Redis keeps an answer (±10 % jitter).")
     cache_value_bytes: int = Field(
-        default=2**20, ge=1, description="Bytes of the largest answer (of one item) worth caching."
+        default=2**20, ge=1, description="Bytes of the largest answer, of one item, that is cached."
     )
     body_bytes: int = Field(default=16 * 2**20, ge=1, description="Bytes of the largest request body.")
     image_pixels: int = Field(
         default=16_000_000,
         ge=1,
-        description="Pixels of a request's image files together, checked before any is decoded; and of the images that "
-        "an answer draws.",
+        description="Pixels in all image files of a request, at most, checked before decoding; and in all images "
+        "that an answer draws.",
     )
     request_items: int = Field(default=256, ge=1, description="Images or samples in one request, at most.")
     stream_items: int = Field(default=2**16, ge=1, description="Samples in one streamed answer, at most.")
     request_timeout_ms: int = Field(
         default=10_000,
         ge=1,
-        description="Milliseconds until a request's deadline; `X-Request-Timeout-Ms` may shorten it.",
+        description="Milliseconds until the deadline of a request; `X-Request-Timeout-Ms` may shorten it.",
     )
     queue_items: int = Field(
-        default=1024, ge=1, description="Items that may wait for one model before answers are 429."
+        default=1024, ge=1, description="Items that may wait for one operation of a model; more are refused with 429."
     )
-    batch_items: int = Field(default=64, ge=1, description="Items that one call of a model computes, at most.")
-    batch_bytes: int = Field(
-        default=16 * 2**20, ge=1, description="Bytes of inputs that one call of a model computes, at most."
-    )
+    batch_items: int = Field(default=64, ge=1, description="Items in one batch of a model, at most.")
+    batch_bytes: int = Field(default=16 * 2**20, ge=1, description="Bytes of inputs in one batch of a model, at most.")
     threads: int = Field(
-        default=0, ge=0, description="Threads of one call of a model; 0: the CPU limit of the container."
+        default=0, ge=0, description="Threads that compute a batch of a model; 0: the CPU limit of the container."
     )
     fast_lane: bool = Field(
         default=True,
-        description="Answer outside BentoML's own layers (timer, spans), several times faster; false: inside them.",
+        description="true: requests bypass BentoML's layers (timer, spans), which is several times faster; false: "
+        "they pass them.",
     )
     drain_seconds: float = Field(
-        default=5.0, ge=0, description="Seconds between SIGTERM, when /readyz turns to 503, and the end of accepting."
+        default=5.0,
+        ge=0,
+        description="Seconds in which requests are still accepted after SIGTERM, while /readyz answers 503.",
     )
 
     @field_validator("redis_url")

@@ -1,7 +1,7 @@
 """Every metric of Duet, once: prefix `duet_`, seconds and bytes, bounded labels.
 
-One worker process a pod, so values live in this process's memory. BentoML would send them through files under
-BENTOML_HOME that every server of the same home shares and each start wipes, hence the first two statements.
+A pod has one worker process, so values live in the memory of this process. BentoML would write them to files under
+BENTOML_HOME, which all servers of that home share and each start deletes; the first two statements prevent that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 REQUEST_SECONDS = Histogram(
     "duet_request_duration_seconds", "Time to answer a request.", ["route", "status"], buckets=FAST
 )
-IN_FLIGHT = Gauge("duet_requests_in_flight", "Requests being answered.", ["route"])
+IN_FLIGHT = Gauge("duet_requests_in_flight", "Requests in progress.", ["route"])
 STAGE_SECONDS = Histogram(
     "duet_stage_duration_seconds",
     "Time of one stage of a request: parse, decode, cache, queue, compute, encode.",
@@ -30,57 +30,57 @@ STAGE_SECONDS = Histogram(
 )
 REJECTIONS = Counter("duet_rejections_total", "Requests answered with an error, by problem type.", ["route", "reason"])
 QUEUE_ITEMS = Gauge("duet_queue_items", "Items waiting for a model.", ["model", "operation"])
-BATCH_ITEMS = Histogram("duet_batch_items", "Items computed by one call.", ["model", "operation"], buckets=POWERS)
-ITEM_SECONDS = Gauge("duet_item_seconds", "Time that one more item takes, a running mean.", ["model", "operation"])
-LOOP_LAG = Gauge("duet_event_loop_lag_seconds", "How late the event loop runs.")
+BATCH_ITEMS = Histogram("duet_batch_items", "Items in one batch.", ["model", "operation"], buckets=POWERS)
+ITEM_SECONDS = Gauge("duet_item_seconds", "Compute time of one more item, a running mean.", ["model", "operation"])
+LOOP_LAG = Gauge("duet_event_loop_lag_seconds", "Delay of the event loop.")
 ABANDONED = Counter(
     "duet_abandoned_items_total", "Items dropped before compute: caller left or deadline passed.", ["model", "reason"]
 )
 WASTED = Counter(
     "duet_wasted_items_total",
-    "Items computed for nobody: the caller left or the deadline passed meanwhile.",
+    "Items computed in vain: the caller left or the deadline passed during compute.",
     ["model", "reason"],
 )
 CACHE_REQUESTS = Counter("duet_cache_requests_total", "Items looked up in the cache.", ["tier", "result"])
-CACHE_EVICTIONS = Counter("duet_cache_evictions_total", "Items that the memory tier dropped for want of room.")
-REDIS_SECONDS = Histogram("duet_cache_redis_duration_seconds", "Time of a command of Redis.", ["command"], buckets=FAST)
+CACHE_EVICTIONS = Counter("duet_cache_evictions_total", "Items that the memory tier evicted.")
+REDIS_SECONDS = Histogram("duet_cache_redis_duration_seconds", "Time of a Redis command.", ["command"], buckets=FAST)
 REDIS_ROUND_TRIP = Gauge(
-    "duet_cache_redis_round_trip_seconds", "Time of asking Redis for one key: the least of five probes."
+    "duet_cache_redis_round_trip_seconds", "Time to ask Redis for one key: the shortest of five probes."
 )
 REDIS_BREAKER = Gauge(
     "duet_cache_redis_breaker",
-    "Redis is used (0), left alone (1) or being tried (0.5), to read and to write.",
+    "State of the breaker for reads and writes: 0 Redis is used, 0.5 it is probed, 1 it is not used.",
     ["side"],
 )
 REDIS_FROM_ITEMS = Gauge(
     "duet_cache_redis_from_items",
-    "Items of the smallest request that asks Redis; 0: none does.",
+    "Items in the smallest request that asks Redis; 0: no request asks.",
     ["model", "operation"],
 )
-CACHE_BYTES = Gauge("duet_cache_memory_bytes", "Bytes held by the memory tier.")
+CACHE_BYTES = Gauge("duet_cache_memory_bytes", "Bytes in the memory tier.")
 MODEL_INFO = Gauge("duet_model_info", "1 for every model that is served.", ["model", "version", "digest", "task"])
 READY = Gauge("duet_ready", "1 while every model is verified and warm.")
 PREDICTIONS = Counter("duet_predictions_total", "Images classified, by the most probable class.", ["model", "label"])
 P_VALUES = Histogram(
     "duet_anomaly_p_value",
-    "Conformal p-values answered.",
+    "Conformal p-values in answers.",
     ["model"],
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
 )
 DRIFT_EVIDENCE = Gauge(
     "duet_drift_evidence",
-    "Evidence that the images scored are no longer like the calibration images, log10; the alarm is at 8.",
+    "log10 of the evidence that scored images differ from the calibration images; the alarm is at 8.",
     ["model", "kind"],
 )
 DRIFT_ALARM = Gauge(
-    "duet_drift_alarm", "1 after an alarm about drift, until another version is loaded or the process ends.", ["model"]
+    "duet_drift_alarm", "1 after a drift alarm, until another version is loaded or the process ends.", ["model"]
 )
 SAMPLES = Counter("duet_generated_samples_total", "Images generated.", ["model"])
 
 
 @cache
 def predictions(model: str, label: str) -> Counter:
-    """`PREDICTIONS` of one class; looking labels up anew costs more than counting."""
+    """`PREDICTIONS` of one class; cached, because a look-up of labels costs more than counting."""
     return PREDICTIONS.labels(model, label)
 
 
@@ -103,7 +103,7 @@ def redis_seconds(command: str) -> Series:
 
 
 class InFlight:
-    """Requests of one route being answered: a plain number, for a gauge's lock costs more than counting."""
+    """Requests of one route in progress: a plain number, because a gauge's lock costs more than counting."""
 
     __slots__ = ("count",)
 
