@@ -23,12 +23,14 @@ REGIONS = 16  # of one image, at most
 
 
 async def score(plane: DataPlane, request: ScoreRequest, call: Call) -> ScoreResponse:
-    """Score images: a conformal p-value each and a verdict, on request with where, why and compared with what."""
+    """Score images: a conformal p-value and a verdict for each; on request heat map, regions, p-values by statistic."""
     mapped = request.heatmap or request.regions or request.statistics or request.look_alike
     model = plane.select(Scorer, "score_map" if mapped else "score", request.model)
     for field in ("statistics", "look_alike"):
         if getattr(request, field) and field not in model.optional:
-            message = f"{field}: model {model.bundle.name} has none; leave it out, or train a new scorer"
+            message = (
+                f"{field}: model {model.bundle.name} does not compute it; leave {field} out, or train a new scorer"
+            )
             raise InvalidInput(message, field=field)
     with call.stage("decode"):
         images = await read_images(request.images, model, plane.settings)
@@ -64,7 +66,7 @@ def _score(i: int, outputs: Arrays, verdicts: Verdicts, model: Scorer, *, per_cl
 
 
 def _add_maps(scores: list[Score], outputs: Arrays, request: ScoreRequest, model: Scorer) -> None:
-    """What was asked for beside the verdicts."""
+    """Add what the request asks for beside the verdicts."""
     for i, score in enumerate(scores):
         heat = outputs["residual"][i] / model.residual_scale
         if request.statistics:

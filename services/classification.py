@@ -18,14 +18,15 @@ from services.protocol.schemas import ClassifyRequest, ClassifyResponse, ClassPr
 from services.telemetry import metrics
 from services.telemetry.call import Call
 
-TINY = 1e-9  # the scale of a map where nothing speaks for the class
+TINY = 1e-9  # the scale of a map without a positive value
 
 
 async def classify(plane: DataPlane, request: ClassifyRequest, call: Call) -> ClassifyResponse:
     """Classify images: the most probable classes of each, on request with a prediction set and an explanation."""
     model = plane.select(Classifier, request.explanation or "classify", request.model)
     if request.prediction_set and model.coverage is None:
-        raise InvalidInput(f"model {model.bundle.name} makes no prediction sets; train it anew", field="prediction_set")
+        message = f"prediction_set: model {model.bundle.name} makes no prediction sets; leave it out, or train it again"
+        raise InvalidInput(message, field="prediction_set")
     with call.stage("decode"):
         images = await read_images(request.images, model, plane.settings)
     operation = ACTIVATION if request.explanation == ACTIVATION else "classify"

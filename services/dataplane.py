@@ -1,6 +1,6 @@
 """The transport-free core that every protocol shares: look up -> cache per item -> batch the misses -> infer -> keep.
 
-Validation belongs to the protocols, which know the caller's field names; what reaches `infer` fits the model.
+The protocols validate, because they know the caller's field names; the inputs of `infer` fit the model.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ log = logging.getLogger("duet")
 M = TypeVar("M")
 WARM_BATCHES = (1, 2, 8)
 MEASURED_RUNS = 5
-GC_THRESHOLD = (20_000, 20, 20)  # a request leaves no cycles behind, so looking for them every 700 objects is waste
-INLINE_SECONDS = 0.001  # a thread hop costs about 0.1 ms, so a model under ten of them runs on the event loop ...
-INLINE_BATCH_SECONDS = 0.008  # ... in batches that do not hold up probes and new requests for longer than this
-THREAD_BATCH_SECONDS = 0.1  # the compute thread is shared: a slow operation gives way to others this often
+GC_THRESHOLD = (20_000, 20, 20)  # a request leaves no reference cycles, so a collection every 700 objects is waste
+INLINE_SECONDS = 0.001  # a thread hop costs about 0.1 ms, so an operation up to ten of them runs on the event loop
+INLINE_BATCH_SECONDS = 0.008  # longest batch on the event loop: probes and new requests wait meanwhile
+THREAD_BATCH_SECONDS = 0.1  # longest batch of a slow operation in the compute thread, which all operations share
 
 
 @dataclass(frozen=True)
 class Served:
-    """A model with, for each of its operations, the queue and what the cache knows it by."""
+    """A model with the queue and the cache subject of each of its operations."""
 
     entry: Entry
     model: Model
@@ -56,16 +56,16 @@ class Served:
 
 @dataclass(frozen=True)
 class Warm:
-    """What the warm-up of one operation showed: seconds an item takes, and how its outputs lie in the cache."""
+    """What the warm-up of one operation measured: seconds for one item, and the layout of its outputs in the cache."""
 
     seconds: float
     layout: Layout
 
 
 class DataPlane:
-    """The models of some tasks, verified, warm and queued for.
+    """The models of some tasks, verified and warm, with their queues.
 
-    Creating one reads which bundles the store holds, so that a build can record them, but loads nothing.
+    The constructor lists the bundles in the store, so that a build can record them, but loads nothing.
 
     Args:
         tasks: the tasks to serve.
@@ -105,9 +105,9 @@ class DataPlane:
             raise NotReady("; ".join(self.problems), retry_after=1.0)
 
     async def start(self) -> None:
-        """Verify, load and warm every model; what goes wrong is logged and kept in `problems`, never raised.
+        """Verify, load and warm every model; errors are logged and kept in `problems`, never raised.
 
-        A process that stays up and says why it is not ready helps more than one that crashes in a loop.
+        The process stays up and says why it is not ready, instead of crashing in a loop.
         """
         try:
             await self._start()
@@ -123,7 +123,7 @@ class DataPlane:
         self._watch = asyncio.create_task(self.lag.watch())
         try:
             self._cache = Cache.from_settings(self.settings)
-        except ValueError as error:  # of the URL; it is no reason not to answer
+        except ValueError as error:  # from the URL; the service answers without Redis
             log.error("DUET_REDIS_URL cannot be used (%s); serving without Redis", error)
             self._cache = Cache.from_settings(self.settings.model_copy(update={"redis_admission": "never"}))
         await self._cache.start()
@@ -138,7 +138,7 @@ class DataPlane:
                 self._served[entry.tag] = await self._serve(entry, model, warm, self._executor)
         for problem in problems:
             log.error("not ready: %s", problem)
-        # What is loaded by now stays for good: without it, a full collection has little to walk through.
+        # Everything loaded so far stays until the process ends; frozen, it does not slow down full collections.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
@@ -147,12 +147,12 @@ class DataPlane:
         metrics.READY.set(self.ready)
 
     def drain(self) -> None:
-        """Turn unready, so that nobody sends more, and go on answering what comes all the same."""
+        """Become unready, so that the load balancer sends no more requests; requests are still answered."""
         self.draining = True
         metrics.READY.set(0)
 
     def _open(self, entry: Entry) -> tuple[Model, dict[str, Warm]]:
-        """Verify, load and warm one model; returns it with what that showed of each operation."""
+        """Verify, load and warm one model; returns it with the measurements of each operation."""
         bundle = load(entry.path)
         if bundle.version != entry.version:
             raise BundleError(f"{entry.path}: holds version {bundle.version}, not {entry.version}; import it again")
@@ -217,7 +217,7 @@ class DataPlane:
         return self._cache.worth(subject).from_items or 0
 
     def worth(self, model: Model) -> dict[str, Worth]:
-        """What decides whether Redis is asked, by operation."""
+        """What decides whether Redis is asked, for each operation."""
         return {name: self._cache.worth(self._queues[id(model), name][1]) for name in model.operations}
 
     async def stop(self) -> None:
@@ -237,7 +237,7 @@ class DataPlane:
 
         Raises:
             NotReady: models are not loaded, or did not verify.
-            UnknownModel: no such model; the message lists those there are.
+            UnknownModel: no such model; the message lists the models that are served.
         """
         self.check()
         fitting = {
@@ -250,11 +250,11 @@ class DataPlane:
                 return model
         wanted = f"model {name[:80]!r}" if name else "a model"
         raise UnknownModel(
-            f"{wanted} for {operation!r} is not served here; there is {', '.join(fitting) or 'none'}", field="model"
+            f"{wanted} for {operation!r} is not served here; served are {', '.join(fitting) or 'none'}", field="model"
         )
 
     def admit(self, model: Model, call: Call) -> None:
-        """Refuse a request before its body is read, where even one item would come too late.
+        """Refuse a request before its body is read, if even one item would miss the deadline.
 
         Raises:
             QueueFull, DeadlineExceeded: see `Batcher.admit`.
@@ -267,14 +267,14 @@ class DataPlane:
     async def infer(
         self, model: Model, operation: str, inputs: dict[str, np.ndarray], call: Call, *, cacheable: bool = True
     ) -> dict[str, np.ndarray]:
-        """Outputs for every item of a batch, from the cache where it knows them.
+        """Outputs for every item of a batch, from the cache where it holds them.
 
         Args:
             model: one that `select` returned.
             operation: one of its operations.
             inputs: arrays whose first axis is the batch, validated.
-            call: the request, for its deadline, cache wishes and timings.
-            cacheable: False for answers that nobody will ask for again (unseeded samples).
+            call: the request, for its deadline, cache directives and timings.
+            cacheable: False for answers that cannot be requested again (samples without a seed).
 
         Raises:
             QueueFull, DeadlineExceeded, InferenceFailed: see `Batcher.submit`.

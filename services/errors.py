@@ -1,7 +1,7 @@
-"""The catalogue of errors that a request can meet.
+"""The catalogue of errors that a request can cause.
 
 Transport-free: a `DuetError` names the problem, `services.protocol.problems` turns it into an HTTP answer.
-One class a problem type, so that the status, the title and the documentation stand in one place.
+One class for each problem type, so that the status, the title and the documentation stand in one place.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import ClassVar
 
 
 class DuetError(Exception):
-    """A request cannot be answered; the message is for the caller, never a stack trace.
+    """A request cannot be answered; the caller gets the message, never a stack trace.
 
     Args:
-        detail: one sentence that says what came and what is allowed.
-        field: the offending request field (dotted path), where there is one.
-        retry_after: seconds after which a retry is worth while, where there is such a time.
+        detail: one sentence: the value in the request, and what is allowed.
+        field: the request field (dotted path) that caused the error, if there is one.
+        retry_after: seconds after which a retry can succeed, if that is known.
     """
 
     status: ClassVar[int] = 500
@@ -30,10 +30,10 @@ class DuetError(Exception):
 
 
 class Unexpected(DuetError):
-    """Anything that is not in this catalogue: the caller learns nothing of it, the log everything."""
+    """An error that is not in this catalogue: the log has it, and the caller gets no details."""
 
     def __init__(self) -> None:
-        super().__init__("an unexpected error occurred; the server's log has it")
+        super().__init__("an unexpected error occurred; see the server's log")
 
 
 class MalformedRequest(DuetError):

@@ -1,4 +1,4 @@
-"""Generation: draw images, walk between them, redraw given ones, as they are or as another class."""
+"""Generation: draw images, interpolate between them, reconstruct given images or redraw them as another class."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from services.telemetry.call import Call
 
 
 async def generate(plane: DataPlane, request: GenerateRequest, call: Call) -> GenerateResponse | Response:
-    """Draw samples. The same model, seed and parameters give the same bytes, on every replica and batch size."""
+    """Draw samples. The same model, seed and parameters give the same bytes, on every replica and in every batch."""
     samples = Samples.of(plane, request)
     if request.stream:
         return await Stream.begun(samples.lines(call), call)
@@ -56,7 +56,7 @@ async def generate(plane: DataPlane, request: GenerateRequest, call: Call) -> Ge
 
 
 async def interpolate(plane: DataPlane, request: InterpolateRequest, call: Call) -> GenerateResponse | Response:
-    """Walk between two seeds, two latents or two images through the model's latent space."""
+    """Interpolate between two seeds, two latents or two images in the model's latent space."""
     model = plane.select(Generator, "decode" if request.images is None else "encode", request.model)
     check_drawn(request.steps, "steps", model, plane.settings)
     if request.images is not None:
@@ -68,7 +68,7 @@ async def interpolate(plane: DataPlane, request: InterpolateRequest, call: Call)
     else:
         ends = np.concatenate([latents(seed, [0], model.latent_size) for seed in request.seeds or ()])
     walk = latent_walk(ends[0], ends[1], request.steps, spherical=request.path == "spherical")
-    # One class for the whole walk: classes do not lie on a line.
+    # One class for all steps: there is no path between two classes.
     label = 0 if model.conditional and request.label is None else request.label
     labels = labels_of(model, label, request.steps)
     if request.seeds is not None:
@@ -82,7 +82,7 @@ async def interpolate(plane: DataPlane, request: InterpolateRequest, call: Call)
 
 
 async def reconstruct(plane: DataPlane, request: ReconstructRequest, call: Call) -> ReconstructResponse | Response:
-    """Redraw images from their latents alone (and their class): what a model with an encoder keeps of them."""
+    """Encode images to latents and decode them again: shows what the latents keep of an image."""
     model, originals, mean = await _encoded(plane, request, call)
     labels = None if request.label is None else labels_of(model, request.label, len(originals))
     if model.conditional and labels is None:
@@ -102,11 +102,12 @@ async def reconstruct(plane: DataPlane, request: ReconstructRequest, call: Call)
 
 
 async def redraw(plane: DataPlane, request: RedrawRequest, call: Call) -> GenerateResponse | Response:
-    """Draw images as another class, or as every class: what this one would look like as a 4."""
+    """Encode images and decode them as another class, or as every class (models that draw by class)."""
     model, originals, mean = await _encoded(plane, request, call)
     names = model.bundle.manifest.class_names
     if not model.conditional or not names:
-        raise InvalidInput(f"model {model.bundle.name} does not draw by class; /reconstruct redraws", field="model")
+        message = f"model {model.bundle.name} does not draw by class; send a conditional model, or use /reconstruct"
+        raise InvalidInput(message, field="model")
     chosen = range(len(names)) if request.label is None else [class_index(request.label, names)]
     check_drawn(len(originals) * len(chosen), "images times classes", model, plane.settings)
     labels = np.tile(np.array(chosen, np.int64), len(originals))
@@ -134,7 +135,7 @@ async def _encoded(
 async def _closest(
     plane: DataPlane, model: Generator, originals: np.ndarray, mean: np.ndarray, call: Call
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of what each image is drawn as, class by class, the one that comes closest, and its class [N]."""
+    """Decode each image as every class; return the decoded image nearest to the original, and its class [N]."""
     classes = max(1, len(model.bundle.manifest.class_names))
     labels = np.tile(np.arange(classes), len(originals))
     drawn = await decoded(plane, model, np.repeat(mean, classes, axis=0), labels, call)

@@ -1,4 +1,4 @@
-"""An HTTP answer as the fast lane sends it: status, headers and body, with nothing between them and the server."""
+"""An HTTP answer as the fast lane sends it: status, headers and body, directly to the server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Answer:
     body: bytes
 
     def response(self) -> Response:
-        """The same for Starlette, where the answer has to go through BentoML's layers."""
+        """The same answer for Starlette, if it has to pass BentoML's layers."""
         return Response(
             self.body, self.status, {name.decode("latin-1"): value.decode("latin-1") for name, value in self.headers}
         )

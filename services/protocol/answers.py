@@ -1,4 +1,4 @@
-"""What the native routes share: reading images for a model, naming it, and showing what it made."""
+"""What the native routes share: images of requests, references to models, images of answers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_count(count: int, field: str, limit: int) -> None:
         TooLarge: naming the field and the limit.
     """
     if count > limit:
-        raise TooLarge(f"{field} is {count}; at most {limit} are allowed in one request", field=field)
+        raise TooLarge(f"{field}: {count} items; at most {limit} are allowed in one request", field=field)
 
 
 def check_drawn(count: int, field: str, model: Model, settings: Settings) -> None:
@@ -48,14 +48,14 @@ def check_drawn(count: int, field: str, model: Model, settings: Settings) -> Non
     check_count(count, field, settings.request_items)
     _, height, width = model.bundle.manifest.image.shape
     if count * height * width > settings.image_pixels:
-        limit = (
-            f"{settings.image_pixels} pixels, {settings.image_pixels // (height * width)} images of {width} x {height}"
-        )
-        raise TooLarge(f"{field} is {count}; at most {limit}, are allowed in one answer", field=field)
+        size, limit = f"{width} x {height}", f"{settings.image_pixels // (height * width)} such images"
+        pixels = f"{settings.image_pixels} pixels"
+        message = f"{field}: {count} images of {size}; at most {limit} ({pixels}) are allowed in one answer"
+        raise TooLarge(message, field=field)
 
 
 async def off_loop(work: Callable[[], T], pixels: int) -> T:
-    """What `work` on so many pixels returns: many are left to a thread, one request at a time, out of others' way."""
+    """What `work` on so many pixels returns; large work runs in a thread, for one request at a time."""
     if pixels <= INLINE_PIXELS:
         return work()
     return await asyncio.get_running_loop().run_in_executor(DECODER, work)
@@ -64,8 +64,8 @@ async def off_loop(work: Callable[[], T], pixels: int) -> T:
 async def read_images(values: Sequence[object], model: Model, settings: Settings, field: str = "images") -> np.ndarray:
     """A request's images as one batch uint8 [N,C,H,W] of the model's shape, wholly validated.
 
-    `image_pixels` bounds the files of one request together, and many pixels are decoded off the event loop, one
-    request at a time: neither time nor memory of the neighbours is at stake.
+    `image_pixels` bounds all files of one request together. Many pixels are decoded off the event loop, one request
+    at a time, so that they do not delay other requests and need little memory.
 
     Raises:
         InvalidInput, TooLarge: naming the image, `images[3]`.
@@ -96,7 +96,7 @@ def class_index(label: str | int, class_names: Sequence[str], field: str = "clas
         return class_names.index(str(label))
     if isinstance(label, int) and 0 <= label < len(class_names):
         return label
-    raise InvalidInput(f"class {str(label)[:40]!r} is not one of {', '.join(class_names)}", field=field)
+    raise InvalidInput(f"{field}: {str(label)[:40]!r} is not one of {', '.join(class_names)}", field=field)
 
 
 async def saliency(
@@ -108,10 +108,10 @@ async def saliency(
     classified: Mapping[str, np.ndarray],
     call: Call,
 ) -> np.ndarray:
-    """What speaks for classes int64 [N], where in the images uint8 [N,C,H,W]: float32 [N,H,W].
+    """Saliency maps float32 [N,H,W] of images uint8 [N,C,H,W] for the classes int64 [N].
 
-    `kind` is an operation of the model: occlusion and rise are computed now, a class activation map is taken from what
-    was `classified` with it, and enlarged bilinearly.
+    `kind` is an operation of the model. Occlusion and rise are computed here. A class activation map is one of the
+    outputs `classified`, and is enlarged bilinearly.
     """
     if kind != ACTIVATION:
         inputs = {"images": images, "labels": labels.astype(np.int64)}
@@ -128,7 +128,7 @@ def image_list(images: np.ndarray, form: str) -> list[Any]:
 
 
 def picture(model: Model, images: np.ndarray, *, columns: int | None = None, seed: int | None = None) -> Response:
-    """Images as one PNG; what a JSON answer would say beside them stands in headers."""
+    """Images as one PNG; model and seed stand in headers."""
     headers = {"X-Model": f"{model.bundle.name}:{model.bundle.version}", "X-Model-Digest": model.bundle.digest}
     if seed is not None:
         headers["X-Seed"] = str(seed)

@@ -1,4 +1,4 @@
-"""What `GET /drift` tells: of each scorer, whether the images that it is asked about are still like its data."""
+"""The answer of `GET /drift`: for each scorer, whether the images of requests still resemble its calibration images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from services.inference.scorer import Scorer
 
 
 def drift_report(plane: DataPlane) -> dict[str, Any]:
-    """For JSON.
+    """The answer, ready for JSON.
 
     Raises:
         NotReady: models are not loaded, or did not verify.

@@ -1,8 +1,8 @@
-"""The fast lane: pure ASGI around everything BentoML serves.
+"""The fast lane: an ASGI application around everything that BentoML serves.
 
-It names the request, counts its body, measures it, answers the probes and the metrics page, drives both protocols, and
-refuses what must not reach BentoML: unknown paths (which would become metric labels) and BentoML's pickle media type
-(which runs code). What is left for BentoML is its own pages, and the native routes where the lane is switched off.
+It gives each request an id, bounds its body, measures it, answers the probes and the metrics page, and calls both
+protocols. It refuses unknown paths (which would become metric labels) and BentoML's pickle media type (which can run
+code). BentoML answers its own pages, and the native routes if the lane is switched off.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ log = logging.getLogger("duet.guard")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 PAGES = frozenset({"/", "/docs.json", "/schema.json"})  # BentoML's own
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
-DRIFT = "/drift"  # where anomalies are scored
+DRIFT = "/drift"  # only in services that score anomalies
 ASSETS = ("/static_content/", "/assets/")
 CLOSE = (b"connection", b"close")
 PICKLE = b"application/vnd.bentoml+pickle"
 
 
 class Lane:
-    """Puts a guard around a service: outside BentoML's layers where it can, inside them where it cannot.
+    """Puts a guard around a service: outside BentoML's layers if possible, else inside them.
 
     Starlette builds its layers before the lifespan event and sends that event through all of them with itself in
-    `scope["app"]`. That is the moment to wrap the whole stack, so that no request of ours enters BentoML's timer
+    `scope["app"]`. At that moment the whole stack can be wrapped, so that Duet's requests do not pass BentoML's timer
     (which keeps every request alive for the timeout), spans and contexts.
     """
 
@@ -73,7 +73,7 @@ class Lane:
     def _hoist(self, scope: Scope) -> None:
         stack = getattr(scope.get("app"), "middleware_stack", None)
         if stack is None:
-            log.warning("this Starlette shows no middleware_stack: the fast lane runs inside BentoML's layers, slower")
+            log.warning("Starlette has no middleware_stack: requests pass BentoML's layers, which is slower")
             return
         self._guard.app = stack
         scope["app"].middleware_stack = self._guard
@@ -81,7 +81,7 @@ class Lane:
 
 
 class Guard:
-    """Answers what is Duet's, and hands on what is BentoML's.
+    """Answers Duet's routes, and passes other requests on to BentoML.
 
     Args:
         app: the rest of the service.
@@ -96,7 +96,7 @@ class Guard:
         self._routes = frozenset(routes)
         self._probes = PROBES | {DRIFT} if "anomaly" in plane.tasks else PROBES
         self._v2 = V2(plane, name)
-        # Unique over replicas by the random part, over requests by the count; a UUID a request costs ten times more.
+        # The random part differs between replicas, the count between requests; a UUID costs ten times as much.
         prefix = secrets.token_hex(6).encode()
         self._ids = (b"%s-%x" % (prefix, n) for n in itertools.count())
 
@@ -158,7 +158,7 @@ class Guard:
     async def _answer(
         self, scope: Scope, route: str, headers: dict[bytes, bytes], receive: Receive
     ) -> Response | Answer | None:
-        """The answer; None where BentoML has to give it.
+        """The answer; None if BentoML has to answer.
 
         Raises:
             DuetError: the request is refused.
@@ -166,12 +166,13 @@ class Guard:
         path, method = scope["path"], scope["method"]
         if PICKLE in headers.get(b"content-type", b"").lower():
             raise UnsupportedMedia(
-                "Content-Type: pickle is never read here; send application/json", field="Content-Type"
+                "Content-Type: pickle is always refused; send application/json", field="Content-Type"
             )
         if route.startswith("/v2"):
             return await self._answer_v2(method, path, route, headers, receive)
         if route == "unknown":
-            raise UnknownRoute(f"{path[:100]}: there is {', '.join(sorted(self._routes | self._probes))} and /v2")
+            known = ", ".join(sorted(self._routes | self._probes))
+            raise UnknownRoute(f"{path[:100]}: no such route; the routes are {known} and /v2")
         allowed = ("POST",) if path in self._routes else ("GET", "HEAD")
         if method not in allowed:
             methods = ", ".join(allowed)
@@ -196,11 +197,11 @@ class Guard:
         return answer
 
     def _read(self, receive: Receive, headers: dict[bytes, bytes], call: Call) -> Awaitable[bytes]:
-        """The whole body, as far as the deadline allows: it may come slowly, or never."""
+        """The whole body, read before the deadline: a client may send it slowly, or never."""
         bounded = self._bounded(receive, headers)
-        if not arrived(receive):  # a timer costs four times what reading does
+        if not arrived(receive):  # else no timer is needed; a timer costs four times as much as reading
             return in_time(_body(bounded), call)
-        # A declared length has been checked, and the server hands out no more than that.
+        # A declared length has been checked, and the server passes no more bytes than declared.
         return _body(receive if b"content-length" in headers else bounded)
 
     def _probe(self, path: str) -> Response:
@@ -218,7 +219,7 @@ class Guard:
         return Response(json.dumps(body), media_type="application/json")
 
     def _bounded(self, receive: Receive, headers: dict[bytes, bytes]) -> Receive:
-        """Count the body while it is read: Content-Length may be absent or a lie."""
+        """Count the bytes of the body while it is read: Content-Length may be absent or wrong."""
         limit = self._plane.settings.body_bytes
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:

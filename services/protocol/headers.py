@@ -1,4 +1,4 @@
-"""What every protocol reads of a request beside its body: deadline, cache wishes, and whether the client is there."""
+"""What every protocol reads of a request beside its body: deadline, cache directives, whether the client is there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RAW = ((b"x-request-timeout-ms", TIMEOUT), (b"cache-control", CACHE))
 
 
 def by_name(lines: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """ASGI's headers by name. Lines of `Cache-Control` are one list (RFC 9110, 5.3); of others the last counts."""
+    """ASGI's headers by name. Lines of `Cache-Control` form one list (RFC 9110, 5.3); of others the last counts."""
     headers = dict(lines)
     if len(headers) < len(lines) and b"cache-control" in headers:
         headers[b"cache-control"] = b",".join([value for name, value in lines if name == b"cache-control"])
@@ -35,7 +35,7 @@ def call_from_headers(headers: Mapping[str, str], settings: Settings, late: floa
     Args:
         headers: the request's, by name in any case.
         settings: the longest timeout.
-        late: seconds that the request has waited already, as far as can be known.
+        late: seconds that the request has probably waited already.
 
     Raises:
         InvalidInput: the timeout is not a positive number.
@@ -47,7 +47,7 @@ def call_from_headers(headers: Mapping[str, str], settings: Settings, late: floa
         except ValueError:
             asked = math.nan
         if not asked > 0:
-            raise InvalidInput(f"{TIMEOUT} is {wish[:40]!r}; send milliseconds above 0", field=TIMEOUT)
+            raise InvalidInput(f"{TIMEOUT} is {wish[:40]!r}; send a number of milliseconds above 0", field=TIMEOUT)
         timeout_ms = min(timeout_ms, asked)
     deadline = time.monotonic() + timeout_ms / 1000 - late
     if (wishes := headers.get(CACHE)) is None:
@@ -61,14 +61,14 @@ def call_from_headers(headers: Mapping[str, str], settings: Settings, late: floa
 
 
 def call_from_raw(headers: Mapping[bytes, bytes], settings: Settings, late: float) -> Call:
-    """`call_from_headers`, of headers `by_name`, where most requests have neither."""
+    """`call_from_headers` for headers `by_name`; most requests have neither header."""
     return call_from_headers(
         {name: headers[raw].decode("latin-1") for raw, name in RAW if raw in headers}, settings, late
     )
 
 
 def call_headers(call: Call) -> list[tuple[bytes, bytes]]:
-    """What the answer says of itself: `X-Cache`, `Age` of a hit, `Server-Timing`."""
+    """Headers of the answer: `X-Cache`, `Age` of a hit, `Server-Timing`."""
     headers = [(b"x-cache", call.cache_status.encode()), (b"server-timing", call.server_timing.encode())]
     if (age := call.age) is not None:
         headers.append((b"age", b"%d" % age))
@@ -76,25 +76,25 @@ def call_headers(call: Call) -> list[tuple[bytes, bytes]]:
 
 
 def arrived(receive: Receive) -> bool:
-    """Whether all of the body is there, so that reading it waits for nobody; asked of uvicorn as `client_left` asks."""
+    """Whether the whole body has arrived, so that reading it does not wait; found out as in `client_left`."""
     return getattr(getattr(receive, "__self__", None), "more_body", True) is False
 
 
 def client_left(receive: Receive) -> Callable[[], bool] | None:
-    """A cheap question whether the client has hung up; None where this server cannot tell.
+    """A cheap function that returns whether the client has disconnected; None if this server cannot tell.
 
-    ASGI tells by a message that somebody has to wait for, a task a request. uvicorn's `receive` is a method of the
-    object that knows, so it can be asked instead, just before compute.
+    ASGI reports it by a message, for which every request would need a waiting task. uvicorn's `receive` is a method of
+    the object that has the state, so its attribute can be read just before compute.
     """
     cycle: Any = getattr(receive, "__self__", None)
     return (lambda: cycle.disconnected) if hasattr(cycle, "disconnected") else None
 
 
 async def in_time(reading: Awaitable[T], call: Call) -> T:
-    """Read a request as far as its deadline allows: a body may come slowly, or never.
+    """Read a request before its deadline: a client may send the body slowly, or never.
 
     Raises:
-        DeadlineExceeded: it did not come in time.
+        DeadlineExceeded: it did not arrive in time.
     """
     try:
         async with asyncio.timeout(call.remaining()):

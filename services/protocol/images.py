@@ -1,4 +1,4 @@
-"""Images in and out: what callers send becomes uint8 [C,H,W], what models make becomes PNG."""
+"""Images of requests become uint8 [C,H,W]; images of models become PNG."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORMATS = ("PNG", "JPEG")
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A PNG or JPEG file of which only the header has been read."""
+    """A PNG or JPEG file; only its header has been read."""
 
     image: Image.Image
     bytes: int
@@ -35,14 +35,14 @@ class ImageFile:
 
 
 def to_array(value: object, shape: tuple[int, int, int], field: str, *, max_pixels: int) -> np.ndarray:
-    """One image as a caller may give it, as uint8 [C,H,W].
+    """One image of a request as uint8 [C,H,W].
 
     Args:
         value: bytes of a PNG or JPEG file, its base64 text (a `data:` URL too), or nested lists of integers
             0 to 255 of shape [H,W] (one channel), [H,W,C] or [C,H,W].
-        shape: (C, H, W) of the model. Files are turned as their EXIF orientation says, laid over black where they
-            are transparent, cut to 8 bits, made grey or RGB and resized (bilinear), as in training; nested lists
-            must fit.
+        shape: (C, H, W) of the model. Files are rotated by their EXIF orientation, composed onto black if they are
+        transparent, cut to 8 bits, converted to grey or RGB and resized (bilinear), as in training; nested lists
+        must have this shape.
         field: the request field, for messages.
         max_pixels: larger files are refused before they are decoded.
 
@@ -55,7 +55,7 @@ def to_array(value: object, shape: tuple[int, int, int], field: str, *, max_pixe
 
 
 def open_image(value: object, shape: tuple[int, int, int], field: str, *, max_pixels: int) -> ImageFile | np.ndarray:
-    """The cheap half of `to_array`: nested lists wholly, of a file the header, so that a bomb costs nothing."""
+    """The cheap half of `to_array`: reads nested lists, and only the header of a file (decompression bombs)."""
     if isinstance(value, list):
         return _nested(value, shape, field)
     if isinstance(value, str):
@@ -64,7 +64,8 @@ def open_image(value: object, shape: tuple[int, int, int], field: str, *, max_pi
             value = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             raise InvalidInput(
-                f"{field} is text of {len(value)} characters, but not base64 of a PNG or JPEG file", field=field
+                f"{field} is text of {len(value)} characters that is not base64; send base64 of a PNG or JPEG file",
+                field=field,
             ) from None
     if not isinstance(value, bytes):
         raise InvalidInput(
@@ -85,7 +86,7 @@ def open_image(value: object, shape: tuple[int, int, int], field: str, *, max_pi
 
 
 def decode(file: ImageFile, shape: tuple[int, int, int]) -> np.ndarray:
-    """The dear half of `to_array`: the pixels."""
+    """The expensive half of `to_array`: decodes the pixels."""
     channels, height, width = shape
     try:
         with file.image as image:
@@ -99,14 +100,14 @@ def decode(file: ImageFile, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def _damaged(error: Exception, size: int, field: str) -> InvalidInput:
-    """A damaged file makes Pillow raise nearly anything, in words for programmers."""
-    damage = "no PNG or JPEG file" if isinstance(error, UnidentifiedImageError) else "a damaged PNG or JPEG file"
+    """The error for a damaged file: Pillow raises many types, with messages for programmers."""
+    damage = "not a PNG or JPEG file" if isinstance(error, UnidentifiedImageError) else "a damaged PNG or JPEG file"
     return InvalidInput(f"{field} ({size} bytes) is {damage}", field=field)
 
 
 def _flat(image: Image.Image) -> Image.Image:
     """The image with 8 bits a channel and without transparency."""
-    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip instead of scale
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's conversion clips, it does not scale
         return Image.fromarray((np.asarray(image, np.uint32) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -140,11 +141,11 @@ def _nested(value: list[object], shape: tuple[int, int, int], field: str) -> np.
 
 
 def _plain(value: list[object], shape: tuple[int, int, int]) -> np.ndarray | None:
-    """The usual case, rows of integers 0 to 255 of one channel; None where it is another."""
+    """The usual case: rows of integers 0 to 255 of one channel; None for other values."""
     channels, height, width = shape
     if channels != 1 or len(value) != height or set(map(type, value)) != {list}:
         return None
-    rows: list[list[object]] = value  # type: ignore[assignment]  # as was just seen
+    rows: list[list[object]] = value  # type: ignore[assignment]  # just checked
     if set(map(len, rows)) != {width}:
         return None
     plain = plain_bytes(list(chain.from_iterable(rows)))
@@ -152,11 +153,11 @@ def _plain(value: list[object], shape: tuple[int, int, int]) -> np.ndarray | Non
 
 
 def plain_bytes(values: list[object], *, booleans: bool = True) -> bytes | None:
-    """Integers 0 to 255 as bytes, five times as fast as NumPy would check and convert them; None if they are others.
+    """Integers 0 to 255 as bytes, five times as fast as NumPy checks and converts them; None for other values.
 
     Args:
         values: parsed JSON.
-        booleans: whether there may be some, which `bytes` takes for integers; it refuses everything else.
+        booleans: whether there may be booleans, which `bytes` accepts as integers; it refuses all other types.
     """
     try:
         if booleans and b"e" in orjson.dumps(values):  # as in true and false, but not in an integer
@@ -167,7 +168,7 @@ def plain_bytes(values: list[object], *, booleans: bool = True) -> bytes | None:
 
 
 def _holds_booleans(value: list[object], depth: int) -> bool:
-    """Whether `true` stands among numbers, which NumPy takes for 1."""
+    """Whether there is a boolean among the numbers; NumPy would convert `true` to 1."""
     values: Iterable[object] = value
     for _ in range(depth - 1):
         values = chain.from_iterable(values)  # type: ignore[arg-type]  # NumPy found `depth` levels of lists
@@ -182,16 +183,16 @@ def _kind(value: object) -> str:
 def png(image: np.ndarray) -> bytes:
     """One image, uint8 [C,H,W] with C 1 or 3, as a PNG file.
 
-    Pillow's own takes two times (28 x 28) to five times (a grid) as long, for files that are a tenth smaller, and its
-    bytes change with the zlib-ng that it brings along.
+    Pillow's encoder takes two times (28 x 28) to five times (a grid) as long, for files that are a tenth smaller, and
+    its bytes depend on the version of zlib-ng in Pillow.
     """
     channels, height, width = image.shape
     pixels = image.transpose(1, 2, 0).reshape(height, width * channels)
     rows = np.empty((height, 1 + width * channels), np.uint8)
-    rows[:, 0] = 2  # the filter "up": each row as its difference from the one above
+    rows[:, 0] = 2  # the filter "up": the difference of each row from the row above
     rows[0, 1:] = pixels[0]
     np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
-    packer = zlib.compressobj(strategy=zlib.Z_RLE)  # runs of one byte: what is left of flat areas
+    packer = zlib.compressobj(strategy=zlib.Z_RLE)  # after the filter, flat areas are runs of one byte
     header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
@@ -204,7 +205,7 @@ def text_png(image: np.ndarray) -> str:
 
 
 def grid(images: np.ndarray, *, columns: int | None = None) -> bytes:
-    """Images uint8 [N,C,H,W] as one PNG, row by row, as square as may be, with a pixel between them."""
+    """Images uint8 [N,C,H,W] as one PNG, row by row, by default as square as possible, with a pixel between them."""
     count, channels, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -216,7 +217,7 @@ def grid(images: np.ndarray, *, columns: int | None = None) -> bytes:
 
 
 def enlarged(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """A map float32 [h,w] at [H,W], bilinearly."""
+    """A map float32 [h,w] enlarged to [H,W], bilinearly."""
     height, width = size
     return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR))
 
@@ -225,7 +226,7 @@ HEAT: Sequence[tuple[int, int, int]] = ((0, 0, 4), (87, 16, 110), (188, 55, 84),
 
 
 def heat_map(residual: np.ndarray, scale: float) -> bytes:
-    """A map [H,W] as a colour PNG: dark 0, bright `scale` and above ("inferno" colours)."""
+    """A map [H,W] as a colour PNG: 0 is dark, `scale` and above is bright ("inferno" colours)."""
     level = np.clip(residual / scale, 0, 1) * (len(HEAT) - 1)
     stops = np.arange(len(HEAT))
     colours = [np.interp(level, stops, [stop[channel] for stop in HEAT]) for channel in range(3)]

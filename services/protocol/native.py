@@ -1,7 +1,7 @@
 """The native protocol: BentoML API methods that take JSON or multipart files and answer in readable JSON or PNG.
 
-BentoML turns a failed parse into a body of its own, so `Input.from_http_request` hands the raw request through, and
-`route` parses it where errors become problems. The OpenAPI page and BentoML's clients still see the schemas.
+BentoML answers a failed parse with its own error body. So `Input.from_http_request` passes the raw request on, and
+`route` parses it and turns errors into problems. The OpenAPI page and BentoML's clients still get the schemas.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Handler = Callable[[DataPlane, Q, Call], Awaitable[BaseModel | Response]]
 
 
 Responder = Callable[[DataPlane, Request, Receive], Awaitable[Response | Answer]]
-RESPONDERS: dict[str, Responder] = {}  # by path: one schema and one handler, whichever way in
+RESPONDERS: dict[str, Responder] = {}  # by path; used by the fast lane and by BentoML's routes
 
 
 class Input(IODescriptor):  # type: ignore[misc]  # BentoML is untyped
@@ -61,7 +61,7 @@ class Input(IODescriptor):  # type: ignore[misc]  # BentoML is untyped
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
         schema: dict[str, Any] = super().model_json_schema(*args, **kwargs)
-        schema.pop("root_input", None)  # callers give the fields, not one object
+        schema.pop("root_input", None)  # callers send the fields, not one object
         return schema
 
 
@@ -86,7 +86,7 @@ def route(path: str, handler: Handler[Q], answer: type[BaseModel]) -> Any:
 async def _respond(
     path: str, schema: type[Q], handler: Handler[Q], plane: DataPlane, request: Request, receive: Receive
 ) -> Response | Answer:
-    """Answer one request; `receive` is the server's own, which can be asked about the client and the body."""
+    """Answer one request; `receive` is the server's, which has the state of client and body."""
     call = Call()
     try:
         headers = by_name(request.scope["headers"])
@@ -109,7 +109,7 @@ async def _respond(
         metrics.REJECTIONS.labels(path, Unexpected.slug).inc()
         return problem(Unexpected())
     if isinstance(response, Stream):
-        response.route = path  # it is not over yet: it counts for itself
+        response.route = path  # it is not finished: the stream observes its own stages
     else:
         for stage, seconds in call.seconds.items():
             metrics.STAGE_SECONDS.labels(path, stage).observe(seconds)
@@ -132,17 +132,17 @@ async def _parse(request: Request, media_type: str, schema: type[Q], max_items: 
         fields = _object(await request.body())
     else:
         raise UnsupportedMedia(
-            f"Content-Type {media_type[:60]!r} is not taken here; send application/json or multipart/form-data",
+            f"Content-Type is {media_type[:60]!r}; send application/json or multipart/form-data",
             field="Content-Type",
         )
     try:
         return schema.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        # Beside the name and indices there are tags of a union's members, which are no fields of the caller's.
+        # The location also has tags of a union's members, which are not fields of the request.
         name, indices = first["loc"][:1], [part for part in first["loc"][1:] if isinstance(part, int)]
         field = "".join([str(name[0])[:60], *(f"[{index}]" for index in indices)]) if name else None
-        came = "" if first["type"] in ("missing", "value_error") else f"; came {_short(first['input'])}"
+        came = "" if first["type"] in ("missing", "value_error") else f"; got {_short(first['input'])}"
         where = f"{field}: " if field else ""
         raise InvalidInput(f"{where}{first['msg'].removeprefix('Value error, ')}{came}", field=field) from None
 
@@ -157,13 +157,13 @@ def _short(value: object) -> str:
 def _object(body: bytes) -> dict[str, Any]:
     try:
         fields = orjson.loads(body)
-    except orjson.JSONDecodeError:  # three times as fast, but it knows no NaN, which deserves a message of its own
+    except orjson.JSONDecodeError:  # orjson is three times as fast, but refuses NaN, which gets its own message
         try:
             fields = from_json(body)
         except ValueError as error:
             raise MalformedRequest(f"the body is not JSON: {error}", field="body") from None
     if not isinstance(fields, dict):
-        raise MalformedRequest("the body is JSON, but not an object; send one", field="body")
+        raise MalformedRequest("the body is JSON, but not an object; send a JSON object", field="body")
     return fields
 
 
@@ -172,12 +172,13 @@ async def _form(request: Request, schema: type[Q], max_items: int) -> dict[str, 
     lists = _lists(schema)
     try:
         form = await request.form(max_files=max_items + 1, max_fields=max_items + 16)
-    except ValueError:  # Python's codecs have more names than text has encodings: charset=undefined
+    except ValueError:  # the charset names a codec that cannot decode text, such as charset=undefined
         raise MalformedRequest("the multipart body cannot be read in the charset that it names", field="body") from None
     except (MultiPartException, HTTPException) as error:
         message = str(getattr(error, "message", "") or getattr(error, "detail", error))
         if message.startswith("Too many files"):
-            raise TooLarge(f"images: more than {max_items} files in one request", field="images") from None
+            message = f"images: more than {max_items} files; at most {max_items} are allowed in one request"
+            raise TooLarge(message, field="images") from None
         raise MalformedRequest(f"the multipart body cannot be read: {message}", field="body") from None
     try:
         fields: dict[str, Any] = {}
@@ -196,7 +197,7 @@ async def _form(request: Request, schema: type[Q], max_items: int) -> dict[str, 
 
 @cache
 def _lists(schema: type[BaseModel]) -> frozenset[str]:
-    """The fields that take several values."""
+    """The fields that are lists."""
     return frozenset(name for name, info in schema.model_fields.items() if "list" in str(info.annotation))
 
 

@@ -1,6 +1,6 @@
 """Errors as HTTP: one body for every protocol, RFC 9457 `application/problem+json`.
 
-An extra string member `error` carries the detail too, for that is the member which V2 clients and BentoML's read.
+An extra string member `error` repeats the detail, because V2 clients and BentoML's client read that member.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def body_of(error: DuetError) -> bytes:
 def problem(error: DuetError) -> Response:
     headers = {}
     if isinstance(error, MethodNotAllowed):
-        headers["Allow"] = error.allowed  # RFC 9110, 15.5.6: a 405 must say it
+        headers["Allow"] = error.allowed  # RFC 9110, 15.5.6: required for a 405
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     return Response(body_of(error), error.status, headers, MEDIA_TYPE)

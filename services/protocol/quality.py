@@ -1,4 +1,4 @@
-"""What the other models say of samples, and drawing those again that the classifier does not recognise."""
+"""Judges samples by a classifier and a scorer, and draws samples again that the classifier does not recognise."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ M = TypeVar("M", Classifier, Scorer)
 
 @dataclass(frozen=True)
 class Drawn:
-    """Samples uint8 [N,C,H,W] of the classes `labels` (None: of any), and their numbers in the request."""
+    """Samples uint8 [N,C,H,W] of the classes `labels` (None: no class was requested), and their numbers."""
 
     images: np.ndarray
     labels: np.ndarray | None
@@ -33,11 +33,11 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Judges:
-    """The classifier, and the scorer if there is one, of the data that a generator was trained on.
+    """The classifier, and the scorer if there is one, for the images and classes of a generator.
 
     Attributes:
-        bar: the probability that a sample's class must have, or the sample is drawn again; None: none.
-        cacheable: whether somebody may ask for the same samples again.
+        bar: a sample is drawn again if the probability of its class is below this; None: never.
+        cacheable: whether the same samples can be requested again.
     """
 
     plane: DataPlane
@@ -52,21 +52,23 @@ class Judges:
         classifier = _beside(plane, model, Classifier)
         if classifier is None:
             field = "quality" if bar is None else "min_quality"
-            message = f"{field}: no classifier of what {model.bundle.name} draws is served here; ask the all-in-one"
+            message = (
+                f"{field}: no classifier for the classes of {model.bundle.name} is served here; use the all-in-one"
+            )
             raise InvalidInput(message, field=field)
         return cls(plane, classifier, _beside(plane, model, Scorer), bar, cacheable)
 
     async def judged(
         self, drawn: Drawn, again: Callable[[list[int], np.ndarray], Awaitable[np.ndarray]], call: Call
     ) -> tuple[np.ndarray, list[Quality]]:
-        """Samples, and what is said of each.
+        """Samples, and the quality of each.
 
-        What is below the bar is drawn again from the same seed, and the best of its draws is kept: the same request
+        A sample below the bar is drawn again from the same seed, and the best of its draws is kept: the same request
         gives the same images.
 
         Args:
             drawn: the samples.
-            again: draws by number, [n], in place of the samples in these rows, [n] -> images [n,C,H,W].
+            again: numbers of draws [n] and the rows of the samples that they replace [n] -> images [n,C,H,W].
             call: the request.
         """
         images, wanted = drawn.images.copy(), drawn.labels
@@ -106,7 +108,7 @@ class Judges:
 
 
 def _confidence(probabilities: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-    """Of the class that was to be drawn [N], or of the most probable one."""
+    """The probability of the requested class [N], or of the most probable class."""
     if labels is None:
         best: np.ndarray = probabilities.max(axis=1)
         return best
@@ -115,7 +117,7 @@ def _confidence(probabilities: np.ndarray, labels: np.ndarray | None) -> np.ndar
 
 
 def _beside(plane: DataPlane, model: Generator, kind: type[M]) -> M | None:
-    """A model of that kind for the same images: by preference one that has not the generator's own weights."""
+    """A model of that kind for the same images and classes, preferably one without the generator's own weights."""
     own = model.bundle.manifest
     fitting = [
         served.model

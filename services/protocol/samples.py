@@ -1,4 +1,4 @@
-"""What `/generate` draws: the same samples whether all at once or part by part; and what its sister routes share."""
+"""The samples of `/generate`, all at once or part by part; and functions that the other generator routes share."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from services.protocol.schemas import GenerateRequest, Quality
 from services.telemetry import metrics
 from services.telemetry.call import Call
 
-PART_ITEMS = 64  # samples of a stream that are drawn and sent together, at most
-PATIENCE_SECONDS = 0.05  # of a stream that finds no room in the queue
+PART_ITEMS = 64  # most samples of a stream that are drawn and sent together
+PATIENCE_SECONDS = 0.05  # pause of a stream while the queue is full
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Samples:
     """The samples of one request.
 
     Attributes:
-        model: what draws.
-        count: how many.
-        seed: what the latents are drawn from; None where they are `given`, float32 [count,D].
+        model: the generator.
+        count: number of samples.
+        seed: the seed of the latents; None if the latents are `given`, float32 [count,D].
         labels: class indices int64 [count]; None for an unconditional model.
-        judges: say what they think of each; None where nobody asked.
-        cacheable: whether the cache may keep them.
+        judges: judge each sample; None if the request does not ask for it.
+        cacheable: whether the cache may store them.
     """
 
     plane: DataPlane
@@ -60,18 +60,19 @@ class Samples:
             count, field = len(request.latents), "latents"
         if request.stream:
             if request.format == "grid":
-                raise InvalidInput("format: a grid is one picture; streamed are png and array", field="format")
+                raise InvalidInput("format: a grid cannot be streamed; with stream, send png or array", field="format")
             check_count(count, field, plane.settings.stream_items)
         else:
             check_drawn(count, field, model, plane.settings)
         if request.sampler != "prior" and not model.can_discriminate:
-            raise InvalidInput(f"sampler: {model.bundle.name} has no discriminator; ask for prior", field="sampler")
+            message = f"sampler: {request.sampler} needs a discriminator, which {model.bundle.name} lacks; send prior"
+            raise InvalidInput(message, field="sampler")
         noise = seed = None
         if request.latents is not None:
             noise = given_latents(request.latents, model)
         else:
             seed = fresh_seed() if request.seed is None else request.seed
-        # An answer to a fresh seed is never asked for again, and a stream would drive out what others ask for.
+        # Samples of a fresh seed are not requested again, and a stream would evict the answers of other requests.
         cacheable = not request.stream and (request.seed is not None or noise is not None)
         labels = labels_of(model, request.label, count)
         judges = None
@@ -85,7 +86,7 @@ class Samples:
         return names_of(self.model, self.labels)
 
     async def draw(self, items: range, call: Call) -> tuple[np.ndarray, list[Quality] | None]:
-        """Some of the samples, uint8 [n,C,H,W], and, where it is asked for, what other models say of each."""
+        """Some of the samples, uint8 [n,C,H,W], and the quality of each if the request asks for it."""
         labels = None if self.labels is None else self.labels[items.start : items.stop]
         if self.request.sampler != "prior":
             images = await self._chosen(items, labels, call)
@@ -102,7 +103,7 @@ class Samples:
         return await self.judges.judged(Drawn(images, labels, items), again, call)
 
     async def lines(self, call: Call) -> AsyncGenerator[bytes, None]:
-        """All of the samples as lines of JSON, some at a time; the first line says what they are of."""
+        """All samples as lines of JSON, some at a time; the first line has model, seed and count."""
         _, height, width = self.model.bundle.manifest.image.shape
         size = max(1, min(PART_ITEMS, INLINE_PIXELS // (height * width)))
         names, unasked = self.names, self.count
@@ -128,7 +129,7 @@ class Samples:
             raise
 
     async def _patiently(self, items: range, call: Call) -> tuple[np.ndarray, list[Quality] | None]:
-        """Draw, waiting for room as long as there is time: who has half of a stream has no use for a 429."""
+        """Draw, and wait for room in the queue until the deadline: a stream that has begun cannot answer 429."""
         while True:
             try:
                 return await self.draw(items, call)
@@ -140,7 +141,7 @@ class Samples:
                     raise
 
     async def _drawn(self, numbers: Sequence[int], labels: np.ndarray | None, call: Call) -> np.ndarray:
-        """Samples of the prior, by the numbers of their draws."""
+        """Samples of the prior, one for each number of a draw."""
         noise = latents(self.seed or 0, numbers, self.model.latent_size, truncation=self.request.truncation)
         return await self._decoded(self.model.latents(noise, labels), labels, call)
 
@@ -148,7 +149,7 @@ class Samples:
         return await decoded(self.plane, self.model, noise, labels, call, cacheable=self.cacheable)
 
     async def _chosen(self, items: range, labels: np.ndarray | None, call: Call) -> np.ndarray:
-        """Samples at the ends of Metropolis-Hastings chains, whose proposals are what the seed draws."""
+        """The last samples of Metropolis-Hastings chains; their proposals are draws of the seed."""
         chains = Chains(self.seed or 0, items)
         given = {} if labels is None else {"labels": labels}
         for numbers in chains.draws():
@@ -189,7 +190,7 @@ def given_latents(rows: Sequence[Sequence[float]], model: Generator) -> np.ndarr
                 field=f"latents[{i}]",
             )
     noise = np.array(rows, np.float64)
-    # Beyond float32 lies infinity, and NaN cannot come: it is no JSON.
+    # Numbers beyond float32 would become infinite; NaN is not valid JSON and is refused before.
     bad = np.flatnonzero(~(np.abs(noise) <= np.finfo(np.float32).max).all(axis=1))
     if len(bad):
         raise InvalidInput(f"latents[{bad[0]}] holds a number that is not finite", field=f"latents[{bad[0]}]")
@@ -197,11 +198,13 @@ def given_latents(rows: Sequence[Sequence[float]], model: Generator) -> np.ndarr
 
 
 def labels_of(model: Generator, label: str | int | None, count: int) -> np.ndarray | None:
-    """Class indices int64 [count]: the one asked for, or all in turn; None for an unconditional model."""
+    """Class indices int64 [count]: the requested class, or all in turn; None for an unconditional model."""
     names = model.bundle.manifest.class_names
     if not model.conditional:
         if label is not None:
-            raise InvalidInput(f"model {model.bundle.name} does not draw by class; leave class out", field="class")
+            raise InvalidInput(
+                f"class: model {model.bundle.name} does not draw by class; leave class out", field="class"
+            )
         return None
     if label is None:
         return model.classes_in_turn(count)

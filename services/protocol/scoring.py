@@ -1,4 +1,4 @@
-"""What both protocols share of anomaly scoring: the verdict on each image, and watching for drift."""
+"""Anomaly scoring for both protocols: the verdict on each image, and the p-values for the drift test."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from services.telemetry.call import Call
 
 Arrays = dict[str, np.ndarray]
 
-FEW = 100  # calibration images, below which p-values are coarse
+FEW = 100  # calibration images; below this number an answer warns that p-values are coarse
 
 
 @dataclass(slots=True)
 class Verdicts:
-    """What is said of images [N].
+    """The verdicts on images [N].
 
     Attributes:
         anomalous: bool [N].
-        threshold: of the p-values; None where it is not one number.
-        band: where 95 % of calibration sets have the rate of false alarms; None where no rate was asked for.
-        size: calibration images, with p-values by class those of the smallest class that came up.
-        smallest: the smallest p-value that there can be.
-        warning: what so few calibration images cannot say; None: nothing is amiss.
+        threshold: p-values up to this are anomalous; None if it is not one number for all images.
+        band: the rate of false alarms for the central 95 % of calibration sets; None if the policy bounds no such rate.
+        size: number of calibration images; by class, that of the rarest class among the images.
+        smallest: the smallest possible p-value.
+        warning: what is not possible with so few calibration images; None if there is nothing to warn of.
     """
 
     anomalous: np.ndarray
@@ -43,7 +43,7 @@ class Verdicts:
 
 @dataclass(slots=True)
 class Judge:
-    """How images are to be judged; `prefix` is what a protocol puts before the names of these fields."""
+    """How images are judged; `prefix` stands before the names of these fields in the protocol."""
 
     alpha: float
     policy: Policy
@@ -51,19 +51,20 @@ class Judge:
     prefix: str = ""
 
     def check(self, model: Scorer, count: int) -> None:
-        """Refuse what this model cannot say of so many images.
+        """Refuse fields that this model or this number of images does not allow.
 
         Raises:
             InvalidInput: naming the field and the remedy.
         """
         if self.per_class and self.policy == "top-fraction":
-            raise self._refusal("per_class", "top-fraction goes by scores, not by p-values: leave one of the two out")
+            raise self._refusal("per_class", "policy top-fraction ranks scores, not p-values; leave one of the two out")
         if self.per_class and not ("class_p_value" in model.optional and model.class_sizes):
             raise self._refusal(
-                "per_class", f"model {model.bundle.name} has no p-values by class; leave it out, or train a new scorer"
+                "per_class",
+                f"model {model.bundle.name} does not compute p-values by class; leave it out, or train a new scorer",
             )
         if self.policy == "top-fraction" and count < 2:
-            raise self._refusal("policy", "top-fraction compares the images of one request: send two or more")
+            raise self._refusal("policy", "top-fraction compares the images of one request; send at least two")
 
     def _refusal(self, field: str, why: str) -> InvalidInput:
         return InvalidInput(f"{self.prefix}{field}: {why}", field=f"{self.prefix}{field}")
@@ -85,7 +86,9 @@ class Judge:
             anomalous = p_values <= np.float32(threshold)
         elif self.policy == "pac":
             ranks = np.array([pac_rank(self.alpha, n) for n in sizes])
-            anomalous = p_values <= (ranks + 0.5) / (np.array(sizes) + 1)  # half a step away from any p-value
+            anomalous = p_values <= (ranks + 0.5) / (
+                np.array(sizes) + 1
+            )  # half a step from each p-value: rounding is harmless
             threshold = None if self.per_class else int(ranks[0]) / (size + 1)
             rates = band(pac_rank(self.alpha, size), size)
         else:
@@ -101,21 +104,21 @@ class Judge:
             why = f"the smallest p-value of {images} is {smallest:.3g}"
             return f"no image can be anomalous at alpha {self.alpha:g}: {why}"
         if self.policy == "pac" and pac_rank(self.alpha, size) == 0:
-            why = f"95 % confidence takes {pac_size(self.alpha)} calibration images, and there are {images}"
+            why = f"95 % confidence needs {pac_size(self.alpha)} calibration images, and there are {images}"
             return f"no image can be anomalous at alpha {self.alpha:g}: {why}"
         fewest = math.ceil(count * smallest / self.alpha)
         if self.policy == "fdr" and fewest > 1:
             why = f"the smallest p-value of {images} is {smallest:.3g}"
-            return f"fewer than {fewest} of {count} images cannot be anomalous at alpha {self.alpha:g}: {why}"
+            return f"at alpha {self.alpha:g}, either none or at least {fewest} of {count} images are anomalous: {why}"
         if size < FEW:
-            return f"the p-values of {images} come in steps of {smallest:.3g}"
+            return f"p-values are multiples of {smallest:.3g}: there are only {images}"
         return None
 
 
 async def scored(
     plane: DataPlane, model: Scorer, images: np.ndarray, judge: Judge, call: Call, *, mapped: bool
 ) -> tuple[Arrays, Verdicts]:
-    """The scorer's outputs for images uint8 [N,C,H,W], with those of the map if `mapped`, and the verdicts.
+    """The scorer's outputs for images uint8 [N,C,H,W] (with the maps if `mapped`), and the verdicts.
 
     Raises:
         InvalidInput: see `Judge.check`.

@@ -1,4 +1,4 @@
-"""An answer in lines of JSON that are made while it is sent: memory for one part of it, however long it gets."""
+"""An answer in lines of JSON, computed while it is sent: only one part of it is in memory at a time."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from services.telemetry.call import Call
 
 log = logging.getLogger("duet.stream")
 
-GRACE_SECONDS = 1.0  # after the deadline, for the last line to get out
+GRACE_SECONDS = 1.0  # after the deadline, to send the last line
 
 
 class Stream(StreamingResponse):
-    """Sends parts as they are made, and in the end, if something went wrong, a problem's body as the last line.
+    """Sends each part as soon as it is computed; after an error, the body of a problem is the last line.
 
-    Nothing is made ahead of a client that reads slowly, and nothing more for one that hung up. Starlette would cancel
-    what makes the parts, but anyio leaves a task alone whose wait is over, and a model that computes on the event loop
-    can keep it so for seconds: whether the client is there is looked at before each part.
+    The next part is computed only when the client has read the previous one, and no more after it has disconnected.
+    Starlette would cancel the task that computes, but anyio does not cancel a task whose wait is over, and a model on
+    the event loop can keep a task in that state for seconds. So the connection is checked before each part.
 
     Attributes:
-        route: for the metrics; whoever sends the answer sets it.
+        route: label of the metrics; set before the answer is sent.
     """
 
     media_type = "application/x-ndjson"
@@ -41,10 +41,10 @@ class Stream(StreamingResponse):
 
     @classmethod
     async def begun(cls, parts: AsyncGenerator[bytes, None], call: Call) -> Stream:
-        """With its first part made, so that a request which is refused is answered by a status, not by a line.
+        """A stream whose first part is computed, so that a refused request gets an error status, not an error line.
 
         Raises:
-            DuetError: whatever making that part raises.
+            DuetError: the first part cannot be computed.
         """
         return cls(await anext(parts), parts, call)
 
@@ -57,7 +57,7 @@ class Stream(StreamingResponse):
                 await send({"type": "http.response.body", "body": self._first, "more_body": True})
                 last = await self._rest(send, left)
                 await send({"type": "http.response.body", "body": last, "more_body": False})
-        except TimeoutError:  # the server below closes the connection, so that the client sees that the end is missing
+        except TimeoutError:  # the server closes the connection, so the client notices that the end is missing
             log.info("%s: the client did not read its answer before the deadline", self.route)
         finally:
             left.cancel()
@@ -68,7 +68,7 @@ class Stream(StreamingResponse):
             await self.background()
 
     async def _rest(self, send: Send, left: asyncio.Task[None]) -> bytes:
-        """Send all other parts; returns what is to be said at last."""
+        """Send all other parts; returns the last line."""
         try:
             while not left.done():
                 await send({"type": "http.response.body", "body": await anext(self._parts), "more_body": True})

@@ -174,5 +174,5 @@ def test_an_answer_draws_no_more_pixels_than_allowed(serve: Any) -> None:
                 response = httpx.post(own.url + path, json=body)
                 assert response.status_code == status, response.text[:300]
             assert response.json()["field"] == field
-            assert "7840 pixels, 10 images of 28 x 28" in response.json()["detail"]
+            assert "at most 10 such images (7840 pixels)" in response.json()["detail"]
         assert httpx.post(f"{own.url}/generate", json={"count": 11, "stream": True}).status_code == 200

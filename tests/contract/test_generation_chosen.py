@@ -89,7 +89,7 @@ def test_a_model_without_discriminator_names_the_sampler(client: httpx.Client) -
     given = {"model": "digits-vae", "sampler": "metropolis-hastings"}
     response = client.post("/generate", json=given)
     assert (response.status_code, response.json()["field"]) == (422, "sampler")
-    assert "ask for prior" in response.json()["detail"]
+    assert "send prior" in response.json()["detail"]
 
 
 @pytest.mark.parametrize(

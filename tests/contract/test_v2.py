@@ -259,11 +259,11 @@ def test_a_version_can_be_named(triton: Triton) -> None:
     ("model", "name", "array", "outputs", "detail"),
     [
         (CNN, "images", np.zeros((1, 1, 9, 9), np.uint8), None, r"shape \[1, 1, 9, 9\]; this model takes"),
-        (CNN, "images", np.full((1, 1, 28, 28), np.nan, np.float32), None, "outside 0..1"),
+        (CNN, "images", np.full((1, 1, 28, 28), np.nan, np.float32), None, "send FP32 pixels in 0..1"),
         (CNN, "pictures", DIGITS[:1], None, "'pictures' is not one of images"),
         (SCORER, "images", DIGITS[:1], ["nope"], r"outputs\[0\] is 'nope'; this model has p_value"),
         (VAE, "seed", np.array([-1]), None, "seed is -1; send 0 to"),
-        (GAN, "labels", np.array([10]), None, "class '10' is not one of 0, 1"),
+        (GAN, "labels", np.array([10]), None, "inputs.labels: '10' is not one of 0, 1"),
     ],
 )
 def test_an_error_carries_our_words(
@@ -277,7 +277,7 @@ def test_an_error_carries_our_words(
 
 def test_an_unknown_model_or_version_is_an_error_with_those_there_are(triton: Triton) -> None:
     for call in (("infer", "nope", []), ("infer", CNN, [], "nope"), ("get_model_metadata", "nope")):
-        with pytest.raises(InferenceServerException, match=f"is not served here; there is {CNN}:") as refusal:
+        with pytest.raises(InferenceServerException, match=f"is not served here; served are {CNN}:") as refusal:
             triton(CNN, *call)
         assert refusal.value.status() == "404"
 

@@ -76,7 +76,7 @@ async def test_regions_are_bounded_in_number(scorers: DataPlane, monkeypatch: py
 
 @pytest.mark.parametrize("field", ["statistics", "look_alike", "per_class"])
 async def test_a_model_without_it_is_a_refusal_that_names_the_field(scorers: DataPlane, field: str) -> None:
-    with pytest.raises(InvalidInput, match=f"^{field}: model plain has no") as refused:
+    with pytest.raises(InvalidInput, match=f"^{field}: model plain does not compute") as refused:
         await ask(scorers, SPOTS, model="plain", **{field: True})
     assert refused.value.field == field
     assert "train a new scorer" in refused.value.detail

@@ -1,4 +1,4 @@
-"""What V2 requests give: images in any of their datatypes, and parameters."""
+"""Inputs of V2 requests: images in each datatype, and parameters."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from services.errors import InvalidInput
 from services.inference.model import Model
 from services.protocol.answers import check_count, read_images
 from services.protocol.v2.inference import InferRequest, short
+from services.protocol.v2.tensors import datatype
 from services.settings import Settings
 from services.telemetry.call import Call
 
 
 async def given_images(inputs: dict[str, np.ndarray], model: Model, settings: Settings, call: Call) -> np.ndarray:
-    """The `images` input as uint8 [N,C,H,W], wholly validated."""
+    """The `images` input as uint8 [N,C,H,W], validated."""
     given = inputs.get("images")
     if given is None:
         raise InvalidInput(
-            f"inputs: images is missing; there is {', '.join(inputs)[:80] or 'none'}", field="inputs.images"
+            f"inputs.images is missing; the inputs sent are {', '.join(inputs)[:80] or 'none'}", field="inputs.images"
         )
     shape = model.bundle.manifest.image.shape
     if given.dtype.kind == "O":
         if given.ndim != 1 or not len(given):
-            raise InvalidInput(f"inputs.images has shape {list(given.shape)}; BYTES is [n]", field="inputs.images")
+            message = f"inputs.images has shape {list(given.shape)}; send BYTES of shape [n], n at least 1"
+            raise InvalidInput(message, field="inputs.images")
         with call.stage("decode"):
             return await read_images([_file(value) for value in given], model, settings, "inputs.images")
     if given.shape[1:] != shape or not len(given):
@@ -36,15 +38,17 @@ async def given_images(inputs: dict[str, np.ndarray], model: Model, settings: Se
     if given.dtype == np.uint8:
         return given
     if given.dtype != np.float32:
-        raise InvalidInput("inputs.images takes UINT8, FP32 (pixels in 0..1) or BYTES (files)", field="inputs.images")
+        message = f"inputs.images is {datatype(given)}; send UINT8, FP32 (pixels in 0..1) or BYTES (files)"
+        raise InvalidInput(message, field="inputs.images")
     if not (given.min() >= 0 and given.max() <= 1):  # NaN fails this too
-        raise InvalidInput("inputs.images holds FP32 values outside 0..1", field="inputs.images")
+        message = f"inputs.images has values {given.min():g} to {given.max():g}; send FP32 pixels in 0..1, or UINT8"
+        raise InvalidInput(message, field="inputs.images")
     # A product of 255 and k/255 rounds to k, so FP32 and UINT8 of one image are the same image.
     return np.rint(given * np.float32(255)).astype(np.uint8)
 
 
 def _file(value: bytes) -> bytes | str:
-    """A PNG or JPEG file, or base64 of one: in JSON, BYTES are text."""
+    """A PNG or JPEG file, or base64 of one, because BYTES are text in JSON."""
     return value if value[:1] in (b"\x89", b"\xff") else value.decode("latin-1")
 
 
@@ -56,7 +60,7 @@ def number(request: InferRequest, name: str, default: float) -> float:
 
 
 def integer(request: InferRequest, name: str, default: int) -> int:
-    """A number given as a tensor of one element, or as a parameter."""
+    """An integer from a tensor of one element, or from a parameter."""
     tensor = request.inputs.get(name)
     if tensor is not None:
         if tensor.size != 1 or tensor.dtype.kind not in "iu":
@@ -69,7 +73,7 @@ def integer(request: InferRequest, name: str, default: int) -> int:
 
 
 def choice(request: InferRequest, name: str, allowed: Sequence[object]) -> object:
-    """A parameter that is one of the `allowed` values, by default the first."""
+    """A parameter with one of the `allowed` values; the first is the default."""
     if name not in request.parameters:
         return allowed[0]
     value = request.parameters[name]

@@ -1,4 +1,4 @@
-"""V2 inference requests and answers on the wire."""
+"""V2 inference requests and answers as bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from services.protocol.v2.tensors import DTYPES, datatype, from_binary, from_jso
 HEADER_LENGTH = "Inference-Header-Content-Length"
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
-REPEATED = 1024  # bytes of JSON worth remembering
+REPEATED = 1024  # bytes; the parsed JSON head of a request up to this size is cached
 
 
 @dataclass(slots=True)
@@ -39,20 +39,22 @@ class InferRequest:
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
-    """Undo `Content-Encoding`; never makes more than `limit` bytes.
+    """Undo `Content-Encoding`; never decompresses more than `limit` bytes.
 
     Raises:
         UnsupportedMedia, MalformedRequest, TooLarge.
     """
     if encoding not in ("gzip", "deflate"):
-        raise UnsupportedMedia(f"Content-Encoding {encoding[:40]!r}; send gzip or deflate", field="Content-Encoding")
+        message = f"Content-Encoding is {encoding[:40]!r}; send gzip or deflate"
+        raise UnsupportedMedia(message, field="Content-Encoding")
     inflater = zlib.decompressobj(zlib.MAX_WBITS | 16 if encoding == "gzip" else zlib.MAX_WBITS)
     try:
         plain = inflater.decompress(body, limit + 1)
     except zlib.error:
-        raise MalformedRequest(f"the body is not {encoding}, as Content-Encoding says", field="body") from None
+        message = f"Content-Encoding says {encoding}, but the body is not {encoding}"
+        raise MalformedRequest(message, field="body") from None
     if len(plain) > limit:
-        raise TooLarge(f"the body has more than {limit} bytes when decompressed", field="body")
+        raise TooLarge(f"the decompressed body has more than {limit} bytes; at most {limit} are allowed", field="body")
     if not inflater.eof:
         raise MalformedRequest(f"the {encoding} body is cut short", field="body")
     if inflater.unused_data:
@@ -70,8 +72,8 @@ def parse(body: bytes, header_length: str | None) -> InferRequest:
 
     Args:
         body: the whole body, decompressed.
-        header_length: the `Inference-Header-Content-Length` header; None: all of the body is JSON. The media type says
-            nothing: Triton's clients send none, or octet-stream for JSON.
+        header_length: the `Inference-Header-Content-Length` header; None: all of the body is JSON. The media type is
+            not used: Triton's clients send none, or octet-stream for JSON.
 
     Raises:
         MalformedRequest: not JSON, or not a request.
@@ -94,24 +96,24 @@ def parse(body: bytes, header_length: str | None) -> InferRequest:
 
 
 def _head(text: bytes | memoryview) -> tuple[InferRequest, object]:
-    """A request's JSON: all but its inputs, checked, and its inputs as they came."""
+    """The JSON of a request: everything except its inputs, checked, and its inputs, unchecked."""
     try:
         request = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise MalformedRequest(f"the body is not JSON: {error}", field="body") from None
     if type(request) is not dict:
-        raise MalformedRequest("the body is JSON, but not an object; send one", field="body")
+        raise MalformedRequest("the body is JSON, but not an object; send a JSON object", field="body")
     parameters = _mapping(request.get("parameters"), "parameters")
     binary_output = parameters.pop("binary_data_output", False) is True
     identity = request.get("id")
     if identity is not None and type(identity) is not str:
-        raise MalformedRequest("id is not a string", field="id")
+        raise MalformedRequest(f"id is {short(identity)}; send a string", field="id")
     specs = _list(request.get("outputs"), "outputs")
     outputs = [_output(spec, f"outputs[{i}]", binary_output) for i, spec in enumerate(specs)]
     return InferRequest({}, outputs, parameters, identity, binary_output), request.get("inputs")
 
 
-# A client that sends binary tensors of one shape sends the same few hundred bytes of JSON before each.
+# A client that sends binary tensors of one shape sends the same JSON, a few hundred bytes, before each tensor.
 _repeated = lru_cache(maxsize=256)(_head)
 
 
@@ -120,10 +122,10 @@ def _inputs(specs: object, raw: memoryview, at: int) -> dict[str, np.ndarray]:
     for i, spec in enumerate(_list(specs, "inputs")):
         name = spec.get("name") if type(spec) is dict else None
         if type(name) is not str:
-            raise MalformedRequest(f"inputs[{i}] has no name", field=f"inputs[{i}].name")
+            raise MalformedRequest(f"inputs[{i}] has no name; send a string", field=f"inputs[{i}].name")
         where = f"inputs[{i}]" if len(name) > 60 else f"inputs.{name}"
         if name in inputs:
-            raise MalformedRequest(f"{where} comes twice", field=where)
+            raise MalformedRequest(f"{where} is given twice; send it once", field=where)
         kind = spec.get("datatype")
         if type(kind) is not str or kind not in DTYPES:
             raise InvalidInput(
@@ -131,15 +133,16 @@ def _inputs(specs: object, raw: memoryview, at: int) -> dict[str, np.ndarray]:
             )
         shape = _shape(spec.get("shape"), where)
         if "data" in spec:
-            text: bytes = raw.obj  # type: ignore[assignment]  # searching it costs less than looking at every value
+            text: bytes = raw.obj  # type: ignore[assignment]  # a search in the text costs less than a check of every value
             booleans = b"true" in text or b"false" in text
             inputs[name] = from_json(spec["data"], kind, shape, where, booleans=booleans)
             continue
         size = _mapping(spec.get("parameters"), where).get("binary_data_size")
         if type(size) is not int or size < 0:
-            raise MalformedRequest(f"{where} has neither data nor a binary_data_size", field=f"{where}.data")
+            raise MalformedRequest(f"{where} has neither data nor binary_data_size; send one", field=f"{where}.data")
         if at + size > raw.nbytes:
-            raise MalformedRequest(f"{where}: {size} bytes are announced, {raw.nbytes - at} are left", field=where)
+            message = f"{where}: binary_data_size is {size}, but only {raw.nbytes - at} bytes of the body are left"
+            raise MalformedRequest(message, field=where)
         inputs[name] = from_binary(raw[at : at + size], kind, shape, where)
         at += size
     if at != raw.nbytes:
@@ -149,22 +152,22 @@ def _inputs(specs: object, raw: memoryview, at: int) -> dict[str, np.ndarray]:
 
 def _shape(shape: object, where: str) -> tuple[int, ...]:
     if type(shape) is not list or len(shape) > 8 or not all(type(n) is int and 0 < n < 2**31 for n in shape):
-        raise MalformedRequest(f"{where}.shape is not a list of sizes above 0", field=f"{where}.shape")
+        raise MalformedRequest(f"{where}.shape is not a list of at most 8 sizes above 0", field=f"{where}.shape")
     return tuple(shape)
 
 
 def _output(spec: object, where: str, binary_default: bool) -> Output:
     if type(spec) is not dict or type(spec.get("name")) is not str:
-        raise MalformedRequest(f"{where} has no name", field=f"{where}.name")
+        raise MalformedRequest(f"{where} has no name; send a string", field=f"{where}.name")
     parameters = _mapping(spec.get("parameters"), where)
     top = parameters.get("classification", 0)
     if type(top) is not int or top < 0:
-        raise InvalidInput(f"{where}: classification is {short(top)}; send a count of classes", field=where)
+        raise InvalidInput(f"{where}: classification is {short(top)}; send a number of classes", field=where)
     return Output(spec["name"], parameters.get("binary_data", binary_default) is True, top)
 
 
 def short(value: object) -> str:
-    """A JSON value as the caller wrote it, cut to 40 characters."""
+    """A JSON value as text, cut to 40 characters."""
     return orjson.dumps(value).decode()[:40]
 
 
@@ -172,7 +175,7 @@ def _mapping(value: object, where: str) -> dict[str, Any]:
     if value is None:
         return {}
     if type(value) is not dict:
-        raise MalformedRequest(f"{where} is not an object", field=where)
+        raise MalformedRequest(f"{where} is not an object; send a JSON object", field=where)
     return value
 
 
@@ -180,7 +183,7 @@ def _list(value: object, where: str) -> list[Any]:
     if value is None:
         return []
     if type(value) is not list:
-        raise MalformedRequest(f"{where} is not a list", field=where)
+        raise MalformedRequest(f"{where} is not a list; send a JSON list", field=where)
     return value
 
 
@@ -188,11 +191,11 @@ def render(answer: Mapping[str, Any], outputs: list[tuple[str, np.ndarray, bool]
     """Write an answer.
 
     Args:
-        answer: members beside `outputs`: model_name, model_version, id, parameters.
-        outputs: name, array, and whether it goes as binary.
+        answer: the members other than `outputs`: model_name, model_version, id, parameters.
+        outputs: name, array, and whether it is sent as binary.
 
     Returns:
-        The body, and the length of its JSON part where binary tensors follow it.
+        The body, and the length of its JSON part if binary tensors follow it.
     """
     specs: list[dict[str, Any]] = []
     tail: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The V2 routes of one service, as functions from a request to an answer; the guard measures and sends them."""
+"""The V2 routes of one service: functions from a request to an answer, which the guard measures and sends."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class V2:
     """Answers everything below `/v2`.
 
     Args:
-        plane: the models; paths are laid out once they are loaded.
-        server: the name in the server's metadata.
+        plane: the models; their paths are known once they are loaded.
+        server: the server's name in its metadata.
     """
 
     def __init__(self, plane: DataPlane, server: str) -> None:
@@ -59,7 +59,7 @@ class V2:
         self._infer: dict[str, Endpoint] = {}
 
     def _lay_out(self) -> None:
-        """Know the infer path of every model, with and without its version: one look-up a request."""
+        """Note the infer path of every model, with and without its version, so that a request needs one look-up."""
         for served in self._plane.served:
             endpoint = Endpoint(served, signature(served.model))
             name, version = served.entry.name, served.entry.version
@@ -67,7 +67,7 @@ class V2:
             self._infer[f"/v2/models/{name}/versions/{version}/infer"] = endpoint
 
     def label(self, path: str) -> str:
-        """The route template of a path, for metrics."""
+        """The route template of a path, as a metric label."""
         if path in self._infer:
             return "/v2/models/{model}/infer"
         return "/v2/models" if path.startswith("/v2/models/") else "/v2"
@@ -76,7 +76,7 @@ class V2:
         """The answer to a request whose body `read` reads.
 
         Raises:
-            DuetError: it is refused.
+            DuetError: the request is refused.
         """
         if not self._infer and self._plane.loaded:
             self._lay_out()
@@ -121,7 +121,7 @@ class V2:
         return Answer(200, [(b"content-type", JSON)], orjson.dumps(about()))
 
     def _find(self, path: str) -> tuple[tuple[str, ...], Callable[[], object]]:
-        """The methods that a path takes, and what answers them.
+        """The methods that a path takes, and the function that answers.
 
         Raises:
             UnknownModel, UnknownRoute.
@@ -144,12 +144,12 @@ class V2:
                     self._plane.check()
                     known = ", ".join(served.entry.tag for served in self._plane.served) or "none"
                     tag = f"{name}{version.replace('/versions/', ':')}"
-                    raise UnknownModel(f"model {tag[:80]!r} is not served here; there is {known}", field="model")
+                    raise UnknownModel(f"model {tag[:80]!r} is not served here; served are {known}", field="model")
                 if rest == ["ready"]:
                     return GET, lambda: {"name": name, "ready": True}
                 if not rest:
                     return GET, lambda: self._model_metadata(endpoint)
-        raise UnknownRoute(f"{path[:100]}: below /v2 there is health, models and repository/index")
+        raise UnknownRoute(f"{path[:100]}: no such route; below /v2 there are health, models and repository/index")
 
     def _readiness(self) -> object:
         if not self._plane.ready:
@@ -195,7 +195,7 @@ class V2:
 
 
 def _chosen(signature: Signature, request: InferRequest) -> list[Output]:
-    """The outputs that the caller asked for, or the default ones.
+    """The requested outputs, or the default outputs.
 
     Raises:
         InvalidInput: there is no such output, or no such input.
@@ -209,8 +209,8 @@ def _chosen(signature: Signature, request: InferRequest) -> list[Output]:
     names = [tensor.name for tensor in signature.outputs]
     seen: set[str] = set()
     for i, output in enumerate(request.outputs):
-        if output.name in seen:  # an answer may be far larger than its name: a list of names must not multiply it
-            raise InvalidInput(f"outputs[{i}]: {output.name} comes twice", field=f"outputs[{i}].name")
+        if output.name in seen:  # a short list of names must not multiply a large answer
+            raise InvalidInput(f"outputs[{i}]: {output.name} is named twice; name it once", field=f"outputs[{i}].name")
         seen.add(output.name)
         if output.name not in names:
             message = f"outputs[{i}] is {output.name[:60]!r}; this model has {', '.join(names)}"
@@ -237,7 +237,7 @@ def _respond(payload: bytes, json_length: int | None, headers: Headers) -> Answe
     answered = [(b"content-type", JSON if json_length is None else BINARY)]
     if json_length is not None:
         answered.append((b"inference-header-content-length", b"%d" % json_length))
-    # Triton's asyncio client announces encodings that it cannot undo: only a plain wish is one.
+    # Triton's asyncio client announces encodings that it cannot decode, so only a single encoding counts.
     encoding = headers.get(b"accept-encoding", b"")
     if encoding in (b"gzip", b"deflate") and len(payload) >= COMPRESS_FROM:
         payload = compress(payload, encoding.decode())

@@ -1,4 +1,4 @@
-"""What each kind of model takes and gives in V2: metadata, and the way from tensors to the data plane and back."""
+"""Inputs and outputs of each kind of model in V2: metadata, and the conversion of tensors for the data plane."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from services.protocol.schemas import Policy
 from services.protocol.scoring import Judge, scored
 from services.protocol.v2.arguments import choice, given_images, integer, number
 from services.protocol.v2.inference import InferRequest, short
-from services.protocol.v2.tensors import strings
+from services.protocol.v2.tensors import datatype, strings
 from services.settings import Settings
 from services.telemetry import metrics
 from services.telemetry.call import Call
@@ -32,12 +32,12 @@ Infer = Callable[[DataPlane, Any, InferRequest, Collection[str], Call], Awaitabl
 
 @dataclass(frozen=True)
 class Tensor:
-    """A line of metadata; -1 is a free axis."""
+    """An input or output in the metadata; -1 is a dynamic axis."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
-    asked: bool = False  # computed only when it is asked for
+    asked: bool = False  # computed only if the request names it
 
     def metadata(self) -> dict[str, Any]:
         return {"name": self.name, "datatype": self.datatype, "shape": self.shape}
@@ -45,11 +45,11 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Signature:
-    """The V2 face of one model.
+    """The V2 inputs and outputs of one model.
 
     Args:
-        inputs: what may be sent; `images` is also taken as FP32 pixels in 0..1 and as BYTES of PNG or JPEG files.
-        outputs: what may be asked for; those not marked `asked` are the default.
+        inputs: allowed inputs; `images` may also be FP32 pixels in 0..1 or BYTES of PNG or JPEG files.
+        outputs: possible outputs; those not marked `asked` are the default.
         infer: computes the named outputs.
         class_names: the labels of `classification` answers.
     """
@@ -171,7 +171,8 @@ async def _generate(
             )
         if model.conditional and "labels" not in request.inputs:
             raise InvalidInput(
-                f"model {model.bundle.name} draws by class: inputs.labels says as which", field="inputs.labels"
+                f"inputs.labels is missing; model {model.bundle.name} draws by class, so send the class of each image",
+                field="inputs.labels",
             )
         images = {"images": await given_images(request.inputs, model, plane.settings, call)}
         noise, cacheable = (await plane.infer(model, "encode", images, call))["mean"], True
@@ -190,18 +191,20 @@ async def _generate(
 
 
 def _noise(model: Generator, request: InferRequest, settings: Settings) -> tuple[np.ndarray, bool]:
-    """Latents as given, or drawn as the native `/generate` draws them; and whether they can come again."""
+    """Latents from the request, or drawn as in the native `/generate`; and whether they can be requested again."""
     given = request.inputs.get("latents")
     if given is not None:
         if given.dtype != np.float32 or given.ndim != 2 or given.shape[1] != model.latent_size:
             raise InvalidInput(
-                f"inputs.latents has shape {list(given.shape)}; send FP32 [n,{model.latent_size}]",
+                f"inputs.latents is {datatype(given)} of shape {list(given.shape)}; send FP32 [n,{model.latent_size}]",
                 field="inputs.latents",
             )
         if not np.isfinite(given).all():
-            raise InvalidInput("inputs.latents holds values that are not finite", field="inputs.latents")
+            raise InvalidInput(
+                "inputs.latents holds NaN or infinite values; send finite numbers", field="inputs.latents"
+            )
         check_drawn(len(given), "inputs.latents", model, settings)
-        return np.require(given, requirements="A"), True  # a binary tensor begins wherever the JSON before it ends
+        return np.require(given, requirements="A"), True  # a binary tensor after JSON may be unaligned
     labels = request.inputs.get("labels")
     count = integer(request, "count", 1 if labels is None else labels.size)
     if count < 1:
@@ -213,7 +216,8 @@ def _noise(model: Generator, request: InferRequest, settings: Settings) -> tuple
         raise InvalidInput(f"seed is {seed}; send 0 to 2^63 - 1", field="seed")
     truncation = number(request, "truncation", 1.0)
     if not 0 < truncation <= 2:
-        raise InvalidInput(f"truncation is {truncation}; send a number above 0, up to 2", field="parameters.truncation")
+        message = f"parameters.truncation is {truncation}; send a number above 0, up to 2"
+        raise InvalidInput(message, field="parameters.truncation")
     noise = latents(fresh_seed() if fresh else seed, range(count), model.latent_size, truncation=truncation)
     return noise, not fresh
 
@@ -223,7 +227,8 @@ def _labels(model: Generator, request: InferRequest, count: int) -> np.ndarray |
     given = request.inputs.get("labels")
     if not model.conditional:
         if given is not None:
-            raise InvalidInput(f"model {model.bundle.name} does not draw by class", field="inputs.labels")
+            message = f"model {model.bundle.name} does not draw by class; leave inputs.labels out"
+            raise InvalidInput(message, field="inputs.labels")
         return None
     if given is None:
         return model.classes_in_turn(count)

@@ -45,7 +45,8 @@ def from_binary(raw: memoryview, kind: str, shape: tuple[int, ...], field: str) 
     count = math.prod(shape)
     if raw.nbytes != count * dtype.itemsize:
         raise MalformedRequest(
-            f"{field}: {raw.nbytes} bytes, but {kind} of shape {list(shape)} has {count * dtype.itemsize}", field=field
+            f"{field} has {raw.nbytes} bytes, but {kind} of shape {list(shape)} needs {count * dtype.itemsize}",
+            field=field,
         )
     return np.frombuffer(raw, dtype).reshape(shape)
 
@@ -65,18 +66,18 @@ def from_json(data: object, kind: str, shape: tuple[int, ...], field: str, *, bo
         InvalidInput: a value is not of the datatype.
     """
     if type(data) is not list:
-        raise MalformedRequest(f"{field}.data is no list", field=f"{field}.data")
+        raise MalformedRequest(f"{field}.data is not a list; send a JSON list", field=f"{field}.data")
     flat = _flatten(data, field)
     if kind == "BYTES":
         return _objects([_encoded(value, field) for value in flat], shape, field)
     if len(flat) != math.prod(shape):
         raise MalformedRequest(
-            f"{field}.data has {len(flat)} values, but shape {list(shape)} has {math.prod(shape)}", field=field
+            f"{field}.data has {len(flat)} values, but shape {list(shape)} needs {math.prod(shape)}", field=field
         )
     if kind == "UINT8" and (plain := plain_bytes(flat, booleans=booleans)) is not None:
         return np.frombuffer(plain, np.uint8).reshape(shape)
     dtype = DTYPES[kind]
-    # Types first: NumPy would take true for 1 and "1" for a number, and one long text would widen every element.
+    # Check types first: NumPy would convert true to 1 and "1" to a number, and one long text would widen every element.
     if not TYPES[dtype.kind].issuperset(map(type, flat)):
         raise InvalidInput(f"{field}.data holds values that are not {kind}", field=field)
     try:
@@ -109,7 +110,7 @@ def strings(values: Sequence[bytes]) -> np.ndarray:
 def _objects(values: list[bytes], shape: tuple[int, ...], field: str) -> np.ndarray:
     if len(values) != math.prod(shape):
         raise MalformedRequest(
-            f"{field}: {len(values)} elements, but shape {list(shape)} has {math.prod(shape)}", field=field
+            f"{field} has {len(values)} elements, but shape {list(shape)} needs {math.prod(shape)}", field=field
         )
     return strings(values).reshape(shape)
 
@@ -122,14 +123,16 @@ def _split(raw: memoryview, field: str) -> list[bytes]:
         start = at + 4
         at = start + size
         if start > raw.nbytes or at > raw.nbytes:
-            raise MalformedRequest(f"{field}: element {len(values)} of BYTES runs past the tensor's end", field=field)
+            raise MalformedRequest(
+                f"{field}: element {len(values)} of BYTES ends after the end of the tensor", field=field
+            )
         values.append(bytes(raw[start:at]))
     return values
 
 
 def _encoded(value: object, field: str) -> bytes:
     if not isinstance(value, str):
-        raise InvalidInput(f"{field}.data holds values that are not strings, as BYTES are in JSON", field=field)
+        raise InvalidInput(f"{field}.data holds values that are not strings; send BYTES as strings", field=field)
     return value.encode("utf-8", "surrogatepass")
 
 

@@ -49,6 +49,6 @@ async def test_many_pixels_are_left_to_a_thread() -> None:
 
 def test_a_count_may_reach_its_limit() -> None:
     check_count(3, "count", 3)
-    with pytest.raises(TooLarge, match="count is 4; at most 3") as caught:
+    with pytest.raises(TooLarge, match="count: 4 items; at most 3") as caught:
         check_count(4, "count", 3)
     assert caught.value.field == "count"

@@ -101,34 +101,34 @@ async def test_fields_come_in_by_their_names_and_types() -> None:
 @pytest.mark.parametrize(
     ("path", "given", "field", "detail"),
     [
-        ("/generate", {"count": 0}, "count", "count: Input should be greater than or equal to 1; came 0"),
-        ("/generate", {"count": "4"}, "count", 'count: Input should be a valid integer; came "4"'),
-        ("/generate", {"count": True}, "count", "count: Input should be a valid integer; came true"),
-        ("/generate", {"count": None}, "count", "count: Input should be a valid integer; came null"),
-        ("/generate", {"count": [1]}, "count", "count: Input should be a valid integer; came a list"),
-        ("/generate", {"count": {"a": 1}}, "count", "count: Input should be a valid integer; came an object"),
-        ("/generate", {"class": [1]}, "class", "class: Input should be a valid string; came a list"),
-        ("/generate", {"class": True}, "class", "class: Input should be a valid string; came true"),
-        ("/generate", {"label": 1}, "label", "label: Extra inputs are not permitted; came 1"),
-        ("/generate", {"nope": "x" * 999}, "nope", f'nope: Extra inputs are not permitted; came "{"x" * 56}...'),
-        ("/generate", {"n" * 999: 1}, "n" * 60, f"{'n' * 60}: Extra inputs are not permitted; came 1"),
+        ("/generate", {"count": 0}, "count", "count: Input should be greater than or equal to 1; got 0"),
+        ("/generate", {"count": "4"}, "count", 'count: Input should be a valid integer; got "4"'),
+        ("/generate", {"count": True}, "count", "count: Input should be a valid integer; got true"),
+        ("/generate", {"count": None}, "count", "count: Input should be a valid integer; got null"),
+        ("/generate", {"count": [1]}, "count", "count: Input should be a valid integer; got a list"),
+        ("/generate", {"count": {"a": 1}}, "count", "count: Input should be a valid integer; got an object"),
+        ("/generate", {"class": [1]}, "class", "class: Input should be a valid string; got a list"),
+        ("/generate", {"class": True}, "class", "class: Input should be a valid string; got true"),
+        ("/generate", {"label": 1}, "label", "label: Extra inputs are not permitted; got 1"),
+        ("/generate", {"nope": "x" * 999}, "nope", f'nope: Extra inputs are not permitted; got "{"x" * 56}...'),
+        ("/generate", {"n" * 999: 1}, "n" * 60, f"{'n' * 60}: Extra inputs are not permitted; got 1"),
         (
             "/generate",
             {"truncation": 2.5},
             "truncation",
-            "truncation: Input should be less than or equal to 2; came 2.5",
+            "truncation: Input should be less than or equal to 2; got 2.5",
         ),
-        ("/generate", {"format": "bmp"}, "format", "format: Input should be 'grid', 'png' or 'array'; came \"bmp\""),
+        ("/generate", {"format": "bmp"}, "format", "format: Input should be 'grid', 'png' or 'array'; got \"bmp\""),
         ("/classify", {}, "images", "images: Field required"),
-        ("/classify", {"images": "a"}, "images", 'images: Input should be a valid list; came "a"'),
-        ("/score", {"images": [0], "alpha": 1}, "alpha", "alpha: Input should be less than 1; came 1"),
+        ("/classify", {"images": "a"}, "images", 'images: Input should be a valid list; got "a"'),
+        ("/score", {"images": [0], "alpha": 1}, "alpha", "alpha: Input should be less than 1; got 1"),
         (
             "/interpolate",
             {"seeds": [1, -2]},
             "seeds[1]",
-            "seeds[1]: Input should be greater than or equal to 0; came -2",
+            "seeds[1]: Input should be greater than or equal to 0; got -2",
         ),
-        ("/interpolate", {}, None, "give either seeds or latents or images, two of them"),
+        ("/interpolate", {}, None, "send the two ends as exactly one of seeds, latents and images"),
     ],
 )
 async def test_a_schema_error_names_the_field_and_what_came(
@@ -172,7 +172,7 @@ async def test_a_file_in_place_of_a_number_is_named() -> None:
     raw = form(('name=count; filename="c"', b"4"))
     response = await ask("/generate", raw, {"Content-Type": "multipart/form-data; boundary=cut"})
     assert response.status_code == 422
-    assert body(response)["detail"] == "count: Input should be a valid integer; came a file"
+    assert body(response)["detail"] == "count: Input should be a valid integer; got a file"
 
 
 async def test_a_client_that_left_within_its_body_is_no_surprise() -> None:
@@ -244,5 +244,5 @@ async def test_a_bug_in_a_handler_tells_the_log_everything_and_the_caller_nothin
     monkeypatch.setattr(logging.getLogger("duet"), "propagate", True)  # a server's set-up switches it off
     response = await ask("/generate", b"{}")
     assert response.status_code == 500
-    assert body(response)["detail"] == "an unexpected error occurred; the server's log has it"
+    assert body(response)["detail"] == "an unexpected error occurred; see the server's log"
     assert "KeyError: 'secret'" in caplog.text

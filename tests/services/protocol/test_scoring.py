@@ -102,18 +102,18 @@ def test_a_share_of_the_request_is_the_most_unusual(scorer: Scorer) -> None:
             "pac",
             0.02,
             1,
-            "no image can be anomalous at alpha 0.02: 95 % confidence takes 149 calibration images, "
+            "no image can be anomalous at alpha 0.02: 95 % confidence needs 149 calibration images, "
             "and there are 56 calibration images",
         ),
         (
             "fdr",
             0.05,
             10,
-            "fewer than 4 of 10 images cannot be anomalous at alpha 0.05: the smallest p-value of 56 calibration "
-            "images is 0.0175",
+            "at alpha 0.05, either none or at least 4 of 10 images are anomalous: the smallest p-value of 56 "
+            "calibration images is 0.0175",
         ),
-        ("fdr", 0.2, 2, "the p-values of 56 calibration images come in steps of 0.0175"),
-        ("p-value", 0.05, 1, "the p-values of 56 calibration images come in steps of 0.0175"),
+        ("fdr", 0.2, 2, "p-values are multiples of 0.0175: there are only 56 calibration images"),
+        ("p-value", 0.05, 1, "p-values are multiples of 0.0175: there are only 56 calibration images"),
         ("top-fraction", 0.001, 2, None),
     ],
 )
@@ -136,7 +136,7 @@ def test_few_calibration_images_are_warned_of(
 
 def test_a_small_class_is_warned_of(scorer: Scorer) -> None:
     warning = judged(scorer, shade(9, label=2), "p-value", 0.05, per_class=True)[1].warning
-    assert warning == "the p-values of 80 calibration images of one class come in steps of 0.0123"
+    assert warning == "p-values are multiples of 0.0123: there are only 80 calibration images of one class"
     assert judged(scorer, shade(9, label=1), "p-value", 0.05, per_class=True)[1].warning is None
 
 

@@ -34,7 +34,7 @@ async def test_an_exception_inside_tells_the_log_everything_and_the_caller_nothi
         answer = await Client(plane, broken).ask(headers={"X-Request-Id": "mine"})
     assert answer.status == 500
     assert answer.headers["x-request-id"] == "mine"
-    assert answer.problem["detail"] == "an unexpected error occurred; the server's log has it"
+    assert answer.problem["detail"] == "an unexpected error occurred; see the server's log"
     assert b"secret" not in answer.body
     assert b"KeyError" not in answer.body
     assert "KeyError: 'secret'" in caplog.text

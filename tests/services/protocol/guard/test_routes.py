@@ -16,7 +16,10 @@ from tests.services.protocol.guard.asgi import Client
 async def test_an_unknown_route_is_404_and_lists_the_known_ones(client: Client, path: str) -> None:
     answer = await client.ask(path)
     assert answer.status == 404
-    assert "there is /echo, /healthz, /livez, /metrics, /other, /readyz and /v2" in answer.problem["detail"]
+    assert (
+        "no such route; the routes are /echo, /healthz, /livez, /metrics, /other, /readyz and /v2"
+        in answer.problem["detail"]
+    )
     assert len(answer.problem["detail"]) < 200
 
 

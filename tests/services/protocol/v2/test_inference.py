@@ -95,15 +95,15 @@ def test_a_header_length_that_cuts_the_json_is_refused(length: str) -> None:
 @pytest.mark.parametrize(
     ("sizes", "tail", "message"),
     [
-        ((2, 2), b"\x01\x02\x03", "x1: 2 bytes are announced, 1 are left"),
+        ((2, 2), b"\x01\x02\x03", "x1: binary_data_size is 2, but only 1 bytes of the body are left"),
         ((2, 2), b"\x01\x02\x03\x04\x05", "1 bytes follow the last binary tensor"),
-        ((3,), b"\x01\x02\x03", "x0: 3 bytes, but UINT8 of shape"),
-        ((-1,), b"\x01\x02", "neither data nor a binary_data_size"),
-        (("2",), b"\x01\x02", "neither data nor a binary_data_size"),
-        ((True,), b"\x01", "neither data nor a binary_data_size"),
-        ((2.0,), b"\x01\x02", "neither data nor a binary_data_size"),
-        ((10**30,), b"\x01\x02", "neither data nor a binary_data_size"),  # JSON's large integers are floats here
-        ((2**40,), b"\x01\x02", "are announced, 2 are left"),
+        ((3,), b"\x01\x02\x03", "x0 has 3 bytes, but UINT8 of shape"),
+        ((-1,), b"\x01\x02", "neither data nor binary_data_size"),
+        (("2",), b"\x01\x02", "neither data nor binary_data_size"),
+        ((True,), b"\x01", "neither data nor binary_data_size"),
+        ((2.0,), b"\x01\x02", "neither data nor binary_data_size"),
+        ((10**30,), b"\x01\x02", "neither data nor binary_data_size"),  # JSON's large integers are floats here
+        ((2**40,), b"\x01\x02", "binary_data_size is [0-9]+, but only 2 bytes of the body are left"),
     ],
 )
 def test_sizes_that_do_not_sum_are_refused(sizes: tuple[Any, ...], tail: bytes, message: str) -> None:
@@ -142,14 +142,14 @@ def test_an_unknown_datatype_is_refused_with_the_known_ones(kind: object) -> Non
         (body(inputs=[7]), r"inputs\[0\] has no name"),
         (body(inputs=[{}]), r"inputs\[0\] has no name"),
         (body(inputs=[tensor(name=7)]), r"inputs\[0\] has no name"),
-        (body(inputs=[tensor(), tensor()]), r"inputs\.x comes twice"),
+        (body(inputs=[tensor(), tensor()]), r"inputs\.x is given twice"),
         (body(inputs=[{"name": "x", "datatype": "UINT8", "shape": [2]}]), "neither data nor"),
         (body(inputs=[{"name": "x", "datatype": "UINT8", "shape": [2], "parameters": 7}]), "not an object"),
         (body(outputs={}), "outputs is not a list"),
         (body(outputs=["y"]), r"outputs\[0\] has no name"),
         (body(outputs=[{"name": "y", "parameters": []}]), r"outputs\[0\] is not an object"),
         (body(parameters=[]), "parameters is not an object"),
-        (body(id=7), "id is not a string"),
+        (body(id=7), "id is 7; send a string"),
     ],
 )
 def test_a_body_that_is_no_request_is_refused(raw: bytes, message: str) -> None:
@@ -159,7 +159,7 @@ def test_a_body_that_is_no_request_is_refused(raw: bytes, message: str) -> None:
 
 @pytest.mark.parametrize("top", [-1, True, 1.5, "3", None, [3]])
 def test_classification_is_a_count(top: object) -> None:
-    with pytest.raises(InvalidInput, match="send a count of classes"):
+    with pytest.raises(InvalidInput, match="send a number of classes"):
         parse(body(outputs=[{"name": "y", "parameters": {"classification": top}}]), None)
 
 
@@ -208,7 +208,7 @@ def test_compression_is_what_others_call_gzip_and_deflate() -> None:
 def test_a_bomb_stops_at_the_limit(encoding: str) -> None:
     assert decompress(compress(bytes(LIMIT), encoding), encoding, LIMIT) == bytes(LIMIT)
     for size in (LIMIT + 1, 5_000_000):
-        with pytest.raises(TooLarge, match=f"more than {LIMIT} bytes when decompressed"):
+        with pytest.raises(TooLarge, match=f"the decompressed body has more than {LIMIT} bytes"):
             decompress(compress(bytes(size), encoding), encoding, LIMIT)
 
 

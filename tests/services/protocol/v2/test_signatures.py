@@ -162,12 +162,12 @@ async def test_alpha_is_a_number_between_0_and_1(ask: Ask, digits: np.ndarray, a
         (np.zeros((2, 1, 28, 27), np.uint8), r"shape \[2, 1, 28, 27\]; this model takes \[n,1,28,28\]"),
         (np.zeros((28, 28), np.uint8), r"takes \[n,1,28,28\]"),
         (np.zeros((), np.uint8), r"takes \[n,1,28,28\]"),
-        (np.zeros((1, 1, 28, 28), np.int64), "takes UINT8, FP32"),
-        (np.zeros((1, 1, 28, 28), bool), "takes UINT8, FP32"),
-        (np.full((1, 1, 28, 28), 1.01, np.float32), "outside 0..1"),
-        (np.full((1, 1, 28, 28), -0.01, np.float32), "outside 0..1"),
-        (np.full((1, 1, 28, 28), np.nan, np.float32), "outside 0..1"),
-        (np.full((1, 1, 28, 28), np.inf, np.float32), "outside 0..1"),
+        (np.zeros((1, 1, 28, 28), np.int64), "is INT64; send UINT8, FP32"),
+        (np.zeros((1, 1, 28, 28), bool), "is BOOL; send UINT8, FP32"),
+        (np.full((1, 1, 28, 28), 1.01, np.float32), "has values 1.01 to 1.01; send FP32 pixels in 0..1"),
+        (np.full((1, 1, 28, 28), -0.01, np.float32), "has values -0.01 to -0.01; send FP32 pixels in 0..1"),
+        (np.full((1, 1, 28, 28), np.nan, np.float32), "has values nan to nan; send FP32 pixels in 0..1"),
+        (np.full((1, 1, 28, 28), np.inf, np.float32), "has values inf to inf; send FP32 pixels in 0..1"),
     ],
 )
 @pytest.mark.parametrize("model", [CNN, SCORER, VAE])
@@ -178,7 +178,7 @@ async def test_images_that_do_not_fit_are_refused(ask: Ask, model: str, images: 
 async def test_one_pixel_that_is_no_number_is_found(ask: Ask, digits: np.ndarray) -> None:
     images = (digits / 255).astype(np.float32)
     images[5, 0, 13, 13] = np.nan
-    await refused(ask(CNN, {"images": images}), InvalidInput, "inputs.images", "outside 0..1")
+    await refused(ask(CNN, {"images": images}), InvalidInput, "inputs.images", "send FP32 pixels in 0..1")
 
 
 @pytest.mark.parametrize("file", [b"", b"GIF89a", b"\x89PNG damaged", b"\xff\xd8", b"/w==", "ä".encode()])
@@ -193,7 +193,7 @@ async def test_too_many_images_are_refused_unread(ask: Ask, images: Any) -> None
 
 @pytest.mark.parametrize("model", [CNN, SCORER])
 async def test_images_are_needed(ask: Ask, model: str) -> None:
-    await refused(ask(model, {}), InvalidInput, "inputs.images", "images is missing; there is none")
+    await refused(ask(model, {}), InvalidInput, "inputs.images", "inputs.images is missing; the inputs sent are none")
 
 
 @pytest.mark.parametrize("model", [VAE, GAN])
@@ -264,8 +264,8 @@ async def test_one_label_is_for_all(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.array([10]), "class '10' is not one of 0, 1"),
-        (np.array([-1]), "class '-1' is not one of"),
+        (np.array([10]), "inputs.labels: '10' is not one of 0, 1"),
+        (np.array([-1]), "inputs.labels: '-1' is not one of"),
         ([b"seven"], "class 'seven'"),
         ([b"\xff"], "class"),
         ([b"x" * 999], "class 'x"),
@@ -321,7 +321,7 @@ async def test_latents_that_do_not_fit_are_refused(ask: Ask, latent_size: int) -
     for noise in (wrong_shape, good[0], good[None], wrong_type):
         await refused(ask(VAE, {"latents": noise}), InvalidInput, "inputs.latents", rf"send FP32 \[n,{latent_size}\]")
     for noise in (nan, infinite):
-        await refused(ask(VAE, {"latents": noise}), InvalidInput, "inputs.latents", "not finite")
+        await refused(ask(VAE, {"latents": noise}), InvalidInput, "inputs.latents", "NaN or infinite values")
 
 
 async def test_too_many_samples_are_refused(ask: Ask, latent_size: int) -> None:
