@@ -1,7 +1,7 @@
-"""Bundles: the unit that is trained, verified, stored, served and cached on.
+"""Bundles: a trained model in a folder, with everything that is needed to verify, store and serve it.
 
 A bundle is a directory with `manifest.json` beside the files it lists: ONNX graphs, a model card, pictures.
-The manifest's digest covers every other field, and through the SHA-256 of each file every byte of the bundle.
+The digest in the manifest covers every other field; with the SHA-256 of each file, that is every byte of the bundle.
 
 Graph signatures by task (N is the dynamic batch axis; C, H, W are `manifest.image`):
 
@@ -40,22 +40,22 @@ from pydantic import (
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-LATER = ("statistics", "parts")  # fields that the first stored bundles have not
+LATER = ("statistics", "parts")  # fields that the first stored bundles do not have
 
 Task = Literal["classification", "generation", "anomaly"]
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
-NAME_RULE = "use 1 to 63 of a-z, 0-9, '.', '_', '-', letter or digit at both ends"
+NAME_RULE = "use 1 to 63 of a-z, 0-9, '.', '_', '-', with a letter or digit at both ends"
 
 
 class BundleError(Exception):
-    """A bundle cannot be trusted; the message names the file and the remedy."""
+    """A bundle is missing, damaged or unusable; the message names the file and the remedy."""
 
 
 def _below(name: str) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or str(path) != name or name == "." or "\0" in name:
-        raise ValueError(f"{name!r} is not a plain path of a file below the bundle")
+        raise ValueError(f"{name!r} is not a relative path of a file in the bundle")
     return name
 
 
@@ -72,15 +72,17 @@ class Tensor(_Record):
 
 
 class Parity(_Record):
-    """PyTorch against ONNX Runtime, over all outputs and batch sizes.
+    """The difference between PyTorch and ONNX Runtime, over all outputs and batch sizes.
 
-    Outputs have bounds of their own; the difference and the bound are those of the element nearest to its bound.
+    Each output has its own bound. Difference and bound are those of the element that is nearest to its bound.
     """
 
     batch_sizes: tuple[int, ...]
     max_abs_diff: float
     bound: float
-    top1_agreement: float | None = Field(default=None, description="share of equal arg-max, classifiers only")
+    top1_agreement: float | None = Field(
+        default=None, description="share of images with equal arg-max, classifiers only"
+    )
 
 
 class Graph(_Record):
@@ -156,7 +158,7 @@ class Manifest(_Record):
 
     @model_serializer(mode="wrap")
     def _as_written_before(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Fields younger than stored bundles are left out where they are empty, or every stored digest would change."""
+        """Newer fields are left out if they are empty, so that the digests of stored bundles do not change."""
         fields: dict[str, Any] = written(self)
         return {name: value for name, value in fields.items() if value or name not in LATER}
 
@@ -206,7 +208,7 @@ def seal(directory: Path, manifest: Manifest) -> Bundle:
         raise BundleError(f"name {manifest.name!r}: {NAME_RULE}")
     for name, value in (manifest.metrics | manifest.constants).items():
         if not math.isfinite(value):
-            raise BundleError(f"{name}: {value} is not a finite number; leave it out or mend its computation")
+            raise BundleError(f"{name}: {value} is not a finite number; leave it out or correct its computation")
     for gate in manifest.gates:
         if not gate.passed:
             raise BundleError(f"gate {gate.metric}: {gate.value:.6g} is not {gate.direction} {gate.bound:.6g}")
@@ -217,7 +219,7 @@ def seal(directory: Path, manifest: Manifest) -> Bundle:
     }
     for graph in manifest.graphs.values():
         if graph.file not in files:
-            raise BundleError(f"{directory / graph.file}: the manifest names this graph, but there is no such file")
+            raise BundleError(f"{directory / graph.file}: the manifest names this graph, but the file does not exist")
     unsigned = manifest.model_copy(update={"files": files, "digest": ""})
     signed = unsigned.model_copy(update={"digest": unsigned.computed_digest()})
     (directory / MANIFEST).write_text(signed.model_dump_json(indent=2) + "\n")
@@ -235,13 +237,13 @@ def load(directory: Path) -> Bundle:
         raw = json.loads(path.read_text())
     except FileNotFoundError:
         raise BundleError(
-            f"{path}: not found, so this is no bundle; train and export one, or import it again"
+            f"{path}: not found, so the folder is not a bundle; train a model, or import the bundle again"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not readable as JSON ({error}); export or import the bundle again") from None
     if not isinstance(raw, Mapping):
         raise BundleError(
-            f"{path}: holds a JSON {type(raw).__name__}, not an object; export or import the bundle again"
+            f"{path}: the JSON is a {type(raw).__name__}, not an object; export or import the bundle again"
         )
     version = raw.get("schema_version")
     if not isinstance(version, int) or version > SCHEMA_VERSION:

@@ -1,4 +1,4 @@
-"""A classifier: images in, class probabilities out, and why."""
+"""A classifier: images in, class probabilities and explanations out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from services.inference.bundle import Bundle
 from services.inference.explanation import occlusion, passes, rise
 from services.inference.session import Arrays, Session
 
-CLASSIFY = ("logits", "probabilities", "prediction_set")  # the last one where the graph has it
+CLASSIFY = ("logits", "probabilities", "prediction_set")  # the last one if the graph has it
 ACTIVATION = "class_activation"
 EXPLANATIONS = {"occlusion": occlusion, "rise": rise}
 
@@ -18,10 +18,10 @@ EXPLANATIONS = {"occlusion": occlusion, "rise": rise}
 class Classifier:
     """Operations on images uint8 [N,C,H,W].
 
-    `classify` -> logits, probabilities float32 [N,K], and prediction_set uint8 [N,K] where the graph has one;
-    `class_activation` -> the same and class_activation float32 [N,K,h,w], where the graph has it. `occlusion` and
-    `rise` also take labels int64 [N], the classes to explain -> saliency float32 [N,H,W]; they run the graph some
-    hundred times an image.
+    `classify` -> logits, probabilities float32 [N,K], and prediction_set uint8 [N,K] if the graph has it.
+    `class_activation` -> the same and class_activation float32 [N,K,h,w], if the graph has it.
+    `occlusion` and `rise` also take labels int64 [N], the classes to explain -> saliency float32 [N,H,W]; they run the
+    graph some hundred times for each image.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
@@ -40,7 +40,7 @@ class Classifier:
 
     @property
     def coverage(self) -> float | None:
-        """The share of images whose prediction set holds their class; None: the graph makes no sets."""
+        """The share of images whose prediction set contains their class; None: the graph makes no sets."""
         return self.bundle.manifest.constants.get("set_coverage")
 
     def run(self, operation: str, inputs: Mapping[str, np.ndarray]) -> Arrays:

@@ -1,9 +1,9 @@
-"""Verdicts from conformal p-values: levels, what they promise, and many images at once.
+"""Verdicts from conformal p-values: thresholds, their guarantees, and many images at once.
 
-With n calibration images and exchangeable continuous scores, p-values lie on the grid k / (n + 1). A normal image is at
-most at k / (n + 1) with a probability that depends on which n images calibrate: Beta(k, n + 1 - k) over calibration
-sets (V. Vovk, "Conditional validity of inductive conformal predictors", ACML 2012; S. Bates, E. Candès, L. Lei, Y.
-Romano, M. Sesia, "Testing for outliers with conformal p-values", Annals of Statistics 2023).
+With n calibration images and exchangeable continuous scores, p-values lie on the grid k / (n + 1). The probability that
+a normal image has a p-value of at most k / (n + 1) depends on the n calibration images; over calibration sets it is
+Beta(k, n + 1 - k) (V. Vovk, "Conditional validity of inductive conformal predictors", ACML 2012; S. Bates, E. Candès,
+L. Lei, Y. Romano, M. Sesia, "Testing for outliers with conformal p-values", Annals of Statistics 2023).
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ import numpy as np
 from services.inference.beta import beta_below, beta_quantile
 
 CONFIDENCE = 0.95
-ROUNDING = 1e-9  # 0.1 * 30 is a little more than 3
+ROUNDING = 1e-9  # in floating point, 0.1 * 30 is slightly more than 3
 
 
 def rank(alpha: float, size: int) -> int:
-    """The k of the largest p-value k / (size + 1) that is at most `alpha`; 0: there is none."""
+    """The k of the largest p-value k / (size + 1) that is at most `alpha`; 0 if there is none."""
     return math.floor(alpha * (size + 1) + ROUNDING)
 
 
 @lru_cache(maxsize=1024)
 def pac_rank(alpha: float, size: int) -> int:
-    """The largest k such that the threshold k / (size + 1) has at most `alpha` false alarms with 95 % confidence.
+    """The largest k for which the threshold k / (size + 1) has a rate of false alarms of at most `alpha`, with 95 %
+    confidence.
 
-    The confidence is over the draw of the calibration set: P(Beta(k, size + 1 - k) <= alpha). 0: no k has it.
+    The confidence is over the draw of the calibration set: P(Beta(k, size + 1 - k) <= alpha). 0 if there is no such k.
     """
-    low, high = 0, rank(alpha, size) + 1  # at the rank of alpha itself the confidence is about one half
+    low, high = 0, rank(alpha, size) + 1  # at the rank of alpha the confidence is only about one half
     while high - low > 1:
         middle = (low + high) // 2
         sure = middle <= size and beta_below(alpha, middle, size + 1 - middle) >= CONFIDENCE
@@ -39,12 +40,12 @@ def pac_rank(alpha: float, size: int) -> int:
 
 
 def pac_size(alpha: float) -> int:
-    """The least number of calibration images of which `pac_rank` is not 0."""
+    """The smallest number of calibration images for which `pac_rank` is not 0."""
     return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-alpha))
 
 
 def band(k: int, size: int) -> tuple[float, float]:
-    """Where 95 % of calibration sets have the rate of false alarms at the threshold k / (size + 1), in the centre."""
+    """The rate of false alarms at the threshold k / (size + 1) for the central 95 % of calibration sets."""
     if k <= 0:
         return 0.0, 0.0
     tail = (1 - CONFIDENCE) / 2
@@ -54,20 +55,20 @@ def band(k: int, size: int) -> tuple[float, float]:
 
 
 def benjamini_hochberg(p_values: np.ndarray, alpha: float) -> float:
-    """The threshold for p-values [N] at which at most a share `alpha` of those at or below it is false, in expectation.
+    """The threshold for p-values [N]: of the p-values up to it, at most a share `alpha` is false, in expectation.
 
     Y. Benjamini, Y. Hochberg, JRSS B 1995; Bates et al. 2023 show that it holds for conformal p-values, which share
-    their calibration set. The threshold is k alpha / N for the largest k that has k p-values at or below; 0: none has.
+    their calibration set. The threshold is k alpha / N for the largest k with at least k p-values up to it, or 0.
     """
     count = len(p_values)
     levels = alpha * np.arange(1, count + 1) / count
-    # In the p-values' own precision: a p-value that is the level itself is at it.
+    # In float32, the precision of the p-values, so that a p-value equal to the level counts.
     passed = np.flatnonzero(np.sort(p_values) <= levels.astype(p_values.dtype))
     return float(levels[passed[-1]]) if len(passed) else 0.0
 
 
 def most_unusual(scores: np.ndarray, share: float) -> np.ndarray:
-    """Which of the scores [N] are the ceil(share N) highest: bool [N], the first ones of equals."""
+    """Which of the scores [N] are among the ceil(share N) highest: bool [N]; of equal scores, the first."""
     count = math.ceil(share * len(scores) - ROUNDING)
     chosen = np.zeros(len(scores), bool)
     chosen[np.argsort(-scores, kind="stable")[:count]] = True

@@ -1,12 +1,13 @@
-"""Whether the images that a scorer is asked about still come from where its calibration images came: a sequential test.
+"""A sequential test of whether the scored images still have the distribution of the calibration images.
 
 Source: J. Shin, A. Ramdas, A. Rinaldo, "E-detectors: a nonparametric framework for sequential change detection", 2022:
 Shiryaev-Roberts sums of e-values, averaged over bets.
 
-Given its n calibration images a p-value is not quite uniform, so a test of uniformity would alarm in the end about
-nothing. Every bet is therefore against a whole band of rates: "at most `high`" or "at least `low`", where the band has
-what 99.9 % of calibration sets make of an undisturbed stream. A bet with stake s pays 1 + s (x / high - 1), or
-1 + s ((1 - x) / (1 - low) - 1), for x = 1 if the event happened: in expectation at most 1 for any rate in the band.
+For a given set of n calibration images p-values are not exactly uniform, so a test of uniformity would raise a false
+alarm after enough images. Every bet is therefore against a band of rates: "at most `high`" or "at least `low`". The
+band contains the rates of unchanged streams for 99.9 % of calibration sets. A bet with stake s pays
+1 + s (x / high - 1), or 1 + s ((1 - x) / (1 - low) - 1), with x = 1 if the event happened: in expectation at most 1 for
+every rate in the band.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from services.inference.beta import beta_quantile
 from services.inference.conformal import rank
 from services.telemetry import metrics
 
-LEVELS = (0.01, 0.05, 0.2, 0.5)  # the events: a p-value at or below
-STAKES = (0.01, 0.05, 0.2, 0.6)  # of bets side by side: the best one depends on how much changes
-MISSED = 0.001  # of calibration sets, whose bands are too narrow
-ALARM = 1e8  # images, at least, to a false alarm on average; within m images there is one with probability m / ALARM
-CLASSES = 100  # at most, for tables grow with their square, and among more no share is well known
-BLOCK = 64  # images taken together: one alone would cost ten times as much
-RARE = 0.001  # no band ends nearer to 0 or 1, so that a block of the highest pays, 601 each, stays finite ...
-CEILING = 1e100  # ... on top of a sum as high as this
+LEVELS = (0.01, 0.05, 0.2, 0.5)  # the events: a p-value of at most this level
+STAKES = (0.01, 0.05, 0.2, 0.6)  # of parallel bets: the best stake depends on the size of the change
+MISSED = 0.001  # share of calibration sets whose true rate is outside the band
+ALARM = 1e8  # least mean number of images to a false alarm; within m images its probability is at most m / ALARM
+CLASSES = 100  # with more classes the test ignores them: tables grow with the square, and shares are too uncertain
+BLOCK = 64  # images that are processed together: single images would cost ten times as much each
+RARE = 0.001  # bands keep this distance from 0 and 1, so that a block of the highest pays (601 each) stays finite,
+CEILING = 1e100  # even after a sum as large as this
 
 log = logging.getLogger("duet.drift")
 
 
 @dataclass(frozen=True)
 class Rate:
-    """How often an event happened, how often it was expected to, and what counts as no change."""
+    """The observed and the expected rate of an event, and the band of rates that counts as no change."""
 
     observed: float | None  # None before the first image
     expected: float
@@ -46,10 +47,10 @@ class Rate:
 
 
 class Events:
-    """Events in a stream of cells 0 to C - 1, and bets that each happens neither more nor less often than it may.
+    """Events in a stream of cells 0 to C - 1, and bets that the rate of each event leaves its band.
 
     Args:
-        happens: bool [E,C]: which cells each event is made of.
+        happens: bool [E,C]: the cells in which each event happens.
         expected: rates [E].
         low, high: the bands [E].
     """
@@ -64,14 +65,14 @@ class Events:
         self._counts = np.zeros(happens.shape[1], np.int64)
 
     def see(self, cells: np.ndarray) -> None:
-        """Take the cells [N] of at most BLOCK images in turn: each adds 1 to every sum, then multiplies it."""
+        """Process the cells [N] of at most BLOCK images in order: each adds 1 to every sum, then multiplies it."""
         self._counts += np.bincount(cells, minlength=len(self._counts))
-        products = np.cumprod(self._pays[cells[::-1]], axis=0)  # of the last one, the last two, ...
+        products = np.cumprod(self._pays[cells[::-1]], axis=0)  # of the last image, the last two images, ...
         self._sums = np.minimum(products[-1] * self._sums + products.sum(axis=0), CEILING)
 
     @property
     def evidence(self) -> float:
-        """The detector: a number whose mean is at most that of the images, unless something changed."""
+        """The detector: without a change, its mean is at most the number of images."""
         return float(self._sums.sum()) / max(1, len(self._sums))
 
     def rates(self) -> list[Rate]:
@@ -84,13 +85,13 @@ class Events:
 
 
 class Drift:
-    """The stream of one model, from its loading on; an alarm stays.
+    """The drift test of one model, from the time it is loaded; an alarm stays on.
 
     Args:
-        name: of the model, for the log.
-        size: calibration images.
-        class_sizes: how many of them are predicted to be of each class; empty: the model predicts none. More than
-            CLASSES are not watched.
+        name: the model's name, for the log.
+        size: number of calibration images.
+        class_sizes: number of calibration images predicted as each class; empty: the model predicts no classes. More
+            than CLASSES classes are ignored.
     """
 
     def __init__(self, name: str, size: int, class_sizes: Sequence[int] = ()) -> None:
@@ -98,7 +99,7 @@ class Drift:
         bounds = [_band(k, size + 1 - k, 2 * len(ranks)) for k in ranks.tolist()]
         low, high = np.array(bounds).reshape(-1, 2).T
         self._name = name
-        self._edges = (ranks + 0.5) / (size + 1)  # between two p-values, whatever their precision
+        self._edges = (ranks + 0.5) / (size + 1)  # halfway between two p-values, so that rounding is harmless
         happens = np.arange(len(ranks) + 1) <= np.arange(len(ranks))[:, None]
         self._events = {"p_value": Events(happens, ranks / (size + 1), low, high)}
         if 0 < len(class_sizes) <= CLASSES:
@@ -108,33 +109,33 @@ class Drift:
         self._alarm_at: int | None = None
 
     def see(self, p_values: Sequence[float], labels: Sequence[int] | None = None) -> None:
-        """Take the p-values and predicted classes of the images of a request; they are looked at in blocks."""
+        """Take the p-values and predicted classes of the images of a request; they are processed in blocks."""
         self._waiting.extend(zip(p_values, labels or [0] * len(p_values), strict=True))
         if len(self._waiting) >= BLOCK:
             self._settle()
 
     @property
     def images(self) -> int:
-        """Seen so far."""
+        """Number of images so far."""
         return self._taken + len(self._waiting)
 
     @property
     def alarm_at(self) -> int | None:
-        """After how many images, up to a block, the alarm was raised; None: it was not."""
+        """The number of images, to within a block, at which the alarm was raised; None if there is no alarm."""
         self._settle()
         return self._alarm_at
 
     def evidence(self) -> dict[str, float]:
-        """log10 of the detectors by kind, not below 0; their mean decides on the alarm."""
+        """log10 of the detectors by kind, at least 0; the mean of the detectors decides on the alarm."""
         return {kind: self._log10(kind) for kind in self._events}
 
     def rates(self) -> dict[str, list[Rate]]:
-        """By kind: of p-values up to each of the levels, of the classes in turn."""
+        """Rates by kind: of p-values up to each level, and of each class."""
         self._settle()
         return {kind: events.rates() for kind, events in self._events.items()}
 
     def show(self) -> None:
-        """Put it on the page of metrics, as it is whenever that is asked for."""
+        """Register the metrics; they are computed when the page of metrics is read."""
         for kind in self._events:
             metrics.DRIFT_EVIDENCE.labels(self._name, kind).set_function(partial(self._log10, kind))
         metrics.DRIFT_ALARM.labels(self._name).set_function(lambda: self.alarm_at is not None)
@@ -154,7 +155,7 @@ class Drift:
             if self._alarm_at is None and evidence >= ALARM:
                 self._alarm_at = self._taken
                 log.warning(
-                    "drift: %d images after its start, what %s is asked about is not like its calibration images",
+                    "drift: after %d images since its start, the images sent to %s differ from its calibration images",
                     self._taken,
                     self._name,
                 )
@@ -162,7 +163,7 @@ class Drift:
 
 
 def _classes(sizes: Sequence[int]) -> Events:
-    """Events "predicted to be of class i", which `sizes` of the calibration images were.
+    """Events "predicted as class i"; `sizes` are the numbers of calibration images predicted as each class.
 
     The bands are those of C. Clopper, E. Pearson, Biometrika 1934, for all classes at once.
     """
@@ -173,5 +174,5 @@ def _classes(sizes: Sequence[int]) -> Events:
 
 
 def _band(a: int, b: int, sides: int) -> tuple[float, float]:
-    """Where Beta(a, b) is, so that of so many sides of bands all hold with probability 1 - MISSED (Bonferroni)."""
+    """Bounds of Beta(a, b); with so many `sides` of bands, all hold with probability 1 - MISSED (Bonferroni)."""
     return beta_quantile(MISSED / sides, a, b), beta_quantile(1 - MISSED / sides, a, b)

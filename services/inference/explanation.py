@@ -1,7 +1,7 @@
-"""Explanations of a classification by what hiding parts of the image does to it: no gradients, only the graph.
+"""Explanations of a classification by hiding parts of the image; they need no gradients, only the graph.
 
-Both mask the image many times and look at the probability of one class; masked pixels take the image's median per
-channel (the background of a drawing), so that hiding adds no shape of its own.
+Both methods mask the image many times and compute the probability of one class. Masked pixels take the image's median
+per channel (the background of a drawing), so that the mask adds no shape.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import numpy as np
 Probabilities = Callable[[np.ndarray], np.ndarray]
 
 PASSES = 64  # masked images computed at once
-MASKS = 500  # of RISE; the paper takes 4,000 to 8,000 for 224 x 224
-CELLS = 7  # of a mask, each way
+MASKS = 500  # of RISE; the paper uses 4,000 to 8,000 for 224 x 224
+CELLS = 7  # rows and columns of a mask
 KEPT = 0.5  # share of cells that a mask leaves visible
-STREAM = 20181  # of the masks' random generator: the same masks everywhere, for equal answers everywhere
+STREAM = 20181  # seed of the masks: the same masks on every replica give equal answers
 
 
 def passes(height: int, width: int) -> dict[str, int]:
-    """How many masked images each kind of explanation computes."""
+    """The number of masked images that each kind of explanation computes."""
     return {"occlusion": len(_patches(height, width)) + 1, "rise": MASKS}
 
 
 def occlusion(probabilities: Probabilities, image: np.ndarray, label: int) -> np.ndarray:
-    """How much probability a class loses where a square patch covers the image (Zeiler and Fergus, ECCV 2014, 4.2).
+    """How much probability a class loses when a square patch covers the image (Zeiler and Fergus, ECCV 2014, 4.2).
 
     Args:
         probabilities: images uint8 [N,C,H,W] -> probabilities [N,K].
@@ -34,7 +34,7 @@ def occlusion(probabilities: Probabilities, image: np.ndarray, label: int) -> np
         label: the class.
 
     Returns:
-        float32 [H,W]: the mean loss over the patches that cover a pixel, each a quarter of the image wide.
+        float32 [H,W]: the mean loss over the patches that cover a pixel; a patch is a quarter of the image wide.
     """
     height, width = image.shape[1:]
     patches = _patches(height, width)
@@ -55,7 +55,7 @@ def rise(probabilities: Probabilities, image: np.ndarray, label: int) -> np.ndar
         label: the class.
 
     Returns:
-        float32 [H,W]: the expected probability while a pixel is visible less that of any pixel.
+        float32 [H,W]: the expected probability while a pixel is visible, minus its mean over all pixels.
     """
     masks = _masks(*image.shape[1:])
     hidden = np.median(image, axis=(1, 2)).astype(np.float32)[:, None, None]
@@ -67,14 +67,14 @@ def rise(probabilities: Probabilities, image: np.ndarray, label: int) -> np.ndar
 
 
 def _by_parts(probabilities: Probabilities, images: np.ndarray) -> np.ndarray:
-    """Few at a time: activations that fit the processor's cache are computed several times as fast."""
+    """Probabilities of many images, a few at a time: activations that fit the processor's cache are much faster."""
     parts = [probabilities(images[start : start + PASSES]) for start in range(0, len(images), PASSES)]
     return np.concatenate(parts)
 
 
 @lru_cache(maxsize=8)
 def _patches(height: int, width: int) -> np.ndarray:
-    """Bool [P,H,W]: squares a quarter of the image wide, at steps of half their width, the last at the edge."""
+    """Bool [P,H,W]: squares a quarter of the image wide, at steps of half their width, the last one at the edge."""
     side = max(1, round(min(height, width) / 4))
     step = max(1, side // 2)
     tops, lefts = ([*range(0, length - side, step), length - side] for length in (height, width))
@@ -98,7 +98,7 @@ def _masks(height: int, width: int) -> np.ndarray:
 
 
 def _weights(length: int, shift: float) -> np.ndarray:
-    """Float32 [length, CELLS + 1]: how much each pixel of a shifted row takes of each cell."""
+    """Float32 [length, CELLS + 1]: the weight of each cell at each pixel of a shifted row."""
     at = np.minimum(np.arange(length) * CELLS / length + shift, CELLS)
     weights: np.ndarray = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(CELLS + 1)))
     return weights.astype(np.float32)

@@ -1,4 +1,4 @@
-"""A generator: latents (and classes) in, images out; with an encoder, images in and latents out."""
+"""A generator: decodes latents (and classes) to images; with an encoder, encodes images to latents."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Generator:
     `encode` (VAE only): images uint8 [N,C,H,W] -> mean float32 [N,D].
     `discriminate` (GAN only): images uint8 [N,C,H,W] (, labels int64 [N]) -> log_ratio float32 [N].
 
-    Each item runs as a batch of its own: a matrix product may round differently at another batch size, and the same
-    seed must give the same bytes whatever else is being computed. On a CPU this costs next to nothing.
+    Each item runs as its own batch: a matrix product may round differently at another batch size, and the same seed
+    must give the same bytes in every batch. On a CPU this costs almost nothing.
     """
 
     untried: Mapping[str, tuple[int, Arrays]] = MappingProxyType({})
@@ -29,18 +29,18 @@ class Generator:
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         self.bundle = bundle
         if bundle.manifest.latent_size is None:
-            raise BundleError(f"{bundle.path}: a generator's manifest needs latent_size")
+            raise BundleError(f"{bundle.path}: the manifest of a generator needs latent_size; export the bundle again")
         self.latent_size = bundle.manifest.latent_size
         self._graphs = {name: Session(bundle.graph_path(name), threads=threads) for name in bundle.manifest.graphs}
         self.operations = tuple(name for name in OUTPUTS if name in self._graphs)
 
     @property
     def conditional(self) -> bool:
-        """Whether samples are drawn by class."""
+        """Whether the generator draws by class."""
         return "labels" in self._graphs["decode"].inputs
 
     def classes_in_turn(self, count: int) -> np.ndarray:
-        """Class indices int64 [count], each class as often as the next: what to draw when no class is asked for."""
+        """Class indices int64 [count], all classes in turn, for requests without a class."""
         return np.arange(count, dtype=np.int64) % max(1, len(self.bundle.manifest.class_names))
 
     @property
@@ -52,9 +52,9 @@ class Generator:
         return "discriminate" in self._graphs
 
     def latents(self, noise: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-        """Draws of the prior, float32 [N,D], from draws of N(0, I) [N,D] and the classes int64 [N] they are for.
+        """Draws of the prior, float32 [N,D], from draws of N(0, I) [N,D] and their classes int64 [N].
 
-        They are the same unless the bundle has a `prior`, of which one item takes some microseconds.
+        Both are equal unless the bundle has a `prior`, which takes some microseconds for each item.
         """
         if "prior" not in self._graphs:
             return noise

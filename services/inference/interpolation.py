@@ -1,4 +1,4 @@
-"""Walks through a latent space."""
+"""Interpolation in a latent space."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ def interpolate(start: np.ndarray, end: np.ndarray, steps: int, *, spherical: bo
     Args:
         start: float32 [D].
         end: float32 [D].
-        steps: points on the way, at least 2.
-        spherical: along the great circle (slerp; White 2016, "Sampling generative networks"), which keeps the norm
-            that a Gaussian latent typically has; else, and where the ends are parallel, along the straight line.
+        steps: number of latents, at least 2.
+        spherical: along the great circle (slerp; White 2016, "Sampling generative networks"), which keeps the typical
+            norm of a Gaussian latent; otherwise, and if the ends are parallel, along the straight line.
 
     Returns:
         float32 [steps, D].

@@ -1,4 +1,4 @@
-"""What the data plane needs of a loaded model, whatever its task."""
+"""The interface of a loaded model for the data plane, for every task."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Model(Protocol):
     def operations(self) -> tuple[str, ...]: ...
 
     def run(self, operation: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """Compute one batch: every input and output has the batch as its first axis."""
+        """Compute one batch; the first axis of every input and output is the batch."""
 
     def example(self, operation: str) -> Arrays:
-        """One valid item (batch of 1), to warm the model up with."""
+        """One valid item (a batch of 1), for the warm-up."""
 
     @property
     def untried(self) -> Mapping[str, tuple[int, Arrays]]:
-        """Operations too slow to be tried at start-up: how often an item runs the first operation, and its outputs."""
+        """Operations that are too slow for the warm-up: how often an item runs the first operation, and its outputs."""
 
 
 def load_model(bundle: Bundle, *, threads: int) -> Classifier | Generator | Scorer:

@@ -1,4 +1,4 @@
-"""Sampling noise, drawn outside the graphs so that a seed means the same on every replica and batch size.
+"""Sampling noise, drawn outside the graphs, so that a seed gives the same latents on every replica and batch size.
 
 Source: Salmon et al. (2011), "Parallel random numbers: as easy as 1, 2, 3" (Philox, a counter-based generator).
 """
@@ -14,30 +14,30 @@ SEED_LIMIT = 2**63
 
 
 def fresh_seed() -> int:
-    """A seed for a request that gave none."""
+    """A seed for a request without one."""
     return secrets.randbelow(SEED_LIMIT)
 
 
 def streams(seed: int, items: Sequence[int]) -> Iterator[np.random.Generator]:
-    """The Philox stream of each item in turn, from its beginning; it is the item's until the next one is taken."""
+    """The Philox stream of each item in turn, from its beginning; it is valid until the next one is taken."""
     bits = np.random.Philox(key=(seed, 0))
     stream, state = np.random.Generator(bits), bits.state
     for item in items:
         state["state"]["key"][1] = item
-        bits.state = state  # a generator of its own for each item would cost six times as much
+        bits.state = state  # a new generator for each item would cost six times as much
         yield stream
 
 
 def latents(seed: int, items: Sequence[int], size: int, *, truncation: float = 1.0) -> np.ndarray:
-    """Standard normal latents float32 [len(items), size], one Philox stream an item.
+    """Standard normal latents float32 [len(items), size], one Philox stream for each item.
 
-    Item i depends on `seed` and i only, so the first 4 of 64 samples are the 4 of a request for 4.
+    Item i depends on `seed` and i only, so a request for 4 samples gives the first 4 of a request for 64.
 
     Args:
         seed: 0 to 2^63 - 1.
         items: their numbers, 0 to 2^63 - 1.
         size: the latent size D.
-        truncation: scale of the latents; below 1 samples are more typical and less diverse.
+        truncation: scale of the latents; below 1, samples are more typical and less diverse.
     """
     drawn = np.empty((len(items), size))
     for row, stream in zip(drawn, streams(seed, items), strict=True):

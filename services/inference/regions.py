@@ -9,12 +9,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Region:
-    """Pixels that hang together.
+    """Connected pixels.
 
     Attributes:
         box: left, top, right, bottom in pixels; right and bottom are the first column and row beyond.
-        peak: the highest value in it.
-        area: its pixels.
+        peak: the highest value in the region.
+        area: the number of its pixels.
     """
 
     box: tuple[int, int, int, int]
@@ -23,7 +23,7 @@ class Region:
 
 
 def regions(heat: np.ndarray, threshold: float, most: int) -> list[Region]:
-    """The regions of a map [H,W] where it is above `threshold`, largest first, at most `most` of them."""
+    """The regions in which a map [H,W] is above `threshold`, largest first, at most `most` of them."""
     rows, starts, ends = _runs(heat > threshold)
     if not len(rows):
         return []
@@ -31,7 +31,7 @@ def regions(heat: np.ndarray, threshold: float, most: int) -> list[Region]:
     areas = np.bincount(of_run, weights=ends - starts).astype(int)
     flat = np.ascontiguousarray(heat).ravel()
     width = heat.shape[1]
-    # The highest of each run: every other segment of reduceat lies between runs, the last end may lie beyond the map.
+    # The maximum of each run: every second segment of reduceat lies between runs, and the last end may be past the map.
     bounds = np.stack([rows * width + starts, rows * width + ends], axis=1).ravel()
     peaks = np.maximum.reduceat(np.append(flat, -np.inf), bounds)[::2]
     found = []
@@ -44,14 +44,14 @@ def regions(heat: np.ndarray, threshold: float, most: int) -> list[Region]:
 
 
 def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, first column and first column beyond of each run of a mask [H,W], in reading order."""
+    """Row, first column and end column (exclusive) of each run of a mask [H,W], in reading order."""
     edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     rows, starts = np.nonzero(edges == 1)
     return rows, starts, np.nonzero(edges == -1)[1]
 
 
 def _joined(rows: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> list[int]:
-    """For each run the first run of its region."""
+    """For each run, the first run of its region."""
     parents = list(range(len(rows)))
 
     def root(run: int) -> int:

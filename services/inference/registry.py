@@ -1,4 +1,4 @@
-"""The store of bundles: BentoML's model store, a tag `name:version` a bundle; the version begins its digest."""
+"""The store of bundles: BentoML's model store. A bundle has the tag `name:version`; the version begins its digest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from services.inference import bundle as bundles
 from services.inference.bundle import MANIFEST, Bundle, BundleError, Task
 
 LABEL = "duet.task"
-REFERENCE = Path(__file__).parents[1] / "reference"  # bundles that an install brings along
+REFERENCE = Path(__file__).parents[1] / "reference"  # bundles that are part of an install
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def entries() -> list[Entry]:
     """Every bundle in the store, newest first; models that Duet did not store are left out.
 
     Raises:
-        BundleError: a model in the store, of Duet or not, was written by halves.
+        BundleError: a model in the store, of Duet or not, is incomplete.
     """
     try:
         stored = [model for model in bentoml.models.list() if LABEL in model.info.labels]
@@ -57,9 +57,9 @@ def entries() -> list[Entry]:
 
 
 def bring_along(tasks: Iterable[Task]) -> list[Entry]:
-    """Store the reference bundles of those of `tasks` that the store has nothing for; returns what was stored.
+    """Store the reference bundles for those of `tasks` that have no model in the store; returns the new entries.
 
-    A store with a bundle of one's own is left alone: digits that somebody else trained on are no help there.
+    A store with any other bundle stays as it is: its owner has other data than the reference bundles.
 
     Raises:
         BundleError: a reference bundle does not verify, or the store refused it.
@@ -98,7 +98,7 @@ def find(tag: str, stored: list[Entry] | None = None) -> Entry:
     """The newest bundle of `name`, or the one of `name:version` (`name:latest` is the newest).
 
     Raises:
-        BundleError: there is none; the message lists what there is.
+        BundleError: there is none; the message lists the bundles in the store.
     """
     stored = entries() if stored is None else stored
     name, _, version = tag.partition(":")
@@ -110,10 +110,10 @@ def find(tag: str, stored: list[Entry] | None = None) -> Entry:
 
 
 def store(bundle: Bundle) -> Entry:
-    """Copy what a bundle lists into the store; a sound copy of the same digest stays, a damaged one is replaced.
+    """Copy the files of a bundle into the store; an undamaged copy of the same digest stays, a damaged one is replaced.
 
     Raises:
-        BundleError: the store refused it.
+        BundleError: the store cannot write the bundle.
     """
     tag = f"{bundle.name}:{bundle.version}"
     with suppress(BundleError):
@@ -130,12 +130,12 @@ def store(bundle: Bundle) -> Entry:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(bundle.path / name, copy)
     except BentoMLException as error:
-        raise BundleError(f"model {tag}: the store refused it: {error}") from None
+        raise BundleError(f"model {tag}: the store cannot write it: {error}") from None
     return find(tag)
 
 
 def delete(tag: str) -> Entry:
-    """Remove one version; a bare name is refused when it has several versions.
+    """Remove one version; a name without a version is refused if it has several versions.
 
     Raises:
         BundleError: no such bundle, or several.
@@ -177,8 +177,8 @@ def import_archive(source: Path) -> Entry:
             with tarfile.open(source) as tar:
                 tar.extractall(scratch, filter="data")
         except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError) as error:
-            # the last two: a damaged name or time stamp that tarfile hands on to the system
-            raise BundleError(f"{source}: not a readable bundle archive ({error}); export it again") from None
+            # tarfile raises the last two for a damaged name or time stamp
+            raise BundleError(f"{source}: not readable as a bundle archive ({error}); export it again") from None
         try:
             return store(bundles.load(Path(scratch)))
         except BundleError as error:

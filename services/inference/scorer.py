@@ -12,20 +12,20 @@ from services.inference.bundle import Bundle, BundleError
 from services.inference.drift import Drift
 from services.inference.session import Arrays, Session
 
-VERDICT = ("score", "p_value", "label", "class_p_value")  # the last two where the graph has them
-MAP = frozenset({"residual", "statistics", "look_alike"})  # the last two where the graph has them
+VERDICT = ("score", "p_value", "label", "class_p_value")  # the last two if the graph has them
+MAP = frozenset({"residual", "statistics", "look_alike"})  # the last two if the graph has them
 
 
 class Scorer:
     """Operations on images uint8 [N,C,H,W].
 
-    `score` -> score float32 [N] (higher is stranger), p_value float32 [N], and where the graph has them label
-    int64 [N] and class_p_value float32 [N]; `score_map` adds residual float32 [N,H,W], and where the graph has them
-    statistics float32 [N,S] (-log p, nats) and look_alike uint8 [N,C,H,W]. Two operations, so that a cached score never
-    carries a map.
+    `score` -> score float32 [N] (higher is more unusual), p_value float32 [N], and if the graph has them label
+    int64 [N] and class_p_value float32 [N]. `score_map` adds residual float32 [N,H,W], and if the graph has them
+    statistics float32 [N,S] (-log p, nats) and look_alike uint8 [N,C,H,W]. There are two operations, so that a cached
+    score does not include a map.
 
     Attributes:
-        drift: whether the images that were answered are still like the calibration images; whoever answers feeds it.
+        drift: the drift test of the scored images; the protocols pass it the p-values.
     """
 
     operations = ("score", "score_map")
@@ -53,12 +53,12 @@ class Scorer:
 
     @property
     def statistics(self) -> tuple[str, ...]:
-        """What the columns of `statistics` are."""
+        """The names of the columns of `statistics`."""
         return self.bundle.manifest.statistics
 
     @property
     def residual_scale(self) -> float:
-        """The residual of a pixel that only 1 % of the pixels of normal images exceed."""
+        """The residual that 1 % of the pixels of normal images exceed."""
         return self.bundle.manifest.constants["residual_q99"]
 
     @property
@@ -67,12 +67,12 @@ class Scorer:
 
     @cached_property
     def calibration_size(self) -> int:
-        """Images that the p-values compare with; the first bundles say it by their smallest p-value only."""
+        """The number of calibration images; the first bundles only have their smallest p-value."""
         return round(self.bundle.manifest.constants.get("calibration_size", 1 / self.smallest_p_value - 1))
 
     @cached_property
     def class_sizes(self) -> tuple[int, ...]:
-        """Calibration images that are predicted to be of each class; empty where the bundle does not say."""
+        """The number of calibration images predicted as each class; empty if the bundle has no such constants."""
         constants = self.bundle.manifest.constants
         shares = [constants.get(f"class_share/{index}", 0.0) for index in range(len(self.class_names))]
         sizes = tuple(round(share * self.calibration_size) for share in shares)

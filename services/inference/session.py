@@ -10,7 +10,7 @@ import numpy as np
 
 from services.inference.bundle import BundleError
 
-if TYPE_CHECKING:  # imported late: BentoML's arbiter loads this module too and needs no runtime (29 MB)
+if TYPE_CHECKING:  # imported when used: BentoML's arbiter loads this module, but needs no runtime (29 MB)
     import onnxruntime
 
 Arrays = dict[str, np.ndarray]
@@ -29,7 +29,7 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # Idle threads of a spinning pool would burn the CPU that the HTTP side needs.
+        # Idle threads that spin would take CPU time from the HTTP side.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
@@ -44,8 +44,8 @@ class Session:
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> Arrays:
         """`outputs` (all by default) of one batch.
 
-        The whole graph runs, whatever is asked for: `RunOptions.only_execute_path_to_fetches` has an effect in training
-        builds of ONNX Runtime only (its issue 16013). An output that costs much belongs into a graph of its own.
+        The whole graph always runs: `RunOptions.only_execute_path_to_fetches` has an effect in training builds of ONNX
+        Runtime only (its issue 16013). An expensive output needs its own graph.
         """
         names = tuple(outputs or self.outputs)
         return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))

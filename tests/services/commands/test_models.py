@@ -145,7 +145,7 @@ def test_an_import_that_is_damaged_is_named_and_changes_nothing(tmp_path: Path) 
     (tmp_path / "tiny.tar.gz").write_bytes(b"damaged")
     result = duet_models("import", tmp_path / "tiny.tar.gz")
     assert result.exit_code == 1
-    assert "tiny.tar.gz: not a readable bundle archive" in result.stderr
+    assert "tiny.tar.gz: not readable as a bundle archive" in result.stderr
     assert registry.entries() == []
     assert duet_models("import", tmp_path / "no such file").exit_code == 2
 

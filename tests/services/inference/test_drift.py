@@ -141,7 +141,7 @@ def test_an_alarm_stays_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> 
     assert drift.alarm_at == raised
     assert drift.evidence()["p_value"] < math.log10(ALARM)
     assert [record.getMessage() for record in caplog.records] == [
-        f"drift: {BLOCK} images after its start, what changed is asked about is not like its calibration images"
+        f"drift: after {BLOCK} images since its start, the images sent to changed differ from its calibration images"
     ]
 
 

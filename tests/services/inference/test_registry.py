@@ -214,7 +214,7 @@ def test_damage_in_the_middle_of_a_large_file_is_refused(make_bundle: MakeBundle
 @pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8b" + bytes(20)])
 def test_a_file_that_is_no_archive_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.tar.gz").write_bytes(content)
-    with pytest.raises(BundleError, match=r"x\.tar\.gz: not a readable bundle archive"):
+    with pytest.raises(BundleError, match=r"x\.tar\.gz: not readable as a bundle archive"):
         registry.import_archive(tmp_path / "x.tar.gz")
 
 
@@ -248,7 +248,7 @@ def test_an_archive_that_reaches_outside_is_refused(
     with tarfile.open(tmp_path / "evil.tar.gz", "w:gz") as tar:
         tar.add(make_bundle().path, ".")
         tar.addfile(evil, io.BytesIO(b"evil"))
-    with pytest.raises(BundleError, match=r"evil\.tar\.gz: not a readable bundle archive"):
+    with pytest.raises(BundleError, match=r"evil\.tar\.gz: not readable as a bundle archive"):
         registry.import_archive(tmp_path / "evil.tar.gz")
     assert registry.entries() == []
     assert not list(tmp_path.rglob("escaped"))
