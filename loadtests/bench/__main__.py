@@ -118,7 +118,7 @@ def figure(medians: dict[str, float]) -> Figure:
     colours = ["tab:blue" if name.startswith("Duet") else "tab:grey" for name in names]
     bars = axes.barh(names, [medians[name] for name in names], color=colours)
     axes.bar_label(bars, fmt="{:,.0f}", padding=3)
-    axes.set_xlabel("images a second, one core")
+    axes.set_xlabel("images per second, one core")
     axes.margins(x=0.12)
     return picture
 
@@ -126,7 +126,7 @@ def figure(medians: dict[str, float]) -> Figure:
 def main() -> int:
     parser = report.options(__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--seconds", type=int, default=SECONDS, help="of each measurement")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="length of each measurement")
     options = parser.parse_args()
     rounds, seconds = (1, 1) if options.quick else (options.rounds, options.seconds)
     wrk_version = wrk.require()

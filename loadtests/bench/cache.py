@@ -266,12 +266,12 @@ def figure(spent: list[Cost], pairs: list[Pair], found: list[Size], predicted: i
         own.bar_label(own.bar(x + 0.4 * offset, values, 0.38, label=label), fmt="%.1f")
     own.axhline(BOUND, linestyle=":", color="black", label=f"bound, {BOUND:g} µs")
     own.set_xticks(x + 0.2, [f"{each.items} a request" for each in spent])
-    own.set(ylabel="µs an item, classic CNN")
+    own.set(ylabel="µs per item, classic CNN")
     own.margins(y=0.15)
     own.legend()
     bars = http_ratio.barh([pair.name for pair in pairs], [pair.ratio for pair in pairs])
     http_ratio.bar_label(bars, fmt="%.1f", padding=3)
-    http_ratio.set(xscale="log", xlabel="time of what is new / time of what is known, over HTTP")
+    http_ratio.set(xscale="log", xlabel="time of new items / time of cached items, over HTTP")
     http_ratio.invert_yaxis()
     http_ratio.margins(x=0.1)
     sizes = [size.items for size in found]
@@ -280,25 +280,25 @@ def figure(spent: list[Cost], pairs: list[Pair], found: list[Size], predicted: i
     redis.plot(sizes, [size.auto for size in found], "x--", label="by cost")
     if predicted is not None:
         redis.axvline(predicted, linestyle=":", color="black", label=f"Redis is asked from {predicted} on")
-    redis.set(xscale="log", yscale="log", xlabel="images a request, classic CNN", ylabel="µs a request")
+    redis.set(xscale="log", yscale="log", xlabel="images per request, classic CNN", ylabel="µs per request")
     redis.legend()
     return picture
 
 
 def show(spent: list[Cost], pairs: list[Pair], found: list[Size], predicted: int | None) -> None:
     table = Table("items a request", "bypass", "hit", "miss", "added to a miss", "bypass / hit", "")
-    table.title = "classic CNN, µs an item, in process"
+    table.title = "classic CNN, µs per item, in process"
     for each in spent:
         numbers = [f"{value:.1f}" for value in (each.bypass, each.hit, each.miss, each.added)]
         verdict = "met" if max(each.hit, each.added) <= BOUND else f"over {BOUND:g} µs"
         table.add_row(str(each.items), *numbers, f"{each.bypass / each.hit:.1f}", verdict)
     report.out.print(table)
-    table = Table("", "known, ms", "new, ms", "new / known", title="over HTTP, one connection")
+    table = Table("", "cached, ms", "new, ms", "new / cached", title="over HTTP, one connection")
     for pair in pairs:
         table.add_row(pair.name, f"{pair.known:.2f}", f"{pair.new:.2f}", f"{pair.ratio:.1f}")
     report.out.print(table)
     table = Table("images a request", "computed", "Redis, always", "by cost", "always / computed")
-    table.title = "classic CNN, µs a request, in process, no memory tier"
+    table.title = "classic CNN, µs per request, in process, no memory tier"
     for size in found:
         numbers = [f"{value:,.0f}" for value in (size.bypass, size.always, size.auto)]
         table.add_row(str(size.items), *numbers, f"{size.always / size.bypass:.2f}")
@@ -308,7 +308,7 @@ def show(spent: list[Cost], pairs: list[Pair], found: list[Size], predicted: int
 
 def main() -> int:
     parser = report.options(__doc__)
-    parser.add_argument("--models", type=Path, help="BENTOML_HOME of the demo models; left out: --home, or as faults'")
+    parser.add_argument("--models", type=Path, help="BENTOML_HOME of the demo models; default: --home, or as in faults")
     options = parser.parse_args()
     seconds, rounds = (0.2, 3) if options.quick else (4.0, 100)
     home, served = network.ready(options.home)

@@ -175,9 +175,9 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         prog=f"python -m {MODULE}",
     )
-    parser.add_argument("--p-values", type=Path, help="an .npz file; left out: p-values are simulated")
+    parser.add_argument("--p-values", type=Path, help="an .npz file; default: p-values are simulated")
     parser.add_argument("--out", type=Path, default=Path("loadtests/results"), help="folder for the JSON")
-    parser.add_argument("--quick", action="store_true", help="too short to judge: shows that everything runs")
+    parser.add_argument("--quick", action="store_true", help="a short run that only tests the benchmark")
     chosen = parser.parse_args(arguments)
     logging.getLogger("duet.drift").setLevel(logging.ERROR)  # it would tell of every run
     images, sets, runs = (10_000, 2, 5) if chosen.quick else (1_000_000, 10, 200)

@@ -152,8 +152,8 @@ def figure(courses: dict[str, Course]) -> Figure:
         axes.axhline(50, linestyle=":", linewidth=0.8, color="black")
         axes.set_title(name, fontsize="small")
         axes.set(yscale="log")
-    picture.supxlabel("seconds since the fault began (red: while it lasts); green: answered by Redis, blue: computed")
-    picture.supylabel("ms, a request")
+    picture.supxlabel("seconds since the fault began (red: during the fault); green: answered by Redis, blue: computed")
+    picture.supylabel("ms per request")
     return picture
 
 
@@ -182,8 +182,8 @@ def show(rows: list[Row], base: Row) -> None:
     report.out.print(table)
     report.out.print(
         f"{base.fault}: p50 {base.p50_ms:.2f} ms, p99 {base.p99_ms:.2f} ms, worst {base.worst_ms:.1f} ms. hits: share "
-        "of requests before, during and after. > 40 ms: in all three. breaker: sides seen open. closed: after the "
-        "fault's end. log: lines",
+        "of requests answered by Redis before, during and after the fault. > 40 ms: requests in all three periods. "
+        "breaker: sides that opened. closed: time from the end of the fault to the closing of the breaker. log: lines",
         highlight=False,
     )
 
@@ -216,7 +216,7 @@ def main() -> int:
     report.save(options.out, "cache_faults", about, {"rows": [asdict(each) for each in rows]}, figure(courses))
     bad = [each.fault for each in rows if each.failed or each.differing or not each.ready]
     if bad:
-        report.out.print(f"[red]failed or differing answers, or unready: {', '.join(bad)}")
+        report.out.print(f"[red]failed or wrong answers, or the server was not ready: {', '.join(bad)}")
     return int(bool(bad))
 
 

@@ -167,7 +167,7 @@ def figure(found: dict[str, list[dict[str, Any]]]) -> Figure:
         colours = ["tab:grey" if row["case"] in ALONE else "tab:blue" for row in rows]
         bars = axes.barh([row["case"] for row in rows], [row["images_per_second"] for row in rows], color=colours)
         axes.bar_label(bars, fmt="{:,.0f}", padding=3)
-        axes.set(xlabel="images a second, one core", title=name, xscale="log")
+        axes.set(xlabel="images per second, one core", title=name, xscale="log")
         axes.invert_yaxis()
         axes.margins(x=0.15)
     return picture
@@ -185,7 +185,7 @@ def show(name: str, rows: list[dict[str, Any]]) -> None:
 def main() -> int:
     parser = report.options(__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--seconds", type=int, default=SECONDS, help="of each measurement")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="length of each measurement")
     options = parser.parse_args()
     rounds, seconds = (1, 1) if options.quick else (options.rounds, options.seconds)
     wrk_version = wrk.require()

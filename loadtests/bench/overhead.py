@@ -128,7 +128,7 @@ def figure(costs: list[Cost]) -> Figure:
         widths = np.array([each.other if part == "other" else each.stages.get(part, 0.0) for each in costs]).clip(0)
         axes.barh(labels, widths, left=left, label=part)
         left += widths
-    axes.set_xlabel("µs a request beside ONNX Runtime")
+    axes.set_xlabel("µs per request in addition to ONNX Runtime")
     axes.invert_yaxis()
     axes.legend()
     return picture
@@ -142,7 +142,7 @@ def run(options: argparse.Namespace, home: Path, served: Bundle) -> None:
         costs = by_items(home, served, seconds) + by_side(seconds)
     finally:
         os.sched_setaffinity(0, everywhere)
-    table = Table("image", "items", "ORT", "process", "overhead", *STAGES, "other", title="µs a request, V2 binary")
+    table = Table("image", "items", "ORT", "process", "overhead", *STAGES, "other", title="µs per request, V2 binary")
     for each in costs:
         numbers = [each.ort, each.process, each.overhead, *(each.stages.get(stage, 0) for stage in STAGES), each.other]
         table.add_row(each.image, str(each.items), *(f"{number:,.0f}" for number in numbers))

@@ -99,13 +99,13 @@ def figure(levels: list[Level], rss: list[tuple[float, float]], capacity: float)
     rates.plot(x, [level.offered for level in levels], "o--", label="offered", color="tab:grey")
     rates.plot(x, [level.goodput for level in levels], "o-", label="answered in time")
     rates.axhline(capacity, linestyle=":", color="black", label="capacity (closed loop)")
-    rates.set(ylabel="requests a second", xlabel="offered load / capacity", ylim=0)
+    rates.set(ylabel="requests per second", xlabel="offered load / capacity", ylim=0)
     rates.legend()
     latency.plot(x, [level.p50_ms for level in levels], "o-", label="200, p50")
     latency.plot(x, [level.p99_ms for level in levels], "o-", label="200, p99")
     refused = [level for level in levels if level.share_429]
     latency.plot([level.level for level in refused], [level.p50_429_ms for level in refused], "o-", label="429, p50")
-    latency.set(ylabel="ms from due to answer", xlabel="offered load / capacity", ylim=0)
+    latency.set(ylabel="ms from scheduled start to answer", xlabel="offered load / capacity", ylim=0)
     latency.legend()
     memory.plot(*zip(*rss, strict=True))
     memory.set(ylabel="worker RSS, MB", xlabel="seconds", ylim=0)
@@ -132,7 +132,7 @@ async def measure(
 
 def main() -> int:
     parser = report.options(__doc__)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each level")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="length of each load level")
     options = parser.parse_args()
     seconds = 0.5 if options.quick else options.seconds
     home, served = network.ready(options.home)
@@ -154,14 +154,14 @@ def main() -> int:
 
     out = report.out
     out.print(
-        f"{ITEMS} images a request, deadline {DEADLINE_MS} ms; capacity {capacity:,.0f} requests/s "
+        f"{ITEMS} images per request, deadline {DEADLINE_MS} ms; capacity {capacity:,.0f} requests/s "
         f"({ITEMS * capacity:,.0f} images/s); the generator alone reaches {generator:,.0f} requests/s",
         highlight=False,
     )
     table = Table("load", "offered/s", "in time/s", "429", "504", "failed", "late", "latest", "p50", "p99", "429 p50")
     table.add_column("lag p99")
     table.add_column("RSS MB")
-    table.title = "open loop, Poisson arrivals; times in ms from due"
+    table.title = "open loop, Poisson arrivals; times in ms from the scheduled start"
     for level in levels:
         shares = [f"{share:.1%}" for share in (level.share_429, level.share_504, level.share_failed)]
         times = [level.latest_ms, level.p50_ms, level.p99_ms, level.p50_429_ms, level.lag_p99_ms, level.rss_mb]
@@ -188,7 +188,7 @@ def main() -> int:
     if options.quick:
         return 0
     if late or failed:
-        out.print(f"[red]{late} answers after their deadline (floor: 0); failed requests: {failed}")
+        out.print(f"[red]{late} answers after their deadline (allowed: 0); failed requests: {failed}")
     return int(late > 0 or failed)
 
 

@@ -1,4 +1,4 @@
-"""What every result states beside its numbers, and where it is kept."""
+"""Common parts of all results: options, facts about the machine and the model, and files."""
 
 import argparse
 import datetime
@@ -23,7 +23,7 @@ mpl.use("Agg")
 out = Console(width=None if sys.stdout.isatty() else 120)
 
 LIBRARIES = ("duet", "bentoml", "onnxruntime", "numpy", "orjson", "starlette", "uvicorn", "uvloop", "httptools")
-QUIET = 0.5  # load average above which other work is likely to be in the numbers
+QUIET = 0.5  # above this load average, other work probably affects the results
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
@@ -33,9 +33,11 @@ def options(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, prog=f"python -m {_module()}"
     )
-    parser.add_argument("--home", type=Path, help="BENTOML_HOME to serve from; left out: .duet/bench, made if missing")
+    parser.add_argument(
+        "--home", type=Path, help="BENTOML_HOME of the models; default: .duet/bench, created if missing"
+    )
     parser.add_argument("--out", type=Path, default=Path("loadtests/results"), help="folder for JSON and plot")
-    parser.add_argument("--quick", action="store_true", help="too short to judge: shows that everything runs")
+    parser.add_argument("--quick", action="store_true", help="a short run that only tests the benchmark")
     return parser
 
 
@@ -48,7 +50,7 @@ def facts(served: Bundle, operation: str = "classify") -> dict[str, Any]:
     """Machine, versions and model, with the cost of the graph alone (microseconds a run)."""
     load = os.getloadavg()[0]
     if load > QUIET:
-        out.print(f"[yellow]the load average is {load:.2f}: other work shares this machine and is in these numbers")
+        out.print(f"[yellow]the load average is {load:.2f}: other work on this machine affects the results")
     manifest, graph = served.manifest, served.graph_path(operation)
     costs = {batch: rawloop.measure(served, batch, 0.5, operation).median for batch in (1, 64)}
     return {

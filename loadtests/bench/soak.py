@@ -68,7 +68,7 @@ def figure(rows: list[Minute], rss: list[tuple[float, float]]) -> Figure:
     memory.set(ylabel="worker RSS, MB", xlabel="minutes")
     latency.plot([row.minute for row in rows], [row.p50_ms for row in rows], "o-", label="p50")
     latency.plot([row.minute for row in rows], [row.p99_ms for row in rows], "o-", label="p99")
-    latency.set(ylabel="ms from due to answer", xlabel="minutes", ylim=0)
+    latency.set(ylabel="ms from scheduled start to answer", xlabel="minutes", ylim=0)
     latency.legend()
     return picture
 

@@ -260,7 +260,7 @@ def figure(rows: list[Row]) -> Figure:
         left += widths
     for row, total in zip(rows, left, strict=True):
         axes.annotate(f" {total:.0f}", (max(total, 1), row.name), va="center")
-    axes.set(xscale="symlog", xlabel=f"items computed for {rows[0].requests} equal requests at once (log)")
+    axes.set(xscale="symlog", xlabel=f"items computed for {rows[0].requests} equal simultaneous requests (log)")
     axes.invert_yaxis()
     axes.margins(x=0.1)
     axes.legend()
@@ -269,7 +269,7 @@ def figure(rows: list[Row]) -> Figure:
 
 def main() -> int:
     parser = report.options(__doc__)
-    parser.add_argument("--requests", type=int, default=REQUESTS, help="at once")
+    parser.add_argument("--requests", type=int, default=REQUESTS, help="number of simultaneous requests")
     options = parser.parse_args()
     requests = 30 if options.quick else options.requests
     home, served = network.ready(options.home)
@@ -281,7 +281,7 @@ def main() -> int:
         rows = measure(home, served, redis, requests)
 
     table = Table("", "answered", "bodies", "computed by each", "in all", "bound", "seconds", "")
-    table.title = f"{requests} equal requests at once, {REPLICAS} replicas on one core"
+    table.title = f"{requests} equal simultaneous requests, {REPLICAS} replicas on one core"
     for row in rows:
         bound = f"{row.in_all} in all" if row.in_all else f"{row.each} each" if row.each else "none"
         cells = [" ".join("killed" if done is None else str(done) for done in row.computed), str(row.total), bound]

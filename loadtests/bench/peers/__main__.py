@@ -132,7 +132,7 @@ def figure(rows: dict[str, dict[str, float]]) -> Figure:
     colours = ["tab:blue" if name.startswith("Duet") else "tab:grey" for name in names]
     bars = axes.barh(names, [rows[name]["requests_per_second"] for name in names], color=colours)
     axes.bar_label(bars, fmt="{:,.0f}", padding=3)
-    axes.set_xlabel("requests of one image a second, one core")
+    axes.set_xlabel("requests of one image per second, one core")
     axes.margins(x=0.12)
     return picture
 
