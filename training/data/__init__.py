@@ -31,16 +31,16 @@ def load(
         on_unreadable: for folder:PATH, `refuse` or `skip` a file that cannot be decoded.
 
     Raises:
-        ValueError: the spec is unknown, an argument does not go with it, or the data are damaged or too few.
+        ValueError: the spec is unknown, it does not allow an argument, or the data are damaged or too few.
         OSError: files are missing or cannot be read, written or downloaded.
     """
     kind, _, path = spec.partition(":")
     if kind == "folder" and path:
         return load_folder(Path(path).expanduser(), image_size=image_size, colour=colour, on_unreadable=on_unreadable)
     if spec != "digits" and spec not in CLASS_NAMES:
-        raise ValueError(f"data {spec!r}: unknown; give digits, {', '.join(CLASS_NAMES)} or folder:PATH")
+        raise ValueError(f"data set {spec!r} is unknown; give digits, {', '.join(CLASS_NAMES)} or folder:PATH")
     if image_size != 28 or colour:
         raise ValueError(
-            f"image_size {image_size}, colour {colour}: {spec} is grey 28x28; leave both out, or use folder:PATH"
+            f"image_size {image_size}, colour {colour}: {spec} is grey and 28x28; leave both out, or use folder:PATH"
         )
     return load_digits() if spec == "digits" else load_mnist(spec, folder)

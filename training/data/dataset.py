@@ -22,9 +22,9 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
-            raise ValueError(f"images: {self.images.dtype} {self.images.shape}, but uint8 [N,C,H,W] is wanted")
+            raise ValueError(f"images are {self.images.dtype} {self.images.shape}; give uint8 [N,C,H,W]")
         if self.labels is not None and (self.labels.dtype != np.int64 or self.labels.shape != (len(self),)):
-            raise ValueError(f"labels: {self.labels.dtype} {self.labels.shape}, but int64 [{len(self)}] is wanted")
+            raise ValueError(f"labels are {self.labels.dtype} {self.labels.shape}; give int64 [{len(self)}]")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -36,14 +36,15 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """One split a role, no image in two of them.
+    """Four splits without common images.
 
-    Train fits the weights. Validation selects: early stopping, the best checkpoint. Calibration is never trained on
-    or selected with, so that temperature and conformal tables fitted on it hold on new data. Test is touched once.
+    Train fits the weights. Validation selects: early stopping, the best checkpoint, the temperature. Calibration is
+    used neither for training nor for selection, so conformal tables fitted on it are valid on new data. Test is used
+    once, for the final metrics.
     """
 
     name: str
-    class_names: tuple[str, ...]  # empty where the data have no labels
+    class_names: tuple[str, ...]  # empty if the data have no labels
     train: Split
     validation: Split
     calibration: Split
@@ -53,7 +54,9 @@ class Dataset:
         for role in ROLES:
             split: Split = getattr(self, role)
             if split.images.shape[1:] != self.image_shape:
-                raise ValueError(f"{role}: images of {split.images.shape[1:]}, but train has {self.image_shape}")
+                raise ValueError(
+                    f"{role}: images are {split.images.shape[1:]}, but those of train are {self.image_shape}"
+                )
             if (split.labels is None) != (not self.class_names):
                 raise ValueError(f"{role}: give both labels and class_names, or neither")
             if split.labels is not None and not np.isin(split.labels, range(len(self.class_names))).all():

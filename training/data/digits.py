@@ -1,4 +1,4 @@
-"""The digits that come with scikit-learn: no download, the default data."""
+"""The digits of scikit-learn: the default data, without a download."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SHARES = (525, 75, 150, 250)
 def load_digits() -> Dataset:
     """1,797 handwritten digits (Alpaydin and Kaynak 1998, UCI), 8x8 with 17 grey levels, as uint8 [N,1,28,28].
 
-    Upscaled bilinearly: bicubic overshoots at every edge of a stroke and is clipped to 0 and 255 there, whereas a
-    bilinear pixel never leaves the range of its neighbours.
+    Upscaled bilinearly: bicubic interpolation overshoots at the edges of strokes and would be clipped to 0 and 255; a
+    bilinear pixel stays in the range of its neighbours.
     """
     images, labels = enlarged(SIZE), datasets.load_digits().target.astype(np.int64)
     whole = Split(images, labels)
@@ -28,7 +28,7 @@ def load_digits() -> Dataset:
 
 
 def enlarged(size: int) -> NDArray[np.uint8]:
-    """All of them in their own order, uint8 [1797,1,`size`,`size`]."""
+    """All digits in their original order, uint8 [1797,1,`size`,`size`]."""
     grey = np.rint(datasets.load_digits().images * (255 / 16)).astype(np.uint8)
     return np.stack(
         [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)) for image in grey]

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from training.data import idx
 
-# Of the uncompressed files: mirrors differ in their gzip wrapping. The files these were computed from have the MD5
-# sums that the authors publish.
+# Sums of the uncompressed files, because mirrors compress differently. The files have the MD5 sums that the authors
+# publish.
 SHA256 = {
     "mnist": {
         "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -42,15 +42,15 @@ TIMEOUT = httpx.Timeout(30, connect=10)  # seconds, for each connection and each
 
 
 class DownloadError(OSError):
-    """No mirror gave a file; the message says what each of them answered, and the remedy."""
+    """No mirror has a file; the message gives the answer of each mirror, and the remedy."""
 
 
 def fetch(name: str) -> Path:
     """The cache folder with the four files of `name`, gzip-compressed; downloads those that are not there yet.
 
     The cache is `DUET_CACHE_DIR`, by default `duet` in the user's cache directory. `DUET_DATA_MIRROR` replaces the
-    mirrors: a base URL with `mnist/` and `fashion-mnist/` below it. A file appears in the cache whole and checked, or
-    not at all.
+    mirrors: a base URL with `mnist/` and `fashion-mnist/` below it. A file is moved into the cache only when it is
+    complete and checked.
 
     Raises:
         DownloadError: no mirror gave a file with the published content.
@@ -77,9 +77,9 @@ def fetch(name: str) -> Path:
                     failures.append(f"{mirror}/{file}.gz: {error or type(error).__name__}")
             else:
                 raise DownloadError(
-                    f"{name}: no mirror gave {file}.gz ({'; '.join(failures)}). Name a folder that has the four files "
-                    "with --data-dir or DUET_DATA_DIR, or another mirror, a base URL that has "
-                    f"{name}/{file}.gz below it, with DUET_DATA_MIRROR"
+                    f"{name}: no mirror gave {file}.gz ({'; '.join(failures)}). Give a folder with the four files by "
+                    "--data-dir or DUET_DATA_DIR, or another mirror by DUET_DATA_MIRROR: a base URL with "
+                    f"{name}/{file}.gz below it"
                 )
     return home
 
@@ -92,7 +92,7 @@ def cache_directory() -> Path:
 
 
 def _download(client: httpx.Client, url: str, sha256: str, target: Path, progress: Progress) -> None:
-    """Stream `url` into a temporary file beside `target`, and move it there once its content is the expected one."""
+    """Stream `url` into a temporary file beside `target`; if its content is the expected one, rename it to `target`."""
     task = progress.add_task(f"{target.parent.name}/{target.name}", total=None)
     part = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -100,11 +100,11 @@ def _download(client: httpx.Client, url: str, sha256: str, target: Path, progres
             response.raise_for_status()
             length = response.headers.get("Content-Length")
             progress.update(task, total=int(length) if length else None)
-            # Raw, for a server that declares a .gz file as gzip-encoded would have httpx unpack it.
+            # Raw, because httpx would unpack the file if the server declares it as gzip-encoded.
             for chunk in response.iter_raw():
                 stream.write(chunk)
                 progress.advance(task, len(chunk))
-        came = f"{part.stat().st_size} bytes of {response.headers.get('Content-Type', 'no type')} came"
+        came = f"received {part.stat().st_size} bytes of {response.headers.get('Content-Type', 'no type')}"
         actual = hashlib.sha256(idx.decompress(part.read_bytes(), came)).hexdigest()
         if actual != sha256:
             raise ValueError(f"{came}: uncompressed SHA-256 {actual[:12]}… instead of {sha256[:12]}…")

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 GZIP_MAGIC = b"\x1f\x8b"
 UINT8 = 0x08
-REMEDY = "the file is damaged or is no IDX file: copy or download it again"
+REMEDY = "the file is damaged or is not an IDX file: copy or download it again"
 
 
 def decompress(content: bytes, source: Path | str) -> bytes:
-    """`content`, unpacked when it is gzip, whatever a file's name says; `source` is for the messages.
+    """`content`, unpacked if it is gzip, independent of the file's name; `source` is for the messages.
 
     Raises:
         ValueError: the gzip stream is cut off or damaged.
@@ -42,7 +42,7 @@ def parse(content: bytes, path: Path) -> NDArray[np.uint8]:
         ValueError: the magic number, the type or the length is wrong.
     """
     if len(content) < 4 or content[:2] != b"\0\0" or content[3] == 0:
-        raise ValueError(f"{path}: starts with 0x{content[:4].hex()}, which is no IDX magic number; {REMEDY}")
+        raise ValueError(f"{path}: starts with 0x{content[:4].hex()}, which is not an IDX magic number; {REMEDY}")
     if content[2] != UINT8:
         raise ValueError(f"{path}: IDX type 0x{content[2]:02x}, but only 0x08 (uint8) is read here; convert the file")
     dimensions = content[3]
@@ -52,7 +52,7 @@ def parse(content: bytes, path: Path) -> NDArray[np.uint8]:
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, 4))
     if len(content) != offset + math.prod(shape):
         raise ValueError(
-            f"{path}: {len(content)} bytes, but the header's shape {shape} wants {offset + math.prod(shape)}; {REMEDY}"
+            f"{path}: {len(content)} bytes, but the header's shape {shape} needs {offset + math.prod(shape)}; {REMEDY}"
         )
     return np.frombuffer(content, np.uint8, offset=offset).reshape(shape).copy()
 
@@ -62,6 +62,6 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is damaged or no IDX file of uint8; the message names the file and the remedy.
+        ValueError: it is damaged or not an IDX file of uint8; the message names the file and the remedy.
     """
     return parse(decompress(path.read_bytes(), path), path)

@@ -40,8 +40,8 @@ def load_mnist(name: str, folder: Path | None = None) -> Dataset:
 
     Args:
         name: a key of `CLASS_NAMES`.
-        folder: has the four IDX files, gzip or plain, in itself or in a sub-folder called `name`. Without it the
-            environment's DUET_DATA_DIR says where; without that the files are downloaded once into the cache.
+        folder: has the four IDX files, gzip or plain, directly or in a sub-folder `name`; by default DUET_DATA_DIR of
+            the environment. Without both, the files are downloaded once into the cache.
 
     Raises:
         FileNotFoundError: the folder does not have the files.
@@ -73,8 +73,8 @@ def _find(name: str, root: Path) -> dict[str, Path]:
     missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{home}: no {', '.join(missing)} for {name}; name the folder that has the four files, gzip or plain, with "
-            "--data-dir or DUET_DATA_DIR, or give neither and they are downloaded"
+            f"{home}: no {', '.join(missing)} for {name}; give the folder with the four files, gzip or plain, by "
+            "--data-dir or DUET_DATA_DIR, or give neither, and they are downloaded"
         )
     return paths
 
@@ -82,11 +82,11 @@ def _find(name: str, root: Path) -> dict[str, Path]:
 def _read(name: str, file: str, path: Path) -> NDArray[np.uint8]:
     content = idx.decompress(path.read_bytes(), path)
     array = idx.parse(content, path)
-    # The two sets share their file names and shapes: only the content tells one from the other.
+    # The two sets have the same file names and shapes; only the content differs.
     actual, expected = hashlib.sha256(content).hexdigest(), download.SHA256[name][file]
     if actual != expected:
         raise ValueError(
-            f"{path}: uncompressed SHA-256 {actual[:12]}… instead of {expected[:12]}…, so not the published file "
-            f"of {name}; put that one there, or delete it from the cache, or use folder:PATH for images of your own"
+            f"{path}: uncompressed SHA-256 {actual[:12]}… instead of {expected[:12]}…, so it is not the published file "
+            f"of {name}; replace it, or delete it from the cache, or use folder:PATH for your own images"
         )
     return array

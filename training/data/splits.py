@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 def permutation(count: int) -> NDArray[np.int64]:
     """The fixed shuffle of 0 to `count` - 1.
 
-    `RandomState`'s stream is frozen; `default_rng`'s may change from one NumPy to the next, and the splits with it.
+    The stream of `RandomState` never changes; that of `default_rng` may change with the version of NumPy.
     """
     return np.random.RandomState(0).permutation(count).astype(np.int64)
 
@@ -19,8 +19,8 @@ def stratified(
 ) -> tuple[NDArray[np.int64], ...]:
     """Cut `order`, a permutation of the N items, into disjoint parts in proportion to `shares`, class by class.
 
-    A part keeps the order that its items have in `order`. An item more in a class, wherever it falls in `order`,
-    moves at most one other item across each cut.
+    A part keeps the order of its items in `order`. One more item in a class, at any position in `order`, moves at most
+    one other item across each cut.
 
     Args:
         order: item indices [N].
@@ -30,7 +30,7 @@ def stratified(
     part = np.empty(len(order), dtype=np.int64)
     groups = [order] if labels is None else [order[labels[order] == label] for label in np.unique(labels)]
     for group in groups:
-        # Integers, so that no float rounding decides where an image goes.
+        # Integers, so that the split does not depend on floating-point rounding.
         cuts = (2 * len(group) * np.cumsum(shares) + sum(shares)) // (2 * sum(shares))
         part[group] = np.searchsorted(cuts, np.arange(len(group)), side="right")
     return tuple(order[part[order] == index] for index in range(len(shares)))

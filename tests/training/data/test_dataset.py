@@ -92,18 +92,18 @@ def test_frozen() -> None:
 
 def test_wrong_arrays_are_refused_with_what_came() -> None:
     images = np.zeros((3, 1, 2, 2), np.uint8)
-    with pytest.raises(ValueError, match=r"images: float32 .* uint8 \[N,C,H,W\]"):
+    with pytest.raises(ValueError, match=r"images are float32 .* uint8 \[N,C,H,W\]"):
         Split(images.astype(np.float32))
-    with pytest.raises(ValueError, match=r"images: uint8 \(3, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"images are uint8 \(3, 2, 2\)"):
         Split(images[:, 0])
-    with pytest.raises(ValueError, match=r"labels: int64 \(2,\).*int64 \[3\]"):
+    with pytest.raises(ValueError, match=r"labels are int64 \(2,\).*int64 \[3\]"):
         Split(images, np.zeros(2, np.int64))
-    with pytest.raises(ValueError, match="labels: int32"):
+    with pytest.raises(ValueError, match="labels are int32"):
         Split(images, np.zeros(3, np.int32))
 
 
 def test_splits_that_do_not_go_together_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"calibration: images of \(3, 2, 2\), but train has \(1, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"calibration: images are \(3, 2, 2\), but those of train are \(1, 2, 2\)"):
         dataset(calibration=Split(np.zeros((2, 3, 2, 2), np.uint8), np.zeros(2, np.int64)))
     with pytest.raises(ValueError, match="test: give both"):
         dataset(test=unlabelled(split(2)))

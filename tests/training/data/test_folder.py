@@ -101,13 +101,13 @@ def test_deeper_files_and_upper_case_extensions_are_found_and_hidden_ones_are_no
     data = load(f"folder:{pets}")
     assert data.class_names == ("cat", "dog")
     assert sum(data.splits.values()) == 45 + 2 + 1 + 3
-    assert "passed over 1 files" in caplog.text
+    assert "ignored 1 files" in caplog.text
     assert "notes.txt" in caplog.text
 
 
 def test_images_beside_sub_folders_are_refused(pets: Path) -> None:
     fill(pets, 2, start=200)
-    with pytest.raises(ValueError, match=r"2 images such as 0200\.png lie beside the classes \(cat, dog\)"):
+    with pytest.raises(ValueError, match=r"2 images such as 0200\.png are beside class folders \(cat, dog\)"):
         load(f"folder:{pets}")
 
 

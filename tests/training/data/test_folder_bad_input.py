@@ -131,11 +131,11 @@ def nowhere(root: Path) -> None:
     (three_classes_of_one, ("fewer than 10 readable images in cat (1), dog (1), eel (1); add images or remove",)),
     (nothing, ("0 readable images, but at least 40",)),
     (only_text, ("0 readable images, but at least 40",)),
-    (all_black, ("all 40 images are the same, pixel for pixel (black)", "look at ")),
+    (all_black, ("all 40 images have the same pixels (black)", "look at ")),
     (corrupt_file, ("dog/00107.png: not readable as PNG or JPEG", "--skip-unreadable")),
     (text_called_png, ("cat/notes.png: not readable as PNG or JPEG (its content is neither)", "repair or delete")),
     (link_to_nowhere, ("cat/missing.png: not readable", "No such file")),
-    (images_beside_classes, ("2 images such as 00500.png lie beside the classes (cat, dog)", "move every image")),
+    (images_beside_classes, ("2 images such as 00500.png are beside class folders (cat, dog)", "move every image")),
     (ten_thousand_classes, ("10,000 sub-folders (00000, 00001, 00002, 00003, 00004 and 9,995 more)", "at most 1,000")),
     (ten_thousand_classes_of_one, ("10,000 sub-folders (00000, 00001,", "at most 1,000 classes are learned")),
     (many_small_classes, ("in class 00 (2), class 01 (2), class 02 (2), class 03 (2), class 04 (2) and 25 more;",)),
@@ -173,7 +173,7 @@ def test_an_image_in_two_classes_is_told(tmp_path: Path, caplog: pytest.LogCaptu
     fill(tmp_path / "dog", 3)  # three of the cats
     assert sum(load(f"folder:{tmp_path}").splits.values()) == 43
     (warning,) = [record.getMessage() for record in caplog.records]
-    assert "3 images lie in two classes" in warning
+    assert "3 images are in two classes" in warning
     assert "cat/0000" in warning
     assert "dog/0000" in warning
 
@@ -212,7 +212,7 @@ def test_mixed_sizes_and_a_text_file_end_in_a_model(tmp_path: Path) -> None:
     run = duet("train", "--dataset", spec, "--network", "cnn", "--out", str(tmp_path / "runs"), home=tmp_path / "home")
     assert run.returncode == 0, run.stderr
     assert "stored photos-cnn:" in run.stdout
-    assert "passed over 2 files that are not .png, .jpg or .jpeg" in run.stderr
+    assert "ignored 2 files that are not .png, .jpg or .jpeg" in run.stderr
     assert "Traceback" not in run.stderr
     compared = duet("compare", "photos-cnn", "photos-cnn", "--dataset", spec, home=tmp_path / "home")
     assert compared.returncode == 0, compared.stderr
@@ -229,8 +229,8 @@ def test_labels_that_do_not_match_the_model(command: str, model_store: Path, tmp
     options = ("--dataset", f"folder:{tmp_path / 'photos'}", "--out", str(tmp_path / "out"))
     run = duet(command, "digits-cnn", *options, home=model_store)
     assert run.returncode == 1
-    assert run.stderr.startswith("error: digits-cnn: knows the classes 0, 1, 2, 3")
-    assert "but photos has cat, dog; use data like digits" in run.stderr
+    assert run.stderr.startswith("error: digits-cnn has the classes 0, 1, 2, 3")
+    assert "but photos has cat, dog; give data like digits" in run.stderr
     assert "Traceback" not in run.stderr
 
 

@@ -53,12 +53,12 @@ def test_any_bytes_are_an_array_or_a_value_error(content: bytes) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "0x, which is no IDX magic number"),
-        (b"<!DOCTYPE html>", "0x3c21444f, which is no IDX magic number"),
-        (b"\0\0\x08\0", "0x00000800, which is no IDX magic number"),
+        (b"", "0x, which is not an IDX magic number"),
+        (b"<!DOCTYPE html>", "0x3c21444f, which is not an IDX magic number"),
+        (b"\0\0\x08\0", "0x00000800, which is not an IDX magic number"),
         (b"\0\0\x0d\x01\0\0\0\0", "IDX type 0x0d, but only 0x08"),
         (b"\0\0\x08\x03\0\0", "6 bytes, too short for 3 dimensions"),
-        (idx_bytes(IMAGES)[:-1], r"75 bytes, but the header's shape \(3, 4, 5\) wants 76"),
+        (idx_bytes(IMAGES)[:-1], r"75 bytes, but the header's shape \(3, 4, 5\) needs 76"),
         (idx_bytes(IMAGES) + b"\0", "77 bytes, but the header's shape"),
         (b"\0\0\x08\x04" + b"\xff" * 16, "20 bytes, but the header's shape"),
         (gzip.compress(idx_bytes(IMAGES), mtime=0)[:-20], "not readable as gzip"),
