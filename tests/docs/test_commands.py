@@ -98,7 +98,7 @@ class Terminal:
 
     def run(self, command: list[str]) -> str:
         run = subprocess.run(
-            command, cwd=self.folder, env=self.environment, check=False, capture_output=True, text=True, timeout=1800
+            command, cwd=self.folder, env=self.environment, check=False, capture_output=True, text=True
         )
         assert run.returncode == 0, f"{command}: {run.stdout[-2000:]}{run.stderr[-2000:]}"
         return run.stdout
