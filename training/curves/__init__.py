@@ -1,1 +1,1 @@
-"""Learning curves: what a classifier makes of 10, 30, 100, ... labelled images a class."""
+"""Learning curves: the accuracy of classifiers trained with 10, 30, 100, ... labelled images per class."""

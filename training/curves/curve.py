@@ -1,4 +1,4 @@
-"""A learning curve, trained cell by cell: every method on every number of labels, three times. It can be broken off."""
+"""A learning curve: every method on every number of labels, three times. It can be interrupted and continued."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from training.loops.progress import write
 from training.train import launch
 
 SUBSETS = 3
-TIMED = (1, 64)  # images a request
+TIMED = (1, 64)  # images in a request
 RUNS = 20
 
 
@@ -36,16 +36,16 @@ class CurveError(ValueError):
 
 @dataclass(frozen=True)
 class Cell:
-    """What one method made of one subset.
+    """The result of one method on one subset.
 
     Args:
         method: a name of `methods`.
-        labels: images a class.
+        labels: images per class.
         seed: of the subset and of the training.
         accuracy: on the whole test split.
-        cpu_seconds: of the training, with all that it trained besides.
-        graph_bytes: of the exported graph; of the first subset alone, for the others' are alike.
-        microseconds: an image, by images a request, in ONNX Runtime on one thread; likewise.
+        cpu_seconds: of the training, including other networks that it trains.
+        graph_bytes: of the exported graph; only for the first subset, because the others are similar.
+        microseconds: per image, by images in a request, in ONNX Runtime on one thread; only for the first subset.
     """
 
     method: str
@@ -59,7 +59,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Curve:
-    """`header` says what the cells depend on beside their own fields."""
+    """`header` has everything that the cells depend on, except their own fields."""
 
     header: dict[str, Any]
     cells: tuple[Cell, ...]
@@ -69,17 +69,17 @@ def learning_curve(dataset: Dataset, source: str | None, path: Path) -> Curve:
     """Train the cells that the JSON file at `path` does not have yet, adding each to it as soon as it is measured.
 
     Args:
-        dataset: its training split is thinned, its test split measures.
-        source: classifier of other data, NAME or NAME:VERSION; without one nothing is transferred.
-        path: made if need be.
+        dataset: subsets are taken from its training split; accuracy is measured on its test split.
+        source: classifier of other data, NAME or NAME:VERSION; without it nothing is transferred.
+        path: created if it does not exist.
 
     Raises:
-        CurveError: the file is another curve's.
+        CurveError: the file holds another curve.
         ValueError: the data have no labels, or `source` does not fit them.
         BundleError: `source` is not in the store.
     """
     torch.set_num_threads(1)  # so that seconds are comparable
-    source = source and registry.find(source).tag  # a retrained one would be another curve's
+    source = source and registry.find(source).tag  # with its version: a retrained source makes another curve
     compared = methods(dataset.name, source)
     header = {"dataset": dataset.name, "digest": dataset.digest, "test": len(dataset.test), "source": source}
     curve = read(path) if path.exists() else Curve(header, ())
@@ -97,14 +97,14 @@ def learning_curve(dataset: Dataset, source: str | None, path: Path) -> Curve:
         curve = Curve(header, (*curve.cells, cell))
         _save(curve, path)
         write(
-            f"{number} of {len(asked)}: {name}, {size} labels a class, subset {seed + 1}: "
+            f"{number} of {len(asked)}: {name}, {size} labels per class, subset {seed + 1}: "
             f"{cell.accuracy:.2%} after {cell.cpu_seconds:.1f} CPU seconds"
         )
     return curve
 
 
 def measure(trial: Trial, method: Callable[[Trial], nn.Module], size: int) -> Cell:
-    """Train and test; the first subset's network is exported as well, and its graph timed."""
+    """Train and test; the network of the first subset is also exported, and its graph is timed."""
     start = time.process_time()
     network = method(trial)
     seconds = time.process_time() - start
@@ -128,7 +128,7 @@ def accuracy_of(network: nn.Module, test: Split) -> float:
 
 
 def microseconds(path: Path, test: Split) -> dict[str, float]:
-    """The time of an image by images a request, of the fastest run: other programs only ever slow one down."""
+    """The time per image by images in a request, of the fastest run: other programs only make a run slower."""
     session = open_graph(path)
     found = {}
     for size in TIMED:
@@ -143,7 +143,7 @@ def microseconds(path: Path, test: Split) -> dict[str, float]:
 
 
 def read(path: Path) -> Curve:
-    """The curve in the JSON file at `path`, whole or not."""
+    """The curve in the JSON file at `path`, complete or not."""
     raw = json.loads(path.read_text())
     return Curve(raw["header"], tuple(Cell(**cell) for cell in raw["cells"]))
 

@@ -1,4 +1,4 @@
-"""What is compared: each method makes a classifier out of a few labelled images and nothing else."""
+"""The methods that are compared: each trains a classifier on a few labelled images only."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SYNTHETIC = 2000  # images that the GAN draws; each batch is half of them, half 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training: on which device, what for, on which data, with which seed, and where its files may lie."""
+    """One training: its device, method, data, seed, and the folder for its files."""
 
     fabric: Fabric
     method: str
@@ -59,8 +59,8 @@ def methods(dataset: str, source: str | None) -> dict[str, Method]:
     """By name, in the order of the report.
 
     Args:
-        dataset: decides the augmentation: a mirrored shoe is a shoe, a mirrored 3 is no digit.
-        source: classifier of other data to start from; without one nothing is transferred. All CNNs have its sizes.
+        dataset: decides the augmentation: a mirrored shoe is a shoe, a mirrored 3 is not a digit.
+        source: classifier of other data to start from; without it nothing is transferred. All CNNs have its sizes.
     """
     cnn = CNNRecipe(
         network=ResidualCNNConfig(channels=24),
@@ -98,7 +98,7 @@ def augmentation(dataset: str) -> Augmentation:
 
 
 def steps(images: int) -> int:
-    """Steps of a training on so many images: 200 for a hundred, 632 for ten thousand."""
+    """Training steps for so many images: 200 for a hundred, 632 for ten thousand."""
     return int(200 * math.pow(images / 100, 0.25))
 
 
@@ -109,7 +109,7 @@ def network(trial: Trial, recipe: CNNRecipe) -> nn.Module:
 
 
 def synthetic(trial: Trial, recipe: CNNRecipe) -> nn.Module:
-    """The network, on batches that are half real and half drawn by a GAN, itself trained on the same few images."""
+    """The network, on batches that are half real and half drawn by a GAN, which is trained on the same few images."""
     real = trial.data.train
     count = BATCH * steps(len(real))
     drawn = draw(trial, 2 * count)
@@ -117,7 +117,7 @@ def synthetic(trial: Trial, recipe: CNNRecipe) -> nn.Module:
 
 
 def draw(trial: Trial, count: int) -> Split:
-    """Samples of a GAN that has seen `count` images, the few that there are again and again."""
+    """Samples of a GAN after `count` training images; the few images are repeated."""
     run = open_run(trial.scratch, f"{trial.method}, its GAN", {}, resume=False)
     seen = replace(trial.data, train=_repeated(trial.data.train, count))
     generator = train_gan(trial.fabric, seen, GAN, run, seed=trial.seed).generator
@@ -130,7 +130,7 @@ def draw(trial: Trial, count: int) -> Split:
 
 
 def _train(trial: Trial, seen: Split, recipe: CNNRecipe) -> nn.Module:
-    """One epoch of `seen`, in which images are repeated as often as they are to be seen."""
+    """One epoch of `seen` images, with repetitions."""
     run = open_run(trial.scratch, trial.method, {}, resume=False)
     return train_cnn(trial.fabric, replace(trial.data, train=seen), replace(recipe, epochs=1), run, seed=trial.seed)
 

@@ -1,4 +1,4 @@
-"""A learning curve as a table, a figure and what the one says about the other."""
+"""The report of a learning curve: tables and a figure."""
 
 from __future__ import annotations
 
@@ -35,25 +35,26 @@ def text(curve: Curve, figure: str) -> str:
     accuracies = [(row, *(_accuracy(curve, row, size) for size in columns)) for row in rows]
     gains = [(row, *(_gain(curve, row, size) for size in columns)) for row in rows if row != PLAIN]
     seconds = [(row, *(_seconds(curve, row, size) for size in columns)) for row in rows]
-    served = ("method", "KB", *(f"µs an image at batch {size}" for size in TIMED))
+    served = ("method", "KB", *(f"µs per image at batch {size}" for size in TIMED))
     chance = 200 * sqrt(0.95 * 0.05 / tested)
-    started = "left out, for no `--from` named a classifier of other data."
+    started = "left out, because no `--from` named a classifier of other data."
     if source:
-        started = f"starts from `{source}`, and all layers go on learning; its own training is not counted."
-    return f"""# {name}: what a label is worth
+        started = f"starts from `{source}`, and all layers are trained; the time to train `{source}` does not count."
+    return f"""# {name}: accuracy by number of labels
 
-![Test accuracy over labels a class, by method.]({figure})
+![Test accuracy over labels per class, by method.]({figure})
 
 ## Test accuracy, %
 
-By labels a class; mean ± standard deviation over {SUBSETS} subsets, the same for every method. The largest mean is
-bold, which does not say that it is larger by more than chance: see below.
+By labels per class; mean ± standard deviation over {SUBSETS} subsets, the same for every method. The largest mean is
+bold; the difference may still be chance (see below).
 
 {table(head, accuracies)}
 
-## What each is worth
+## Gain over the plain CNN
 
-Points of accuracy over the plain CNN, on the same subsets; the row `{RIVAL}` answers whether a CNN is worth it.
+Percentage points of accuracy more than the plain CNN, on the same subsets. The row `{RIVAL}` shows whether a CNN is
+better than a support vector machine.
 
 {table(head, gains)}
 
@@ -63,24 +64,24 @@ Points of accuracy over the plain CNN, on the same subsets; the row `{RIVAL}` an
 
 ## The served graph
 
-Of the models from {max(columns):,} labels a class, in ONNX Runtime on one thread, the fastest of {RUNS} runs. All CNNs
-have the same graph but for the weights, so that their rows show how far the times can be trusted; an SVM keeps training
-images and grows.
+Models trained with {max(columns):,} labels per class, in ONNX Runtime on one thread, the fastest of {RUNS} runs. All
+CNNs have the same graph with other weights, so the differences between their rows show the error of the times. An SVM
+stores training images, so it grows with their number.
 
 {table(served, [_served(curve, row) for row in rows])}
 
 ## How it was measured
 
-- A larger subset has the smaller ones in it; subsets of most of the training split are nearly the same images, so that
-  their deviation says little.
-- All are tested on the {tested:,} images of the test split, whose choice is no part of the deviations: of a model that
-  is right on 95 % of all images, {chance:.1f} points either way are chance (two standard errors).
-- Every setting is the same for all numbers of labels, and none was tried on a test split; the learning rate of what is
-  transferred was chosen, of three, on MNIST's validation split. Networks train for a number of steps that is fixed
-  beforehand (`steps` in `training/curves/methods.py`).
-- `CNN, augmented`: random shifts, turns and scalings of every batch, or what else keeps the classes of {name}.
-- `CNN, synthetic`: half of every batch is drawn from {SYNTHETIC:,} samples of a GAN that was trained on the same few
-  images, and its time counts.
+- A larger subset contains the smaller subsets. Subsets that contain most of the training split have nearly the same
+  images, so their deviation is too small.
+- All models are tested on the {tested:,} images of the test split. The deviations do not include the choice of these
+  images: for an accuracy of 95 %, {chance:.1f} points either way are chance (two standard errors).
+- Every setting is the same for all numbers of labels, and none was chosen on a test split. The learning rate of the
+  transferred CNNs was chosen among three on MNIST's validation split. Networks train for a fixed number of steps
+  (`steps` in `training/curves/methods.py`).
+- `CNN, augmented`: random shifts, rotations and scalings of every batch, as far as they keep the classes of {name}.
+- `CNN, synthetic`: half of every batch is drawn from {SYNTHETIC:,} samples of a GAN that is trained on the same few
+  images; the time to train the GAN counts.
 - `CNN, transferred`: {started}
 
 `duet learning-curve --dataset {name}{f" --from {source}" if source else ""}` makes this report; data set digest
@@ -89,7 +90,7 @@ images and grows.
 
 
 def draw(curve: Curve, path: Path) -> None:
-    """Mean accuracy over labels a class, with bars of one standard deviation."""
+    """Mean accuracy over labels per class, with bars of one standard deviation."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -109,7 +110,7 @@ def draw(curve: Curve, path: Path) -> None:
     axes.set_xscale("log")
     axes.set_xticks(_sizes(curve), [f"{size:,}" for size in _sizes(curve)])
     axes.minorticks_off()
-    axes.set(xlabel="labels a class", ylabel="test accuracy, %", title=curve.header["dataset"])
+    axes.set(xlabel="labels per class", ylabel="test accuracy, %", title=curve.header["dataset"])
     axes.grid(visible=True, alpha=0.3)
     axes.legend(fontsize=7)
     figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""A few labelled images of every class, the same for all that are compared."""
+"""A few labelled images of every class, the same for all methods."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIZES = (10, 30, 100, 300, 1000)
 
 
 def sizes(dataset: Dataset) -> tuple[int, ...]:
-    """Labels a class: those of `SIZES` that every class has, and as many as the rarest class has where it is too short.
+    """Labels per class: those of `SIZES` that every class has, and the size of the rarest class if it is smaller.
 
     Raises:
         ValueError: the data have no labels.
@@ -26,7 +26,7 @@ def sizes(dataset: Dataset) -> tuple[int, ...]:
 def subset(dataset: Dataset, size: int, seed: int) -> Dataset:
     """`dataset` with `size` training images of each class; those of a smaller size are among those of a larger one.
 
-    Validation is the same images, for whoever has few labels has no others: nothing may be selected by it.
+    The validation split has the same images, because there are no other labels. Nothing may be selected by it.
     """
     labels = _labels(dataset)
     random = np.random.Generator(np.random.Philox(seed))
@@ -38,5 +38,5 @@ def subset(dataset: Dataset, size: int, seed: int) -> Dataset:
 
 def _labels(dataset: Dataset) -> NDArray[np.int64]:
     if dataset.train.labels is None:
-        raise ValueError(f"{dataset.name}: has no labels to learn from; use labelled data")
+        raise ValueError(f"{dataset.name} has no labels to learn from; use labelled data")
     return dataset.train.labels

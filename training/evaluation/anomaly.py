@@ -1,4 +1,4 @@
-"""Is the scorer's p-value valid on normal images, and do simple anomalies stand out?"""
+"""Gate metrics of a scorer: validity of its p-values on normal images, and AUROC against simple anomalies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.evaluation.runtime import Array, open_graph, philox, run, spread
 Images = NDArray[np.uint8]
 
 ALPHAS = (0.01, 0.05, 0.10)
-SCORED = 2000  # images of each anomaly at most: the standard error of an AUROC is then below 0.01
+SCORED = 2000  # most images of each anomaly: the standard error of an AUROC is then below 0.01
 
 
 def score(bundle: Bundle, images: Images) -> dict[str, Array]:
@@ -24,7 +24,7 @@ def score(bundle: Bundle, images: Images) -> dict[str, Array]:
 
 def metrics(bundle: Bundle, images: Images, p_values: Array, scores: Array, seed: int = 0) -> dict[str, float]:
     """False-positive rates of normal `images` at each alpha, and the AUROC of their scores against each anomaly."""
-    # p_value is float32, and so must alpha be: float32(0.05) is above 0.05.
+    # Compared in float32, like p_value: float32(0.05) is above 0.05.
     result = {f"false_positive_rate/{alpha:.2f}": float((p_values <= np.float32(alpha)).mean()) for alpha in ALPHAS}
     chosen = spread(len(images), SCORED)
     for name, anomalies in simple_anomalies(images[chosen], seed).items():

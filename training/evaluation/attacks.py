@@ -1,7 +1,7 @@
 """Adversarial images within a few grey levels of real ones, by the classifier's own gradients (white box, offline).
 
-The graph takes uint8 pixels, so an attacker has whole grey levels and no less: distances are in levels, and an attacked
-image is rounded before the exported graph is asked. Accuracy under a stronger or adaptive attack can only be lower.
+The graph takes uint8 pixels, so an attack changes whole grey levels: distances are in levels, and an attacked image is
+rounded before the exported graph gets it. Accuracy under a stronger or adaptive attack can only be lower.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Images = NDArray[np.uint8]
 
 EPSILONS = (1, 2, 4, 8, 16, 32)  # grey levels of 255; the literature's 0.1 on MNIST is 25.5
 STEPS = 20
-STEP = 2.5  # of epsilon, over all steps: any point of the ball can be reached from any other (Madry et al., 2018)
+STEP = 2.5  # total length of all steps in units of epsilon: enough to cross the ball (Madry et al., 2018)
 
 
 def fgsm(network: Differentiable, images: Images, labels: NDArray[np.int64], epsilon: int) -> Images:
@@ -28,7 +28,7 @@ def fgsm(network: Differentiable, images: Images, labels: NDArray[np.int64], eps
     Args:
         network: the classifier.
         images: uint8 [N,C,H,W].
-        labels: int64 [N], the true classes: the cross-entropy with them is made larger.
+        labels: int64 [N], the true classes; the attack increases the cross-entropy with them.
         epsilon: the largest change of a pixel, in grey levels.
     """
     attacked = images.astype(np.float32)
@@ -62,7 +62,7 @@ def _parts(size: int) -> list[slice]:
 def _ascent(network: Differentiable, pixels: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
     """The sign of the gradient of the cross-entropy with the labels, [N,C,H,W]."""
     x = torch.from_numpy(pixels).requires_grad_()
-    # Summed, not averaged: a small gradient divided by N could fall below the smallest float.
+    # Sum, not mean: a small gradient divided by N could underflow.
     loss = F.cross_entropy(network(x), torch.from_numpy(labels), reduction="sum")
     gradient: Tensor
     (gradient,) = torch.autograd.grad(loss, x)

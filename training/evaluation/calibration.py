@@ -1,4 +1,4 @@
-"""Whether probabilities can be taken at their word, and the temperature that makes them more so."""
+"""How well probabilities are calibrated, and the temperature that calibrates them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from training.evaluation.runtime import Array, philox
 BINS = 15
 RESAMPLES = 1000
 HOTTEST = 20.0
-PRIOR = 0.5  # standard deviation of log T before any image is seen
+PRIOR = 0.5  # standard deviation of the prior of log T
 
 
 def fit_temperature(logits: Array, labels: NDArray[np.int64]) -> float:
     """The temperature T whose probabilities softmax(logits / T) have the smallest NLL (Guo et al., 2017, section 4.2).
 
-    A weak prior, log T normal around 0, keeps it from 0 where the network is right on every image, as on a small
-    calibration split it may be; a thousand images outweigh it.
+    A weak prior, log T normal around 0, keeps T above 0 if the network is right on every image, which can happen on a
+    small split. With a thousand images its effect is small.
 
     Args:
         logits: [n,K], of images that the network was not trained on.
@@ -30,7 +30,7 @@ def fit_temperature(logits: Array, labels: NDArray[np.int64]) -> float:
     of_label = z[np.arange(len(labels)), labels]
 
     def slope(log_t: float) -> float:
-        """The derivative by log T of the total NLL and the prior."""
+        """The derivative of total NLL and prior by log T."""
         expected = (softmax(z / math.exp(log_t)) * z).sum(axis=1)
         return float((of_label - expected).sum()) / math.exp(log_t) + log_t / PRIOR**2
 
@@ -47,7 +47,7 @@ def softmax(z: Array) -> Array:
 
 
 def negative_log_likelihood(probabilities: Array, labels: NDArray[np.int64]) -> float:
-    """Mean of -log p(label) in nats; a probability that rounded to 0 counts as the smallest float32."""
+    """Mean of -log p(label) in nats; a probability of 0 counts as the smallest float32."""
     return float(_surprise(probabilities, labels).mean())
 
 
@@ -61,7 +61,7 @@ def expected_calibration_error(
 ) -> float:
     """ECE: the mean gap between confidence and accuracy over bins (Guo et al., 2017, eq. 3).
 
-    The bins are equally wide, or of equally many images (K. Nguyen, B. O'Connor, EMNLP 2015, section 3).
+    The bins have equal width, or equally many images (K. Nguyen, B. O'Connor, EMNLP 2015, section 3).
     """
     confidence, correct = _top(probabilities, labels)
     gaps = np.bincount(_bins(confidence, bins, equal_mass), weights=correct - confidence, minlength=bins)
@@ -69,7 +69,7 @@ def expected_calibration_error(
 
 
 class Reliability(NamedTuple):
-    """Per equally wide bin that has images: their mean confidence, their accuracy and their number."""
+    """For each non-empty bin of equal width: the mean confidence, accuracy and number of its images."""
 
     confidence: NDArray[np.float64]
     accuracy: NDArray[np.float64]
@@ -89,9 +89,10 @@ def reliability(probabilities: Array, labels: NDArray[np.int64], bins: int = BIN
 def intervals(probabilities: Array, labels: NDArray[np.int64]) -> dict[str, tuple[float, float]]:
     """95 % bootstrap intervals of accuracy, NLL, Brier score and both ECEs.
 
-    Basic intervals (A. C. Davison, D. V. Hinkley, 1997, section 5.2.1) of 1,000 resamples: a resample's ECE exceeds
-    the sample's, as noise adds to every gap, and these are turned around the estimate. Of some hundred images the ECE
-    itself is too large, so that its interval holds the truth in about four cases of five. Bins are those of the sample.
+    Basic intervals (A. C. Davison, D. V. Hinkley, 1997, section 5.2.1) of 1,000 resamples: the ECE of a resample is
+    larger than that of the sample, because noise adds to every gap, and basic intervals correct for that. With some
+    hundred images the ECE itself is too large, so its interval contains the true value in about four of five cases.
+    Bins are those of the sample.
     """
     confidence, correct = _top(probabilities, labels)
     gap = (correct - confidence)[:, None]
@@ -114,13 +115,13 @@ def intervals(probabilities: Array, labels: NDArray[np.int64]) -> dict[str, tupl
 
 
 def _top(probabilities: Array, labels: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The confidence in each predicted class, and 1 where that class is right."""
+    """The confidence in each predicted class, and 1 if that class is right, else 0."""
     correct = (probabilities.argmax(axis=1) == labels).astype(np.float64)
     return probabilities.max(axis=1).astype(np.float64), correct
 
 
 def _bins(confidence: NDArray[np.float64], bins: int, equal_mass: bool) -> NDArray[np.int64]:
-    """The bin of each confidence; equally wide ones are half open: (low, high]."""
+    """The bin of each confidence; bins of equal width are half open: (low, high]."""
     if not equal_mass:
         return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     place = np.empty(len(confidence), np.int64)

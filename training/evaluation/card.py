@@ -1,4 +1,4 @@
-"""The model card of a bundle (Mitchell et al., 2019): what it is, what it was measured to do, and its limits."""
+"""The model card of a bundle (Mitchell et al., 2019): its origin, its measured quality, and its limits."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ from training.evaluation.pictures import Picture
 from training.evaluation.tables import gates_table, metrics_table, parity_table
 
 CARD = "card.md"
-INT8 = ", int8 of "  # between the recipe of a quantised bundle and NAME:VERSION of what was quantised
+INT8 = ", int8 of "  # between the recipe of a quantised bundle and NAME:VERSION of its float32 source
 
 SUMMARY = {
-    "classification": "Tells the class of an image.",
+    "classification": "Predicts the class of an image.",
     "generation": "Draws images.",
-    "anomaly": "Says how unusual an image is, as a conformal p-value, and where, as a map in which 1 is more than 99 % "
-    "of normal images have there.",
+    "anomaly": "Computes how unusual an image is, as a conformal p-value, and where, as a heat map. At each pixel, 1 % "
+    "of normal images exceed the value 1 of the heat map.",
 }
 
 LIMITS = {
     "classification": (
-        "It always names one of its classes, also for an image that shows none of them; ask the scorer first where "
-        "that can happen.",
-        "Nothing was done or measured against adversarial images.",
+        "It always predicts one of its classes, also for an image that shows none of them. If such images can occur, "
+        "score them with an anomaly scorer first.",
+        "It was not trained against adversarial images, and its robustness to them was not measured here.",
     ),
     "generation": (
-        "Samples resemble the training data, their flaws included; they are no substitute for collected data.",
+        "Samples resemble the training data, with their flaws; they do not replace collected data.",
         "The cross-entropy of grey pixels is not a likelihood: compare it only on the same data.",
     ),
     "anomaly": (
-        "A p-value is valid for images drawn like the calibration images: among those, at most a share alpha scores "
-        "p <= alpha on average over calibration sets. It is not the probability that an image is anomalous.",
+        "A p-value is valid for images from the same distribution as the calibration images: at most a share alpha of "
+        "them has p <= alpha, on average over calibration sets. It is not the probability that an image is anomalous.",
         "No p-value is below `smallest_p_value`, 1 / (calibration size + 1).",
-        "The kinds above are simple ones, made from test images: an AUROC near 1 against them says that the scorer "
-        "works, not that it finds every anomaly. What the classifier was taught to overlook (mirrored images, where it "
-        "was trained with them) goes unseen.",
-        "The classifier and the VAE inside are those named under `parts` in the manifest; with others it has to be "
+        "The kinds of anomalies above are simple, and made from test images. An AUROC near 1 against them shows that "
+        "the scorer works, not that it finds every anomaly. It does not find changes that the classifier was trained "
+        "to ignore (for example mirrored images).",
+        "It contains the classifier and the VAE that the manifest names under `parts`. With other parts it must be "
         "calibrated again.",
     ),
 }
 
 USE = {
     "classification": "sorting images of the same kind as the training data",
-    "generation": "demonstrations, teaching, augmentation after a look at the samples",
-    "anomaly": "guarding a classifier, watching a stream of images for drift",
+    "generation": "demonstrations, teaching, and augmentation after a check of the samples",
+    "anomaly": "finding images that a classifier should not get, and drift in a stream of images",
 }
 
 
 def card(bundle: Bundle, pictures: Sequence[Picture], judge: Bundle | None = None) -> str:
-    """Markdown; the bundle's digest is not in it, for it covers the card. `judge` is what judged the samples."""
+    """The card in Markdown, without the bundle's digest, which covers the card. `judge` judged the samples."""
     manifest = bundle.manifest
     data = manifest.dataset
     splits = ", ".join(f"{count:,} {role}" for role, count in data.splits.items())
@@ -78,7 +78,7 @@ On the test split, by the ONNX graphs of this bundle.
 
 ## Parity with {"scikit-learn" if manifest.network in ("logistic", "svm") else "PyTorch"}
 
-The difference of the element that comes nearest to its bound, over all outputs and batch sizes.
+The difference of the element that is nearest to its bound, over all outputs and batch sizes.
 
 {parity_table([bundle])}
 
@@ -95,7 +95,7 @@ For {USE[manifest.task]}.
 
 
 def _command(manifest: Manifest, judge: Bundle | None) -> str:
-    """What makes it again; the name of a folder stands for its path."""
+    """The command that makes the bundle again; the name of a folder stands for its path."""
     data = f"--dataset {manifest.dataset.name}"
     if manifest.dataset.name not in ("digits", "mnist", "fashion-mnist"):
         colour = " --colour" if manifest.image.channels > 1 else ""
@@ -107,13 +107,13 @@ def _command(manifest: Manifest, judge: Bundle | None) -> str:
     given = "".join(
         f" --{role} {part.partition(':')[0]}"
         for role, part in manifest.parts.items()
-        if role in ("classifier", "generator") and "-scorer-" not in part  # what it trained for itself comes again
+        if role in ("classifier", "generator") and "-scorer-" not in part  # its own parts are trained again
     )
     return f"duet train {data} --recipe {recipe} --network {manifest.network} --seed {manifest.seed}{watched}{given}"
 
 
 def _call(manifest: Manifest) -> str:
-    """Python that runs as it stands in the bundle's directory."""
+    """Python code that runs in the bundle's directory."""
     lines = ["import numpy as np", "import onnxruntime"]
     for graph in manifest.graphs.values():
         inputs = (f"{tensor.name!r}: np.zeros({_one(tensor)}, np.{tensor.dtype})" for tensor in graph.inputs)

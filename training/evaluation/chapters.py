@@ -1,4 +1,4 @@
-"""The chapters of a classifier's report beyond its metrics: mistakes, robustness, explanations; each with pictures."""
+"""The chapters of a classifier's report after its metrics: mistakes, robustness, explanations; each with pictures."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ def _mistakes(bundle: Bundle, dataset: Dataset, directory: Path) -> str:
     names = dataset.class_names
     captions = [f"{names[labels[i]]} as {names[predicted[i]]}\n{probabilities[i, predicted[i]]:.1%}" for i in worst]
     pictures.captioned(images[worst], captions, directory / "mistakes.png")
-    caption = f"{len(wrong)} of {len(images):,} are wrong; these with the most confidence: true class as predicted one."
+    caption = (
+        f"{len(wrong)} of {len(images):,} test images are misclassified. Shown are the most confident mistakes: true "
+        "class as predicted class."
+    )
     return f"## Worst mistakes\n\n![{caption}](mistakes.png)\n\n{caption}"
 
 
@@ -63,8 +66,8 @@ def _corruptions(bundle: Bundle, test: Split, directory: Path) -> str:
     _curves(rows, "severity", [0, *SEVERITIES], directory / "robustness.png")
     return _chapter(
         "Robustness to corruptions",
-        f"{len(test):,} test images, corrupted in six ways at severities 1 to 5 (training/evaluation/corruptions.py "
-        "says how much); 0 is as they are. No robustness is claimed beyond this table.",
+        f"{len(test):,} test images, corrupted in six ways at severities 1 to 5 (defined in "
+        "training/evaluation/corruptions.py); 0 is without corruption. No robustness is claimed beyond this table.",
         robustness.markdown(rows, "severity", SEVERITIES),
         "![Accuracy and calibration error by severity.](robustness.png)",
         "![One test image: each corruption at severity 0 to 5.](corruptions.png)",
@@ -83,10 +86,10 @@ def _attacks(bundle: Bundle, test: Split, directory: Path) -> str:
     _curves(rows, "epsilon, grey levels of 255", [0, *EPSILONS], directory / "attacks.png")
     return _chapter(
         title,
-        f"{len(test):,} test images, each pixel changed by at most epsilon of 255 grey levels against the classifier's "
-        f"own gradient: FGSM in one step, PGD in {STEPS} from one random start. The gradients are computed from the "
-        "exported graph, and the figures measured on it. A stronger attack can only lower them, and no robustness is "
-        "claimed.",
+        f"{len(test):,} test images. Each attack changes a pixel by at most epsilon of 255 grey levels along the "
+        f"gradient of the classifier: FGSM in one step, PGD in {STEPS} steps from one random start. Gradients are "
+        "computed from the exported graph, and accuracy is measured on it. A stronger attack can only lower the "
+        "accuracy; no robustness is claimed.",
         robustness.markdown(rows, "epsilon", EPSILONS),
         "![Accuracy and calibration error by epsilon.](attacks.png)",
     )
@@ -101,13 +104,13 @@ def _explanations(bundle: Bundle, test: Split, directory: Path) -> str:
     pictures.curves(explanations.SHARES, panels, "share of the pixels", directory / "explanations.png")
     return _chapter(
         "Checks of the explanations",
-        f"{len(test):,} test images, explained for the class that they are given. Deletion and insertion (Petsiuk et "
-        "al., 2018): the area under the class's probability while the most important pixels are hidden first, or shown "
-        "first. The correlation is the sanity check of Adebayo et al. (2018), by rank, with the map of the "
-        "same graph with shuffled weights, which is 1 for a map that does not depend on what was learned. Ink (the "
-        "distance from the background), centre (a blob) and random numbers never ask the classifier; `beats` names "
-        f"those of them that a map beats on both curves by more than {explanations.CLEARLY} standard errors of the "
-        "difference. Means ± standard errors.",
+        f"{len(test):,} test images, explained for their predicted class. Deletion and insertion (Petsiuk et al., "
+        "2018) are the area under the probability of the class while the most important pixels are hidden first, or "
+        "shown first. The correlation is the sanity check of Adebayo et al. (2018): the rank correlation with the map "
+        "of the same graph with shuffled weights. It is 1 for a map that does not depend on the learned weights. "
+        "Three maps do not use the classifier: ink (the distance from the background), centre (a blob) and random "
+        f"numbers. `beats` names those that a map beats on both curves by more than {explanations.CLEARLY} standard "
+        "errors of the difference. Figures are means ± standard errors.",
         explanations.markdown(checked),
         "![Deletion and insertion curves of each map.](explanations.png)",
     )
@@ -132,5 +135,5 @@ def _some(test: Split, count: int) -> Split:
 
 def _labels(test: Split) -> np.ndarray:
     if test.labels is None:
-        raise ValueError("a classifier's report wants labelled data")
+        raise ValueError("the data have no labels; a classifier's report needs labelled data")
     return test.labels

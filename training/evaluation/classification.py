@@ -1,4 +1,4 @@
-"""How well a classifier tells the classes apart, and how far its probabilities can be trusted."""
+"""Metrics of a classifier: its predictions, and the calibration of its probabilities."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from training.evaluation.runtime import Array, open_graph, run
 
 
 def predict(bundle: Bundle, images: NDArray[np.uint8]) -> dict[str, Array]:
-    """Every output of the graph, `logits` and `probabilities` [N,K] among them, of `images` [N,C,H,W]."""
+    """Every output of the graph, including `logits` and `probabilities` [N,K], for `images` [N,C,H,W]."""
     return run(open_graph(bundle.graph_path("classify")), {"images": images})
 
 
 def metrics(probabilities: Array, labels: NDArray[np.int64], class_names: Sequence[str]) -> dict[str, float]:
     """Accuracy, precision, recall and F1 (each class and their unweighted mean), NLL in nats, Brier score and ECE.
 
-    The ends of 95 % intervals stand beside accuracy and what measures the probabilities, as `nll/2.5%` and `nll/97.5%`.
+    Accuracy and the metrics of probabilities have 95 % intervals, such as `nll/2.5%` and `nll/97.5%`.
 
-    A class that was never predicted has precision 0, one that never occurs has recall 0.
+    A class that is never predicted has precision 0; a class that never occurs has recall 0.
     """
     predicted = probabilities.argmax(axis=1)
     precision, recall, f1, _ = precision_recall_fscore_support(

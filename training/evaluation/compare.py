@@ -1,4 +1,4 @@
-"""Two classifiers side by side on the same test images: what each costs, and whether one is really better."""
+"""Two classifiers side by side on the same test images: accuracy, size, speed, and McNemar's test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCHES = (1, 64)
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: what it was measured to do, and what it costs."""
+    """One of the two: its measured quality, size and speed."""
 
     name: str
     measured: Measured
@@ -30,7 +30,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides and what they have to do with each other.
+    """Two classifiers and their agreement.
 
     Args:
         first: one classifier.
@@ -52,15 +52,15 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """What the discordant images say, in a sentence."""
+        """The result of McNemar's test, in a sentence."""
         counts = f"{self.only_first} images right by {self.first.name} alone, {self.only_second} by {self.second.name}"
         p = f"McNemar's p = {self.p_value:.2g}"
         if not self.only_first + self.only_second:
-            return "Both are right and wrong on the same images: the test set tells no difference between them."
+            return "Both are right and wrong on the same images: the test set shows no difference between them."
         if self.p_value >= ALPHA:
             return (
-                f"No significant difference ({counts}; {p}): were both equally accurate, chance alone would split "
-                f"the images that only one has right at least so unevenly {self.p_value:.0%} of the time."
+                f"No significant difference ({counts}; {p}): if both were equally accurate, a split of these images "
+                f"at least as uneven would occur with probability {self.p_value:.0%}."
             )
         better = max((self.only_first, self.first.name), (self.only_second, self.second.name))[1]
         return f"{better} is significantly more accurate on this test set ({counts}; {p}, below {ALPHA})."
@@ -73,10 +73,10 @@ class Comparison:
             ("NLL, nats", *(f"{side.measured.nll:.4f}" for side in sides)),
             ("ECE (15 bins), %", *(f"{side.measured.ece:.2%}".rstrip("%") for side in sides)),
             ("graph, bytes", *(f"{side.graph_bytes:,}" for side in sides)),
-            *((f"µs an image, batch {b}", *(f"{side.microseconds[b]:.1f}" for side in sides)) for b in BATCHES),
+            *((f"µs per image, batch {b}", *(f"{side.microseconds[b]:.1f}" for side in sides)) for b in BATCHES),
             ("right alone, images", str(self.only_first), str(self.only_second)),
         ]
-        shared = f"{self.images:,} test images; both give the same class to {self.agreement:.2%}."
+        shared = f"{self.images:,} test images; both predict the same class for {self.agreement:.2%}."
         return "\n\n".join([table(("measure", *(side.name for side in sides)), rows), shared, self.verdict])
 
 
@@ -89,7 +89,7 @@ def compare(first: Bundle, second: Bundle, dataset: Dataset) -> Comparison:
     """
     require_comparable(first, second)
     if dataset.test.labels is None:
-        raise EvaluationError(f"{dataset.name}: has no labels to compare with; use labelled data")
+        raise EvaluationError(f"{dataset.name} has no labels to compare with; use labelled data")
     for bundle in (first, second):
         require_same(bundle.name, bundle, dataset)
     images, labels = dataset.test.images, dataset.test.labels
@@ -128,20 +128,20 @@ def require_comparable(first: Bundle, second: Bundle) -> None:
     """
     for bundle in (first, second):
         if bundle.manifest.task != "classification":
-            raise EvaluationError(f"{bundle.name}: is for {bundle.manifest.task}; compare two classifiers")
+            raise EvaluationError(f"{bundle.name} is a bundle for {bundle.manifest.task}; give two classifiers")
     ours, theirs = first.manifest.dataset, second.manifest.dataset
     if ours.digest != theirs.digest:
         raise EvaluationError(
             f"{first.name} was trained with {ours.name} (digest {ours.digest[:12]}), {second.name} with {theirs.name} "
-            f"({theirs.digest[:12]}): test images of one may be training images of the other; train both on the same"
+            f"({theirs.digest[:12]}): test images of one may be training images of the other; train both on one set"
         )
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """The exact two-sided p-value of McNemar's test (Q. McNemar, Psychometrika 12, 1947; binomial form).
 
-    Of two equally accurate classifiers each is as likely as the other to be the one that is right where they differ:
-    the smaller count is then at most so small with the probability that is returned (twice one tail, at most 1).
+    If two classifiers are equally accurate, each is equally likely to be right on an image where only one is right.
+    The p-value is the probability of a split at least as uneven as the given one (twice one tail, at most 1).
     """
     n, least = only_first + only_second, min(only_first, only_second)
     return float(min(1, 2 * sum(comb(n, k) for k in range(least + 1)) / 2**n))

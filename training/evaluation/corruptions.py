@@ -1,7 +1,7 @@
-"""Corruptions of images in five severities: what a camera, a scanner or a hurried hand does, in measured doses.
+"""Corruptions of images in five severities: noise, blur, shift, rotation, contrast and occlusion.
 
-In the spirit of D. Hendrycks, T. Dietterich, "Benchmarking neural network robustness to common corruptions and
-perturbations", ICLR 2019, and of MNIST-C (N. Mu, J. Gilmer, arXiv:1906.02337), adapted to small images: lengths are
+They follow D. Hendrycks, T. Dietterich, "Benchmarking neural network robustness to common corruptions and
+perturbations", ICLR 2019, and MNIST-C (N. Mu, J. Gilmer, arXiv:1906.02337), adapted to small images: lengths are
 shares of the image's side, so that a severity means the same at 28 and at 64 pixels. Figures are comparable between
 bundles of Duet, not with those benchmarks.
 """
@@ -22,16 +22,16 @@ NOISE = (0.04, 0.08, 0.12, 0.18, 0.26)  # standard deviation, pixels in 0..1
 BLUR = (0.5, 0.75, 1.0, 1.5, 2.0)  # standard deviation, pixels of an image 28 wide
 SHIFT = (1, 2, 3, 4, 6)  # pixels of an image 28 wide
 ROTATION = (5, 10, 20, 30, 45)  # degrees
-CONTRAST = (0.75, 0.5, 0.4, 0.3, 0.15)  # what is left of each pixel's distance from the image's mean
-OCCLUSION = (0.15, 0.2, 0.25, 0.3, 0.4)  # side of the square, a share of the image's
+CONTRAST = (0.75, 0.5, 0.4, 0.3, 0.15)  # factor of each pixel's distance from the image's mean
+OCCLUSION = (0.15, 0.2, 0.25, 0.3, 0.4)  # side of the square, as a share of the image's side
 WIDTH = 28
 
 
 def corrupt(images: Images, name: str, severity: int, seed: int = 0) -> Images:
     """`images` uint8 [N,C,H,W] with corruption `name` of CORRUPTIONS at `severity` 1 to 5; equal seeds, equal pixels.
 
-    Every image gets its own noise, direction and place. The draws do not depend on the severity: from one severity to
-    the next the same square grows, and the same direction goes further.
+    Every image has its own noise, direction and position. The draws do not depend on the severity: at the next severity
+    the same square is larger, and the shift in the same direction is longer.
     """
     corrupted = CORRUPTIONS[name](images, SEVERITIES.index(severity), philox(seed))
     return np.clip(np.rint(corrupted), 0, 255).astype(np.uint8)
@@ -43,14 +43,14 @@ def noise(images: Images, level: int, generator: np.random.Generator) -> Array:
 
 
 def blur(images: Images, level: int, generator: np.random.Generator) -> Array:
-    """A Gaussian blur; beyond the edge the edge's pixels repeat."""
+    """A Gaussian blur; pixels beyond the edge repeat the edge."""
     height, width = images.shape[2:]
     rows, columns = (_smoothing(length, BLUR[level] * length / WIDTH) for length in (height, width))
     return np.asarray(rows @ images.astype(np.float32) @ columns.T)
 
 
 def shift(images: Images, level: int, generator: np.random.Generator) -> Array:
-    """Moved in a random direction; the edge's pixels repeat into what is uncovered."""
+    """A shift in a random direction; uncovered pixels repeat the edge."""
     height, width = images.shape[2:]
     angle = generator.uniform(0, 2 * np.pi, len(images))
     y, x = _grid(height, width)
@@ -59,7 +59,7 @@ def shift(images: Images, level: int, generator: np.random.Generator) -> Array:
 
 
 def rotation(images: Images, level: int, generator: np.random.Generator) -> Array:
-    """Turned about the centre, one way or the other; the edge's pixels repeat into the corners."""
+    """A rotation about the centre in a random sense; uncovered pixels repeat the edge."""
     height, width = images.shape[2:]
     angle = np.deg2rad(ROTATION[level]) * generator.choice([-1, 1], len(images))
     sine, cosine = np.sin(angle)[:, None, None], np.cos(angle)[:, None, None]
@@ -70,13 +70,13 @@ def rotation(images: Images, level: int, generator: np.random.Generator) -> Arra
 
 
 def contrast(images: Images, level: int, generator: np.random.Generator) -> Array:
-    """Every pixel drawn towards the image's mean."""
+    """Every pixel moved towards the image's mean."""
     mean = images.mean(axis=(1, 2, 3), keepdims=True, dtype=np.float64)
     return np.asarray(mean + CONTRAST[level] * (images - mean))
 
 
 def occlusion(images: Images, level: int, generator: np.random.Generator) -> Array:
-    """A square somewhere, centred in the middle half, in the image's median colour: its background."""
+    """A square with its centre in the middle half, in the image's median colour, which is its background."""
     height, width = images.shape[2:]
     middle, centre = (generator.uniform(0.25, 0.75, (2, len(images), 1, 1)).T * [height, width]).T
     y, x = _grid(height, width)
@@ -102,7 +102,7 @@ def _grid(height: int, width: int) -> tuple[Array, Array]:
 
 
 def _sample(images: Images, y: Array, x: Array) -> Array:
-    """Images [N,C,H,W] read at `y` and `x` [N,H,W], bilinearly; beyond the edge the edge's pixels repeat."""
+    """Images [N,C,H,W] sampled at `y` and `x` [N,H,W], bilinearly; pixels beyond the edge repeat the edge."""
     height, width = images.shape[2:]
     y, x = np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)
     top, left = np.floor(y).astype(int), np.floor(x).astype(int)
@@ -116,7 +116,7 @@ def _sample(images: Images, y: Array, x: Array) -> Array:
 
 
 def _smoothing(length: int, deviation: float) -> Array:
-    """[length,length]: each row the normal weights of a pixel's neighbours, those beyond the edge given to the edge."""
+    """[length,length]: in each row the normal weights around a pixel; weights beyond the edge are added to the edge."""
     places = np.arange(-length, 2 * length)
     weights = np.exp(-0.5 * ((places - np.arange(length)[:, None]) / deviation) ** 2)
     weights /= weights.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""How varied samples are beside real images, and from where on a generator counts as collapsed."""
+"""The diversity of samples relative to real images, and the criterion of a collapsed generator."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from training.evaluation.runtime import Array, philox
 
-COLLAPSED = 0.5  # of the coverage, or of the diversity, of real images
-DUPLICATES = 0.2  # of the samples; about none of real images
-POINTS = 500  # whose distances are taken
+COLLAPSED = 0.5  # share of the coverage, or of the diversity, of real images
+DUPLICATES = 0.2  # share of near duplicates among samples; real images have almost none
+POINTS = 500  # points whose distances are computed
 
 Labels = NDArray[np.int64]
 
@@ -19,11 +19,11 @@ Labels = NDArray[np.int64]
 def relative_diversity(samples: Array, wanted: Labels | None, real: Array, labels: Labels | None) -> float:
     """Mean distance of two samples of a class over that of two real images of it, averaged over the classes.
 
-    Near 1 for a generator as varied as the data, 0 for one that draws one image a class.
+    Near 1 for samples as diverse as the data, 0 if all samples of a class are the same.
 
     Args:
         samples: pixels or features [N,...].
-        wanted: their classes [N]; without classes all samples are compared.
+        wanted: the requested classes [N]; without classes all samples are compared.
         real: pixels or features of real images [M,...].
         labels: their classes [M].
     """
@@ -46,7 +46,7 @@ def mean_distance(points: Array) -> float:
 
 
 def collapsed(metrics: Mapping[str, float]) -> bool:
-    """Whether samples of such metrics are few images over and over."""
+    """Whether these metrics show a collapsed generator."""
     return (
         metrics["coverage_ratio"] < COLLAPSED
         or metrics["relative_diversity"] < COLLAPSED

@@ -1,7 +1,7 @@
-"""The evidence lower bound of a VAE in its parts, from the exported graphs, in nats an image.
+"""The evidence lower bound of a VAE and its terms, from the exported graphs, in nats per image.
 
-Binarised images are drawn once, from a fixed seed, so that figures of one data set can be compared. A clipped pixel
-probability is a Bernoulli variable as well, so that the bounds stay bounds.
+Binarised images are drawn once, from a fixed seed, so that figures of one data set are comparable. Clipped pixel
+probabilities are valid Bernoulli probabilities, so the bounds are still bounds.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from services.inference.bundle import Bundle
 from training.evaluation.generation import Prior, decode, encode, prior
 from training.evaluation.runtime import Array, philox
 
-CLIP = 1e-7  # keeps log(pixel) finite where the decoder saturated
-ACTIVE = 0.01  # variance over the data of a latent's mean from which it counts as used (Burda et al., 2016, 5.1)
+CLIP = 1e-7  # keeps log(pixel) finite if the decoder saturates
+ACTIVE = 0.01  # a latent counts as used if its mean has this variance over the data (Burda et al., 2016, 5.1)
 BIN = 1 / 255
 
 Images = NDArray[np.uint8]
@@ -23,10 +23,10 @@ Labels = NDArray[np.int64]
 
 
 def elbo_metrics(bundle: Bundle, images: Images, labels: Labels | None = None, *, seed: int = 0) -> dict[str, float]:
-    """The negative evidence lower bound on log p(x), or log p(x|y), and its two terms, one draw of z an image.
+    """The negative evidence lower bound on log p(x), or log p(x|y), and its two terms, with one draw of z per image.
 
-    Source: D. P. Kingma, M. Welling, "Auto-encoding variational Bayes", ICLR 2014, equation 10. Beside it the mean
-    squared error of pixels decoded from the posterior means, and how many latents are in use.
+    Source: D. P. Kingma, M. Welling, "Auto-encoding variational Bayes", ICLR 2014, equation 10. Also the mean squared
+    error of pixels decoded from the posterior means, and the number of used latents.
     """
     if "binarised" in bundle.manifest.constants:
         images = binarised(images, seed)
@@ -50,10 +50,10 @@ def elbo_metrics(bundle: Bundle, images: Images, labels: Labels | None = None, *
 
 
 def grey_bounds(images: Images, mean_image: Array) -> dict[str, float]:
-    """What to compare a cross-entropy of grey pixels with, in nats an image.
+    """Reference values for a cross-entropy of grey pixels, in nats per image.
 
-    Grey pixels are targets of it, not draws of a Bernoulli variable, so it is no likelihood: even a perfect decoder
-    pays `pixel_entropy`. `mean_image_loss` is what the training mean `mean_image` [C,H,W] in 0..1 pays.
+    The targets are grey values, not draws of a Bernoulli variable, so the cross-entropy is not a likelihood. The loss
+    of a perfect decoder is `pixel_entropy`; the loss of the training mean `mean_image` [C,H,W] is `mean_image_loss`.
     """
     return {
         "pixel_entropy": float(cross_entropy(images, images.astype(np.float32) / 255).mean()),
@@ -62,7 +62,7 @@ def grey_bounds(images: Images, mean_image: Array) -> dict[str, float]:
 
 
 def has_likelihood(bundle: Bundle) -> bool:
-    """Whether pixels have a likelihood: binary ones have, and grey ones with a learned scale."""
+    """Whether the model has a likelihood: for binary pixels, and for grey pixels with a learned scale."""
     return bool({"binarised", "log_scale/0"} & bundle.manifest.constants.keys())
 
 
@@ -85,7 +85,7 @@ def binarised(images: Images, seed: int) -> Images:
 
 
 def cross_entropy(images: NDArray[np.uint8], pixels: Array) -> NDArray[np.float64]:
-    """Pixels times mean binary cross-entropy, in nats an image [N], of `pixels` against `images` scaled to 0..1."""
+    """Number of pixels times mean binary cross-entropy, in nats per image [N], of `pixels` and `images` in 0..1."""
     x = images.reshape(len(images), -1).astype(np.float64) / 255
     p = np.clip(pixels.reshape(len(pixels), -1).astype(np.float64), CLIP, 1 - CLIP)
     result: NDArray[np.float64] = -(x * np.log(p) + (1 - x) * np.log1p(-p)).sum(axis=1)
@@ -106,7 +106,7 @@ def kl_by_class(mean: Array, log_variance: Array, prior: Prior, labels: Labels) 
     for label in np.unique(labels):
         rows = labels == label
         inverse = np.linalg.inv(prior[1][label])
-        # In the coordinates where p(z|y) is N(0, I), the variance of q(z|x) is no longer diagonal.
+        # In coordinates in which p(z|y) is N(0, I), the covariance of q(z|x) is not diagonal.
         squares = np.square((mean[rows] - prior[0][label]) @ inverse.T).sum(axis=1)
         squares += np.exp(log_variance[rows]) @ np.square(inverse).sum(axis=0)
         result[rows] = 0.5 * (squares - log_variance[rows].sum(axis=1) - mean.shape[1]) - np.linalg.slogdet(inverse)[1]

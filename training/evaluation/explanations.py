@@ -1,7 +1,7 @@
-"""Whether explanations show what a classifier looks at: by causal curves, and by what is left when it knows nothing.
+"""Checks of explanations: deletion and insertion curves, and the correlation with a graph of shuffled weights.
 
-Each map is compared with three that never ask the classifier: random numbers, a blob in the middle, and how far a pixel
-is from the background. An explanation that cannot beat those explains little, however good it looks.
+Each map is compared with three maps that do not use the classifier: random numbers, a blob in the middle, and the
+distance of a pixel from the background. An explanation that is not better than these explains little.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ CLEARLY = 2  # standard errors
 
 
 class Checked(NamedTuple):
-    """What the checks say of one kind of map.
+    """The results of the checks for one kind of map.
 
     Args:
-        deletion: mean probability of the class [29] while the map's first pixels go to the background, by SHARES.
-        insertion: the same while they come out of it.
-        deletion_area: area under `deletion`, and its standard error over images; small is good.
-        insertion_area: the same of `insertion`; large is good.
-        correlation: mean rank correlation with the map of the same graph with shuffled weights; 1 says that the map
-            does not depend on what was learned. None for maps that never ask the graph.
-        beats: of the maps that never ask the graph, those that this one beats on both curves by more than CLEARLY
+        deletion: mean probability of the class [29] while the first pixels of the map are set to background, by SHARES.
+        insertion: the same while these pixels are inserted into the background.
+        deletion_area: area under `deletion`, and its standard error over images; smaller is better.
+        insertion_area: the same of `insertion`; larger is better.
+        correlation: mean rank correlation with the map of the same graph with shuffled weights; with 1 the map does not
+            depend on the learned weights. None for maps that do not use the graph.
+        beats: of the maps that do not use the graph, those that this map beats on both curves by more than CLEARLY
             standard errors of the difference, image by image.
     """
 
@@ -54,7 +54,7 @@ class Checked(NamedTuple):
 
 
 def check(bundle: Bundle, images: Images, seed: int = 0) -> dict[str, Checked]:
-    """Every map of `images` uint8 [N,C,H,W], explained for the class that the bundle gives them."""
+    """The checks of every map of `images` uint8 [N,C,H,W], explained for their predicted class."""
     path = bundle.graph_path("classify")
     session = open_graph(path)
     labels = run(session, {"images": images})["probabilities"].argmax(axis=1)
@@ -87,14 +87,14 @@ def causal_curves(
 ) -> tuple[Array, Array]:
     """Deletion and insertion curves (V. Petsiuk, A. Das, K. Saenko, "RISE", BMVC 2018, section 4.2).
 
-    Deleted pixels take the image's median per channel, the background of a drawing, and insertion starts from it, where
-    the paper starts from a blurred image: a blurred digit of 28 pixels is still read.
+    Deleted pixels take the image's median per channel, the background of a drawing. Insertion starts from this
+    background; the paper starts from a blurred image, but a blurred digit of 28 pixels is still recognised.
 
     Args:
         session: a classifier's graph.
         images: uint8 [N,C,H,W].
-        labels: int64 [N], the classes whose probability is followed.
-        maps: [N,H,W], how much each pixel matters.
+        labels: int64 [N], the classes whose probability is measured.
+        maps: [N,H,W], the importance of each pixel.
 
     Returns:
         Two arrays [N,29], the probability at each of SHARES.
@@ -115,10 +115,10 @@ def causal_curves(
 
 
 def shuffled(path: Path, seed: int) -> onnxruntime.InferenceSession:
-    """The graph at `path` with the entries of every weight tensor in a random order: nothing learned is left.
+    """The graph at `path` with the entries of every weight tensor in a random order.
 
-    The sanity check of J. Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018; shuffled rather than drawn
-    anew, so that the weights keep their scale whatever it is.
+    The sanity check of J. Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018. The weights are shuffled,
+    not drawn again, so that they keep their scale.
     """
     model = onnx.load(path)
     generator = philox(seed)
@@ -134,7 +134,7 @@ def shuffled(path: Path, seed: int) -> onnxruntime.InferenceSession:
 
 
 def rank_correlation(first: Array, second: Array) -> Array:
-    """Spearman's correlation [N] of maps [N,H,W]; equal pixels share a rank, and an even map correlates with none."""
+    """Spearman's correlation [N] of maps [N,H,W]; equal pixels share a rank, and a constant map has correlation 0."""
     a, b = (np.stack([_ranks(row) for row in maps.reshape(len(maps), -1)]) for maps in (first, second))
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     size = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
@@ -157,7 +157,7 @@ def _mean(values: Array) -> tuple[float, float]:
 
 
 def _better(ours: tuple[Array, Array], theirs: tuple[Array, Array]) -> bool:
-    """Whether areas [N] of deletion and insertion are clearly smaller and larger, of the same images."""
+    """Whether the deletion areas [N] are clearly smaller and the insertion areas clearly larger, on the same images."""
     gains = _mean(theirs[0] - ours[0]), _mean(ours[1] - theirs[1])
     return all(gain > CLEARLY * error for gain, error in gains)
 

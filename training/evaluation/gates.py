@@ -12,16 +12,16 @@ from training.evaluation.diversity import COLLAPSED, DUPLICATES
 ACCURACY = {"digits": 0.97, "mnist": 0.985, "fashion-mnist": 0.86}
 BASELINES = ("logistic", "svm", "gru")
 CONDITIONAL_ACCURACY = {"digits": 0.90, "mnist": 0.90}
-# The classic 784-256-2 network ends at 158 nats after 10 epochs on grey MNIST.
+# The classic 784-256-2 network reaches 158 nats after 10 epochs on grey MNIST.
 NEGATIVE_ELBO = {"mnist": 165.0}
-# A VAE draws the mean of what an image could be, smoother than any: even the latents of Fashion-MNIST's own images are
-# drawn as images that cover 0.46 of what real ones do.
+# A VAE decodes the mean of many possible images, which is smoother than each of them: even reconstructions of
+# Fashion-MNIST's own images reach only 0.46 of the coverage of real images.
 SMOOTH = 0.4
-BAND = 0.999  # a valid scorer leaves this band once in a thousand publications
+BAND = 0.999  # a valid scorer misses this gate once in a thousand exports
 
 
 class GateError(RuntimeError):
-    """A model missed bounds; the message gives every number and its bound."""
+    """A model missed gates; the message gives every value and its bound."""
 
 
 def gates(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
@@ -42,22 +42,22 @@ def check(manifests: Iterable[Manifest]) -> None:
         if not gate.passed
     ]
     if failures:
-        raise GateError(f"not stored: {'; '.join(failures)}; train longer, or with another recipe or seed")
+        raise GateError(f"not stored: {'; '.join(failures)}. Train longer, or with another recipe or seed")
 
 
 def _classification(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
-    # A baseline is there to be compared with, and has only to have learnt something.
+    # A baseline is only for comparison, so it only has to be better than chance.
     floor = None if manifest.network in BASELINES else ACCURACY.get(manifest.dataset.name)
     if floor is not None:
         return (_at_least("accuracy", metrics, floor),)
-    # Recall averaged over classes is 1/K by chance however unequal the classes are; accuracy is not.
+    # By chance the recall averaged over classes is 1/K, also for unbalanced classes; accuracy is not.
     return (_at_least("macro_recall", metrics, _above_chance(manifest)),)
 
 
 def _vae(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
     if manifest.network == "cvae":
         return _generator(manifest, metrics, covered=SMOOTH)
-    # A decoder that ignores its latents draws the mean image: a tenth of the way from there to the floor is asked for.
+    # A decoder that ignores its latents draws the mean image. The bound is a tenth of the way from there to the floor.
     bound = metrics["mean_image_loss"] - 0.1 * (metrics["mean_image_loss"] - metrics["pixel_entropy"])
     return (_at_most("negative_elbo", metrics, min(bound, NEGATIVE_ELBO.get(manifest.dataset.name, bound))),)
 
@@ -67,7 +67,7 @@ def _generator(manifest: Manifest, metrics: Mapping[str, float], covered: float 
     if "conditional_accuracy" in metrics:
         bound = CONDITIONAL_ACCURACY.get(manifest.dataset.name, _above_chance(manifest))
         results.append(_at_least("conditional_accuracy", metrics, bound))
-    if "coverage_ratio" in metrics:  # a generator that has collapsed draws a few images over and over
+    if "coverage_ratio" in metrics:  # a collapsed generator draws only a few different images
         results += [_at_least("coverage_ratio", metrics, covered), _at_most("near_duplicates", metrics, DUPLICATES)]
     return tuple(results)
 
@@ -84,8 +84,8 @@ def _anomaly(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ..
 def false_positive_band(alpha: float, calibration: int, test: int) -> tuple[float, float]:
     """The central 99.9 % range of the false-positive rate of a valid conformal p-value.
 
-    With n calibration scores the rate given them is Beta(k, n + 1 - k), k = floor(alpha (n + 1)) (Vovk, 2012), so the
-    count among m test images is beta-binomial: wider than the binomial, for the calibration set is finite too.
+    With n calibration scores the rate is distributed as Beta(k, n + 1 - k), k = floor(alpha (n + 1)) (Vovk, 2012). So
+    the count among m test images is beta-binomial, wider than the binomial because the calibration set is finite.
     """
     k = int(alpha * (calibration + 1) + 1e-9)
     if k == 0:

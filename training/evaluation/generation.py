@@ -1,4 +1,4 @@
-"""The graphs of a generator, and how well its samples cover the data."""
+"""The graphs of a generator, and the metrics of its samples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from training.data import Dataset
 from training.evaluation.diversity import relative_diversity
 from training.evaluation.runtime import Array, open_graph, philox, run, spread
 
-MINIMUM, SAMPLES = 1000, 10_000  # to be judged
+MINIMUM, SAMPLES = 1000, 10_000  # least and most samples to judge
 Prior = tuple[NDArray[np.float64], NDArray[np.float64]]  # N(means[y], factors[y] factors[y]^T): [K,D], [K,D,D]
 RATIOS = ("inception_score", "precision", "recall", "coverage")
 
@@ -35,7 +35,7 @@ def sample(bundle: Bundle, count: int, labels: NDArray[np.int64] | None = None, 
 
 
 def from_noise(bundle: Bundle, noise: Array, labels: NDArray[np.int64] | None = None) -> Array:
-    """Draws of the prior [N,D] from draws of N(0, I) [N,D]: the same ones, unless the bundle has a `prior`."""
+    """Draws of the prior [N,D] from draws of N(0, I) [N,D]; both are equal unless the bundle has a `prior`."""
     if "prior" not in bundle.manifest.graphs:
         return noise
     feeds = {"noise": noise} if labels is None else {"noise": noise, "labels": labels}
@@ -43,7 +43,7 @@ def from_noise(bundle: Bundle, noise: Array, labels: NDArray[np.int64] | None = 
 
 
 def prior(bundle: Bundle) -> Prior:
-    """What the latents of each class are drawn from."""
+    """The prior of each class."""
     size = bundle.manifest.latent_size or 0
     noise = np.concatenate([np.zeros((1, size), np.float32), np.eye(size, dtype=np.float32)])
     means, factors = [], []
@@ -56,7 +56,7 @@ def prior(bundle: Bundle) -> Prior:
 
 
 def by_class(bundle: Bundle) -> bool:
-    """Whether a generator is told the class of what it decodes."""
+    """Whether the decoder of a generator takes the class."""
     return any(tensor.name == "labels" for tensor in bundle.manifest.graphs["decode"].inputs)
 
 
@@ -68,11 +68,11 @@ def balanced_labels(bundle: Bundle, count: int) -> NDArray[np.int64] | None:
 
 
 def gan_metrics(bundle: Bundle, dataset: Dataset, judge: Bundle | None = None, seed: int = 0) -> dict[str, float]:
-    """How samples of all classes in turn, as many as there are test images, compare with real ones.
+    """Metrics of samples of all classes in turn, as many as there are test images.
 
-    With a judge, samples and test images are each compared with as many training images; `NAME/real` is what test
-    images get, the best that can be asked for, and `NAME_ratio` samples by real. Without one (or classes), all that is
-    said is how varied the pixels are.
+    With a judge, samples and test images are each compared with equally many training images. `NAME/real` is the value
+    of test images, the best possible value; `NAME_ratio` is the value of samples over that of real images. Without a
+    judge or classes, only the diversity of pixels is measured.
     """
     test, training = dataset.test, dataset.train
     count = max(MINIMUM, min(len(test), SAMPLES))

@@ -20,8 +20,8 @@ Images = NDArray[np.uint8]
 PLOTTED = 2000  # points of a latent map
 GRID = 15  # images a side of the decoded latent plane
 COLUMNS = 10
-BOUNDED = 100  # test images whose likelihood is bounded when a bundle is made; all of them on request
-DRAWS = 100  # of z an image for that
+BOUNDED = 100  # test images whose likelihood is bounded when a bundle is made; all of them with --full
+DRAWS = 100  # of z for each of these images
 
 
 def vae(
@@ -43,14 +43,14 @@ def vae(
         plane = np.array([(x, y) for y in reversed(quantiles) for x in quantiles], dtype=np.float32)
         grid = generation.decode(bundle, plane)["images"]
         pictures.image_grid(grid, GRID, directory / "latent_grid.png")
-        drawn.append(Picture("latent_grid.png", "The latent plane, decoded at equal steps of the prior's quantiles."))
+        drawn.append(Picture("latent_grid.png", "The latent plane, decoded at equally spaced quantiles of the prior."))
     return metrics, drawn
 
 
 def conditional_vae(
     bundle: Bundle, dataset: Dataset, directory: Path, judge: Bundle | None
 ) -> tuple[dict[str, float], list[Picture]]:
-    """Bounds, and what is drawn by class: samples, reconstructions, walks, test images redrawn as every class."""
+    """Bounds, and pictures by class: samples, reconstructions, interpolations, test images redrawn as every class."""
     images, labels = dataset.test.images, dataset.test.labels
     metrics = elbo.elbo_metrics(bundle, images, labels) | _perceived(bundle, images, labels, judge)
     if elbo.has_likelihood(bundle):
@@ -68,7 +68,7 @@ def conditional_vae(
 def _perceived(
     bundle: Bundle, images: Images, labels: NDArray[np.int64] | None, judge: Bundle | None
 ) -> dict[str, float]:
-    """How far reconstructions are from their images in the eyes of a judge, if there is one."""
+    """The distance of reconstructions from their images in the features of a judge, if there is one."""
     if judge is None:
         return {}
     decoded = generation.decode(bundle, generation.encode(bundle, images)[0], labels)["images"]
@@ -80,7 +80,8 @@ def _latent_map(bundle: Bundle, dataset: Dataset, directory: Path) -> Picture:
     labels = None if dataset.test.labels is None else dataset.test.labels[rows]
     means = generation.encode(bundle, dataset.test.images[rows])[0]
     pictures.latent_map(means, labels, dataset.class_names, directory / "latent_map.png")
-    told = " The decoder is told the class, so that latents need not hold it." if generation.by_class(bundle) else ""
+    by_class = " The decoder also gets the class, so that latents need not contain it."
+    told = by_class if generation.by_class(bundle) else ""
     return Picture("latent_map.png", f"Posterior means of test images.{told}")
 
 
@@ -89,7 +90,7 @@ def _reconstructions(bundle: Bundle, shown: Images, labels: NDArray[np.int64] | 
     pictures.image_grid(
         np.concatenate([shown, decoded]), len(shown), directory / "reconstructions.png", ["original", "decoded"]
     )
-    return Picture("reconstructions.png", "Test images, and what is decoded from their posterior means.")
+    return Picture("reconstructions.png", "Test images, and the images decoded from their posterior means.")
 
 
 def _counterfactuals(bundle: Bundle, shown: Images, directory: Path) -> Picture:
@@ -98,13 +99,13 @@ def _counterfactuals(bundle: Bundle, shown: Images, directory: Path) -> Picture:
     every = generation.decode(bundle, latents, np.tile(np.arange(len(names)), len(shown)))["images"]
     rows = np.concatenate([shown[:, None], every.reshape(len(shown), len(names), *shown.shape[1:])], axis=1)
     pictures.image_grid(rows.reshape(-1, *shown.shape[1:]), len(names) + 1, directory / "counterfactuals.png", names)
-    return Picture("counterfactuals.png", "A test image a row, and what its latent is decoded to as every class.")
+    return Picture("counterfactuals.png", "In each row a test image, and its latent decoded as every class.")
 
 
 def gan(
     bundle: Bundle, dataset: Dataset, directory: Path, judge: Bundle | None
 ) -> tuple[dict[str, float], list[Picture]]:
-    """Samples by class, walks between two of them, and what a judge says of many."""
+    """Samples by class, interpolations between two latents, and a judge's metrics of many samples."""
     names = dataset.class_names
     rows = np.repeat(np.arange(len(names)), COLUMNS) if names else None
     samples = generation.sample(bundle, COLUMNS**2 if rows is None else len(rows), rows)
@@ -117,5 +118,5 @@ def gan(
     metrics = generation.gan_metrics(bundle, dataset, judge)
     return metrics, [
         Picture("samples.png", "Samples, a row for each class." if names else "Samples."),
-        Picture("walks.png", "Walks along a great circle from one latent to another, the class unchanged."),
+        Picture("walks.png", "Interpolations along a great circle from one latent to another, with the same class."),
     ]

@@ -1,6 +1,6 @@
-"""The gradient of an exported classifier: its graph computed again, node by node, in PyTorch.
+"""The gradient of an exported classifier: its graph computed node by node in PyTorch.
 
-Any bundle can be attacked so, also one whose training run is gone, and what is differentiated is what is served.
+So any bundle can be attacked, also without its training run, and the differentiated graph is the served graph.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CLOSE = 1e-3  # of the largest logit: both are sums of float32 in another order
 
 
 class NoGradientError(ValueError):
-    """A graph has an operator whose gradient is not known here; the message names it."""
+    """A graph has an operator whose gradient is not implemented here; the message names it."""
 
 
 class Differentiable:
@@ -42,7 +42,7 @@ class Differentiable:
         self._nodes = []
         for node in graph.node:
             if node.op_type not in OPERATORS:
-                raise NoGradientError(f"{path.name}: no gradient of operator {node.op_type}, so it is not attacked")
+                raise NoGradientError(f"{path.name}: the gradient of operator {node.op_type} is not implemented")
             attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
             self._nodes.append((OPERATORS[node.op_type], list(node.input), node.output[0], attributes))
             if node.output[0] == "logits":
@@ -67,7 +67,7 @@ def differentiable(path: Path, images: np.ndarray) -> Differentiable:
         found = network(torch.from_numpy(images).float()).numpy()
     apart = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
     if not apart <= CLOSE * max(1.0, float(np.abs(expected).max())):
-        raise NoGradientError(f"{path.name}: computed in PyTorch, its logits differ by {apart:.3g}")
+        raise NoGradientError(f"{path.name}: in PyTorch its logits differ by {apart:.3g} from ONNX Runtime's")
     return network
 
 

@@ -1,7 +1,7 @@
-"""A judge: a frozen classifier through whose eyes samples are compared with real images.
+"""A judge: a frozen classifier whose features are used to compare samples with real images.
 
-Its features are what its last layer sees. Nothing that is measured with it means anything without the row of real
-images beside it: another judge gives other numbers.
+The features are the inputs of its last layer. Another judge gives other figures, so each figure is reported together
+with the same figure for real images.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ FEATURES = "features"
 
 
 class JudgeError(ValueError):
-    """A classifier cannot judge; the message names it and the remedy."""
+    """A bundle cannot be a judge; the message names it and the remedy."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Images through the eyes of a judge: features float32 [N,D], probabilities float32 [N,K]."""
+    """A judge's outputs for images: features float32 [N,D], probabilities float32 [N,K]."""
 
     features: Array
     probabilities: Array
@@ -47,7 +47,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Judge:
-    """Looks at images uint8 [N,C,H,W]."""
+    """Computes features and probabilities of images uint8 [N,C,H,W]."""
 
     name: str
     session: onnxruntime.InferenceSession
@@ -58,7 +58,7 @@ class Judge:
 
 
 def perceptual_distance(judge: Judge, images: NDArray[np.uint8], others: NDArray[np.uint8]) -> float:
-    """How different images look from their twins, both [N,C,H,W]: 0 for equal ones, 1 as two images taken at random.
+    """The perceptual distance of pairs of images, both [N,C,H,W]: 0 for equal images, 1 for two random images.
 
     The mean Euclidean distance of the judge's features of each pair, over that of all pairs of different `images`.
     """
@@ -70,12 +70,12 @@ def judge_of(bundle: Bundle) -> Judge:
     """The judge in a stored classifier: its graph, with the input of the last dense layer as one more output.
 
     Raises:
-        JudgeError: it has no dense layer on top.
+        JudgeError: the last layer is not dense.
     """
     model = onnx.load(bundle.graph_path("classify"))
     dense = [node for node in model.graph.node if node.op_type in ("Gemm", "MatMul")]
     if not dense or bundle.manifest.task != "classification":
-        raise JudgeError(f"judge {bundle.name}: it has no dense layer whose inputs are features; give a CNN")
+        raise JudgeError(f"judge {bundle.name} has no dense layer whose inputs are features; give a CNN")
     del model.graph.output[:]
     features = onnx.helper.make_tensor_value_info(FEATURES, onnx.TensorProto.FLOAT, None)
     probabilities = onnx.helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, None)

@@ -1,4 +1,4 @@
-"""How likely a conditional VAE finds images: bounds on log p(x|y) and log p(x), from the exported graphs, in nats."""
+"""Bounds on log p(x|y) and log p(x) of a conditional VAE, from the exported graphs, in nats."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from training.evaluation.elbo import binarised, log_probability
 from training.evaluation.generation import Prior, by_class, prior
 from training.evaluation.runtime import Array, open_graph, run
 
-TOGETHER = 64  # draws that are decoded at once: their pixels stay in the cache until they are compared
-FEW = 10  # draws of z an image that tell which classes are worth all of them
-NEGLIGIBLE = 1e-4  # classes of smaller share in p(x) are left out, which lowers the bound by no more than that
+TOGETHER = 64  # draws that are decoded at once, so that their pixels fit the processor's cache
+FEW = 10  # draws of z per image that decide which classes get all draws
+NEGLIGIBLE = 1e-4  # classes with a smaller share of p(x) get no more draws, which lowers the bound by at most that
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -44,8 +44,8 @@ class Density:
         """Lower bounds on log p(x|y) for every class, in nats [N,K], importance-weighted over `samples` draws of z.
 
         Source: Y. Burda et al., "Importance weighted autoencoders", ICLR 2016, equation 8; the bound rises to
-        log p(x|y) with the draws. The same draws serve all classes, for q(z|x) does not see the class. A class whose
-        share in p(x) is negligible after a few draws keeps its bound from those.
+        log p(x|y) with the draws. All classes use the same draws, because q(z|x) does not depend on the class. A class
+        whose share of p(x) is negligible after a few draws keeps the bound of these draws.
         """
         means, log_variances = self.encode(images)
         results = np.empty((len(images), self.classes))
@@ -84,13 +84,13 @@ class Density:
 
 
 def log_marginal(bounds: Array) -> NDArray[np.float64]:
-    """The bound on log p(x) in nats [N] from those on log p(x|y) [N,K], the classes equally likely."""
+    """The bound on log p(x) in nats [N] from the bounds on log p(x|y) [N,K], with equally likely classes."""
     result: NDArray[np.float64] = logsumexp(bounds, axis=1) - np.log(bounds.shape[1])
     return result
 
 
 def density(bundle: Bundle) -> Density:
-    """The model in a bundle with `encode` and `decode`; its constants say what a pixel is drawn from."""
+    """The model in a bundle with `encode` and `decode`; the likelihood of a pixel follows from its constants."""
     encoder, decoder = open_graph(bundle.graph_path("encode")), open_graph(bundle.graph_path("decode"))
     conditional = by_class(bundle)
 
@@ -113,9 +113,9 @@ def density(bundle: Bundle) -> Density:
 def likelihood_metrics(
     bundle: Bundle, images: Images, *, samples: int, seed: int = 0, progress: str = ""
 ) -> dict[str, float]:
-    """-log p(x) in nats and bits a dimension, bounded from above by `samples` draws, with its standard error.
+    """Upper bound on -log p(x) in nats and in bits per dimension from `samples` draws, with its standard error.
 
-    Only where pixels have a likelihood: not of a model of grey values by cross-entropy.
+    Only for models with a likelihood of pixels, so not for the cross-entropy of grey values.
     """
     if "binarised" in bundle.manifest.constants:
         images = binarised(images, seed)

@@ -23,13 +23,13 @@ COLUMNS = 4  # of panels
 
 
 class Picture(NamedTuple):
-    """A file of a report, and what is to be seen in it."""
+    """A picture file of a report, and its caption."""
 
     file: str
     caption: str
 
 
-matplotlib.rcParams["text.parse_math"] = False  # a class may be called $100
+matplotlib.rcParams["text.parse_math"] = False  # the name of a class may contain a dollar sign
 
 
 def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], path: Path) -> None:
@@ -38,7 +38,7 @@ def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], path
     axes = figure.add_subplot()
     axes.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
-    if len(class_names) <= 100:  # more names would lie upon each other
+    if len(class_names) <= 100:  # more names would overlap
         axes.set_xticks(range(len(class_names)), class_names, rotation=90)
         axes.set_yticks(range(len(class_names)), class_names)
     if len(class_names) <= 20:
@@ -90,7 +90,7 @@ def captioned(images: Images, captions: Sequence[str], path: Path, columns: int 
 
 
 def curves(x: Array, panels: Mapping[str, Mapping[str, Array]], axis: str, path: Path) -> None:
-    """A panel a measure, by its name, with one line a series; `x` [P] is shared and called `axis`."""
+    """One panel for each measure, with one line for each series; all share `x` [P], whose label is `axis`."""
     figure = _figure(4.5 * len(panels), 3.5)
     for index, (measure, lines) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), index + 1)
@@ -104,7 +104,7 @@ def curves(x: Array, panels: Mapping[str, Mapping[str, Array]], axis: str, path:
 
 
 def training_curves(records: Sequence[Mapping[str, Any]], path: Path) -> Picture:
-    """A panel a measure of the metrics log, over the epochs: of training, of validation, or of both."""
+    """One panel for each measure of the metrics log, over the epochs: of training, of validation, or of both."""
     epochs = np.array([record["epoch"] + 1 for record in records])
     names = list(dict.fromkeys(name for record in records for name in (*record["losses"], *record["validation"])))
     rows = -(-len(names) // COLUMNS)
@@ -119,7 +119,7 @@ def training_curves(records: Sequence[Mapping[str, Any]], path: Path) -> Picture
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     _save(figure, path)
-    return Picture(path.name, "Training: what was measured after each epoch.")
+    return Picture(path.name, "Training: losses and metrics after each epoch.")
 
 
 def latent_map(means: Array, labels: NDArray[np.int64] | None, class_names: Sequence[str], path: Path) -> None:
@@ -175,7 +175,7 @@ def heat_maps(
 
 
 def p_value_histogram(p_values: Array, path: Path) -> None:
-    """Valid p-values of normal images are uniform: every bar near the line."""
+    """A histogram of p-values; valid p-values of normal images are uniform, so every bar is near the line."""
     figure = _figure(5, 3)
     axes = figure.add_subplot()
     axes.hist(p_values, bins=20, range=(0, 1), density=True)
@@ -185,7 +185,7 @@ def p_value_histogram(p_values: Array, path: Path) -> None:
 
 
 def shares_found(p_values: Mapping[str, Array], normal: Array, path: Path) -> None:
-    """The share with p <= alpha over alpha, a line a set; that of `normal` images is alpha where they are valid."""
+    """The share with p <= alpha over alpha, one line for each set; for valid p-values of normal images it is alpha."""
     figure = _figure(8, 5)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1)
@@ -218,14 +218,14 @@ def heat_tables(tables: Mapping[str, Array], rows: Sequence[str], columns: Seque
 
 
 def _figure(width: float, height: float) -> Figure:
-    """A figure that pyplot does not know, so that there is nothing to close."""
+    """A figure without pyplot, so that it need not be closed."""
     figure = Figure(figsize=(max(width, 1), max(height, 1)), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def _show(axes: Axes, image: Images) -> None:
-    """One image [C,H,W]: grey where it has one channel, the first three as colours otherwise."""
+    """One image [C,H,W]: grey if it has one channel, else its first three channels as colours."""
     axes.imshow(image[0] if len(image) < 3 else image[:3].transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
     axes.axis("off")
 

@@ -30,7 +30,7 @@ NORMALS = 4  # normal test images beside the anomalies of a heat map
 
 
 class EvaluationError(ValueError):
-    """A bundle cannot be evaluated on a data set; the message names both and the remedy."""
+    """A bundle does not fit a data set; the message names both and the remedy."""
 
 
 def evaluate(
@@ -48,13 +48,13 @@ def evaluate(
 
     Args:
         bundle: what to measure.
-        dataset: data of the same image shape and classes; another draw of the same data, for instance.
-        judge: a classifier of the same classes that judges conditional samples; without one they go unjudged.
-        out: the directory, made if need be.
-        full: for classifiers, see `training.evaluation.chapters`, for scorers `training.evaluation.anomalies.chapters`;
-            for a conditional VAE, bound the likelihood of every
-            test image by 1,000 draws; for a GAN, compare its samplers.
-        data_dir: where MNIST and Fashion-MNIST lie, each of which is strange to a scorer of the other.
+        dataset: data of the same image shape and classes.
+        judge: a classifier of the same classes that judges conditional samples; without it they are not judged.
+        out: the directory, created if it does not exist.
+        full: for classifiers, see `training.evaluation.chapters`; for scorers, see
+            `training.evaluation.anomalies.chapters`; for a conditional VAE, bound the likelihood of every test image
+            with 1,000 draws; for a GAN, compare its samplers.
+        data_dir: folder of MNIST and Fashion-MNIST, each of which is anomalous for a scorer of the other.
 
     Raises:
         EvaluationError: image shape or classes of the data set or of the judge differ from the bundle's.
@@ -69,7 +69,7 @@ def evaluate(
         f"# {bundle.name} {bundle.version} on {dataset.name}",
         "",
         f"Test split: {dataset.splits['test']:,} images, data set digest `{dataset.digest[:12]}`"
-        + (", the data that it was trained with." if dataset.digest == bundle.manifest.dataset.digest else "."),
+        + (", the same as in training." if dataset.digest == bundle.manifest.dataset.digest else "."),
         "",
         metrics_table(metrics),
         "",
@@ -90,7 +90,7 @@ def evaluate(
 
 
 def add_chapter(out: Path, title: str, metrics: Mapping[str, float]) -> None:
-    """Append to the report in `out` what takes more than the bundle's graphs to measure."""
+    """Append metrics to the report in `out` that need more than the bundle's graphs."""
     with (out / "report.md").open("a") as report:
         report.write(f"\n## {title}\n\n{metrics_table(metrics)}\n")
 
@@ -116,7 +116,7 @@ def assess(
 def _classifier(bundle: Bundle, dataset: Dataset, directory: Path) -> tuple[dict[str, float], list[Picture]]:
     images, labels = dataset.test.images, dataset.test.labels
     if labels is None:
-        raise EvaluationError(f"{bundle.name}: {dataset.name} has no labels to compare with; use labelled data")
+        raise EvaluationError(f"{bundle.name}: {dataset.name} has no labels to compare with; give labelled data")
     outputs = classification.predict(bundle, images)
     probabilities = outputs["probabilities"]
     counts = classification.confusion(probabilities, labels)
@@ -128,9 +128,9 @@ def _classifier(bundle: Bundle, dataset: Dataset, directory: Path) -> tuple[dict
     if "temperature" in bundle.manifest.constants:
         metrics["temperature"] = bundle.manifest.constants["temperature"]
     return metrics, [
-        Picture("confusion_matrix.png", "Confusion matrix: true classes in rows, predicted ones in columns."),
-        Picture("reliability.png", "Reliability: where the probabilities hold, the points lie on the line; below it, "
-                "how many images have each confidence."),
+        Picture("confusion_matrix.png", "Confusion matrix: true classes in rows, predicted classes in columns."),
+        Picture("reliability.png", "Reliability: accuracy over confidence. Calibrated probabilities lie on the line. "
+        "The lower panel shows the number of images at each confidence."),
     ]  # fmt: skip
 
 
@@ -152,9 +152,9 @@ def _scorer(bundle: Bundle, dataset: Dataset, directory: Path) -> tuple[dict[str
     )
     pictures.p_value_histogram(outputs["p_value"], directory / "p_values.png")
     return metrics, [
-        Picture("heat_maps.png", "Residuals of test images and of anomalies made from the first of them; full red is "
-                "what 1 % of the pixels of normal images exceed."),
-        Picture("p_values.png", "p-values of test images; uniform where the scorer is valid."),
+        Picture("heat_maps.png", "Heat maps of test images, and of anomalies made from the first test image; 1 % of "
+        "the pixels of normal images exceed full red."),
+        Picture("p_values.png", "p-values of test images; for a valid scorer they are uniform."),
     ]  # fmt: skip
 
 
@@ -167,13 +167,13 @@ def require_same(name: str, bundle: Bundle, dataset: Dataset) -> None:
     manifest = bundle.manifest
     if dataset.image_shape != manifest.image.shape:
         raise EvaluationError(
-            f"{name}: takes images of shape {manifest.image.shape}, but {dataset.name} has {dataset.image_shape}; "
-            f"use data like {manifest.dataset.name}"
+            f"{name} takes images of shape {manifest.image.shape}, but {dataset.name} has {dataset.image_shape}; "
+            f"give data like {manifest.dataset.name}"
         )
     if dataset.class_names != manifest.class_names:
         raise EvaluationError(
-            f"{name}: knows the classes {_listed(manifest.class_names)}, but {dataset.name} has "
-            f"{_listed(dataset.class_names)}; use data like {manifest.dataset.name}"
+            f"{name} has the classes {_listed(manifest.class_names)}, but {dataset.name} has "
+            f"{_listed(dataset.class_names)}; give data like {manifest.dataset.name}"
         )
 
 

@@ -1,4 +1,4 @@
-"""How a classifier bears corrupted and attacked images: accuracy, NLL and calibration error by kind and strength."""
+"""Robustness of a classifier to corrupted and attacked images: accuracy, NLL and ECE by kind and strength."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Measured(NamedTuple):
     ece: float
 
 
-Rows = dict[str, list[Measured]]  # by kind, one for each strength; the first is of the images as they are
+Rows = dict[str, list[Measured]]  # by kind, one for each strength; the first is of the unchanged images
 
 
 def under_corruptions(bundle: Bundle, images: Images, labels: NDArray[np.int64], seed: int = 0) -> Rows:
@@ -65,7 +65,7 @@ def measure_probabilities(probabilities: Array, labels: NDArray[np.int64]) -> Me
 
 
 def markdown(rows: Rows, strength: str, strengths: Sequence[int]) -> str:
-    """One table a measure: a row a kind, a column a strength, `strengths` without the 0 of the first column."""
+    """One table for each measure: kinds in rows, strengths in columns; `strengths` does not contain the 0."""
     formats: Mapping[str, Callable[[Measured], str]] = {
         "accuracy, %": lambda m: f"{m.accuracy:.2%}".rstrip("%"),
         "NLL, nats": lambda m: f"{m.nll:.3g}",

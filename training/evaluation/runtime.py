@@ -1,4 +1,4 @@
-"""Exported graphs on ONNX Runtime: what the evaluation and the parity check run, never PyTorch."""
+"""Exported graphs on ONNX Runtime, for the evaluation and the parity check."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-CHUNK = 128  # images a run: the activations of a small network stay in the last-level cache
+CHUNK = 128  # images in a run: the activations of a small network fit the last-level cache
 
 
 def open_graph(graph: Path | bytes) -> onnxruntime.InferenceSession:
-    """One session on one CPU thread, so that every sum is taken in the same order each time; of a file or its bytes."""
+    """A session for a file or its bytes, on one CPU thread, so that sums always have the same order."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -36,10 +36,10 @@ def run(session: onnxruntime.InferenceSession, feeds: Mapping[str, Array], chunk
 
 
 def spread(size: int, count: int) -> NDArray[np.int64]:
-    """At most `count` row numbers below `size`, at equal steps: the rows may be in the order of their classes."""
+    """At most `count` row numbers below `size`, at equal steps, because rows may be sorted by class."""
     return np.linspace(0, size - 1, min(size, count)).astype(np.int64)
 
 
 def philox(seed: int) -> np.random.Generator:
-    """The counter-based generator (Salmon et al., 2011) behind every random number of an evaluation."""
+    """The counter-based generator (Salmon et al., 2011) of all random numbers of an evaluation."""
     return np.random.Generator(np.random.Philox(seed))

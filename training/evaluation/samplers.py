@@ -1,4 +1,4 @@
-"""What choosing samples by Metropolis-Hastings gains over taking them from the prior."""
+"""Compares samples chosen by Metropolis-Hastings with samples of the prior."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from training.evaluation.runtime import open_graph, run, spread
 
 SEEDS = (0, 1, 2)
 MEASURES = ("conditional_accuracy", "frechet_distance", "precision", "recall", "coverage")
-TOGETHER = 500  # chains that are driven at once
+TOGETHER = 500  # chains that run at once
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 
 def samplers_metrics(bundle: Bundle, dataset: Dataset, judge: Bundle, progress: str = "") -> dict[str, float]:
-    """Samples of either sampler against training images, as many as in `gan_metrics`, by their mean over three seeds.
+    """Metrics of the samples of both samplers, as many as in `gan_metrics`, as means over three seeds.
 
-    `NAME/prior` and `NAME/metropolis-hastings`, with `_sd` behind the name the standard deviation over the seeds;
-    frechet_distance_gain: what share of the prior's distance the chains save. A chain costs 32 samples and looks of the
-    discriminator. Nothing for a GAN that does not draw by class.
+    `NAME/prior` and `NAME/metropolis-hastings`; with `_sd` after the name, the standard deviation over the seeds.
+    frechet_distance_gain: by which share of the prior's distance the chains are better. A chain costs 32 samples and
+    runs of the discriminator. Empty for a GAN that does not draw by class.
     """
     from training.evaluation.samples import class_metrics, distribution_metrics  # noqa: PLC0415  (imports torch)
 
@@ -62,14 +62,14 @@ def samplers_metrics(bundle: Bundle, dataset: Dataset, judge: Bundle, progress: 
 
 
 def sampled(bundle: Bundle, seed: int, labels: Labels, *, chosen: bool, progress: str = "") -> Images:
-    """The samples [N,C,H,W] of the labels [N] that /generate gives for that seed.
+    """The samples [N,C,H,W] of the labels [N] that /generate draws for that seed.
 
     Args:
         bundle: a GAN that draws by class.
         seed: as in a request.
         labels: class indices.
-        chosen: by chains that the discriminator drives, not straight from the prior.
-        progress: shown beside a bar; empty for none.
+        chosen: by Metropolis-Hastings chains, not directly from the prior.
+        progress: the label of a progress bar; empty for none.
     """
     decoder, discriminator = (open_graph(bundle.graph_path(name)) for name in ("decode", "discriminate"))
 

@@ -1,7 +1,7 @@
-"""How samples compare with real images, seen through a judge: right, complete, varied, and not learnt by heart.
+"""Metrics of samples in the features of a judge: fidelity, coverage, diversity, and copies of training images.
 
-Distances between the distributions come from torchmetrics; what it does not have is here. Every figure depends on the
-judge and on the number of images, so that it stands beside the same figure of real images against real images.
+Distances between the distributions come from torchmetrics; the other metrics are here. Every figure depends on the
+judge and on the number of images, so it is reported together with the same figure for real images.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ Labels = NDArray[np.int64]
 PRECISION_NEIGHBOURS = 3  # T. Kynkäänniemi et al., NeurIPS 2019
 DENSITY_NEIGHBOURS = 5  # M. F. Naeem et al., ICML 2020
 KERNEL_SUBSETS = 20
-NEIGHBOURS_OF = 500  # samples whose nearest training images are looked for
-SAME = 0.25  # of the usual distance: two samples as close as this are one
-BLOCK = 1000  # rows of a distance matrix that are in memory at once
+NEIGHBOURS_OF = 500  # samples whose nearest training images are searched
+SAME = 0.25  # share of the median distance; closer samples are near duplicates
+BLOCK = 1000  # rows of a distance matrix in memory at once
 
 
 def distribution_metrics(samples: Seen, real: Seen, *, seed: int = 0) -> dict[str, float]:
-    """Distances from `real` images to `samples`, and how far each covers the other.
+    """Distances between `real` images and `samples`, and how much each covers the other.
 
     frechet_distance, kernel_distance (M. Bińkowski et al., ICLR 2018, unbiased, cubic kernel), inception_score
     (T. Salimans et al., NeurIPS 2016, by the judge's classes, one split), precision, recall, density, coverage.
     """
     torch.manual_seed(seed)  # subsets of the kernel distance
     size = min(1000, len(samples), len(real))
-    with warnings.catch_warnings():  # that features are kept in memory: they are ours, and there already
+    with warnings.catch_warnings():  # about features kept in memory; they are in memory anyway
         warnings.simplefilter("ignore")
         kernel = KernelInceptionDistance(feature=_given(samples), subsets=KERNEL_SUBSETS, subset_size=size)
     kernel.update(torch.from_numpy(real.features), real=True)
@@ -53,7 +53,7 @@ def distribution_metrics(samples: Seen, real: Seen, *, seed: int = 0) -> dict[st
 
 
 def frechet_distance(samples: Seen, real: Seen) -> float:
-    """Between Gaussians of the means and covariances of the features (M. Heusel et al., NeurIPS 2017, equation 6)."""
+    """The distance of two Gaussians fitted to the features (M. Heusel et al., NeurIPS 2017, equation 6)."""
     metric = FrechetInceptionDistance(feature=_given(samples)).set_dtype(torch.float64)
     metric.update(torch.from_numpy(real.features), real=True)
     metric.update(torch.from_numpy(samples.features), real=False)
@@ -61,7 +61,7 @@ def frechet_distance(samples: Seen, real: Seen) -> float:
 
 
 def inception_score(seen: Seen) -> float:
-    """The inception score exp E KL(p(y|x) || p(y)), 1 to K: high for images that are clear and of all classes."""
+    """The inception score exp E KL(p(y|x) || p(y)), 1 to K: high for recognisable images of all classes."""
     p = np.maximum(seen.probabilities.astype(np.float64), 1e-12)
     return float(np.exp((p * np.log(p / p.mean(axis=0))).sum(axis=1).mean()))
 
@@ -69,11 +69,12 @@ def inception_score(seen: Seen) -> float:
 def covering(samples: Array, real: Array, *, neighbours: int = PRECISION_NEIGHBOURS) -> dict[str, float]:
     """Precision, recall, density and coverage of features [N,D] and [M,D].
 
-    precision: the share of samples within reach of a real image, reach being the distance to its third neighbour of
-    its own kind; recall: the same with the sides changed (T. Kynkäänniemi et al., "Improved precision and recall metric
-    for assessing generative models", NeurIPS 2019). density: how many real images reach a sample on average, by five
-    neighbours; coverage: the share of real images with a sample in reach (M. F. Naeem et al., "Reliable fidelity and
-    diversity metrics for generative models", ICML 2020, equations 4 and 5).
+    precision: the share of samples within the radius of a real image, which is its distance to its third nearest real
+    image; recall: the same with samples and real images exchanged (T. Kynkäänniemi et al., "Improved precision and
+    recall metric for assessing generative models", NeurIPS 2019). density: the mean number of real images whose radius
+    (to the fifth nearest) contains a sample, divided by five; coverage: the share of real images with a sample in their
+    radius (M. F. Naeem et al., "Reliable fidelity and diversity metrics for generative models", ICML 2020, equations 4
+    and 5).
     """
     third, fifth = _reach(real, (neighbours, DENSITY_NEIGHBOURS))
     (reach_of_samples,) = _reach(samples, (neighbours,))
@@ -94,7 +95,7 @@ def covering(samples: Array, real: Array, *, neighbours: int = PRECISION_NEIGHBO
 
 
 def class_metrics(seen: Seen, wanted: Labels) -> dict[str, float]:
-    """Are samples of the class that was asked for, and as many of each: by the judge, without its features."""
+    """Whether samples have the requested class, and whether classes are equally frequent, as the judge predicts."""
     accuracies = [float((seen.classes[wanted == label] == label).mean()) for label in np.unique(wanted)]
     return {
         "conditional_accuracy": float((seen.classes == wanted).mean()),
@@ -104,12 +105,12 @@ def class_metrics(seen: Seen, wanted: Labels) -> dict[str, float]:
 
 
 def memorisation(samples: Images, training: Images, unseen: Images) -> dict[str, float]:
-    """Pixel distances to the nearest training image, and samples that are almost one another.
+    """Pixel distances to the nearest training image, and near duplicates among samples.
 
-    nearest_training_ratio: the median over samples, by the median over `unseen` real images; far below 1 where a
-    generator copies. near_duplicates: samples whose nearest other sample is at less than a quarter of the median
-    distance of a real image to its nearest one (after S. Arora, Y. Zhang, "Do GANs actually learn the distribution?",
-    ICLR 2018: the birthday paradox); about 0 for the data themselves.
+    nearest_training_ratio: the median over samples, divided by the median over `unseen` real images; far below 1 if a
+    generator copies. near_duplicates: the share of samples whose nearest other sample is closer than a quarter of the
+    median distance of a real image to its nearest one (after S. Arora, Y. Zhang, "Do GANs actually learn the
+    distribution?", ICLR 2018: the birthday paradox); about 0 for the data.
     """
     drawn, fresh = (_flat(images[spread(len(images), NEIGHBOURS_OF)]) for images in (samples, unseen))
     known = _flat(training)
@@ -124,7 +125,7 @@ def memorisation(samples: Images, training: Images, unseen: Images) -> dict[str,
 
 
 def _given(seen: Seen) -> nn.Module:
-    """Stands for the network that torchmetrics would take features from: they are there already."""
+    """Replaces the network from which torchmetrics takes features, because the features are already computed."""
     given = nn.Identity()
     given.num_features = seen.features.shape[1]
     return given
@@ -144,7 +145,7 @@ def _squares(left: Array, right: Array) -> Iterator[tuple[slice, Array]]:
 
 
 def _reach(points: Array, neighbours: tuple[int, ...]) -> list[Array]:
-    """The squared distance of each of the points [N,D] to its k-th nearest other one, [N] for each k asked for."""
+    """The squared distance of each of the points [N,D] to its k-th nearest other point, [N] for each k."""
     reach = np.empty((len(neighbours), len(points)), np.float32)
     for rows, squares in _squares(points, points):
         squares[np.arange(len(squares)), np.arange(len(points))[rows]] = np.inf

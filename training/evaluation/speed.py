@@ -1,6 +1,6 @@
-"""How long graphs take an image: on one thread, in alternating rounds; the fastest round counts.
+"""The time of graphs per image: on one thread, in alternating rounds; the fastest round counts.
 
-What slows a round is other work on the machine, never the graph: of all statistics the minimum moves least with it.
+Other work on the machine makes rounds slower, never faster, so the minimum depends least on it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from training.evaluation.runtime import open_graph, spread
 
 ROUNDS = 15
-ROUND = 0.02  # seconds of one call in one round, at least
+ROUND = 0.02  # least seconds of a call in a round
 
 
 def microseconds(paths: Sequence[Path], images: NDArray[np.uint8], batch: int) -> list[float]:
-    """The least µs an image of each classifier at `paths`, in batches of `batch` of `images` [N,C,H,W].
+    """The least µs per image of each classifier at `paths`, in batches of `batch` of `images` [N,C,H,W].
 
     Args:
-        paths: graphs of equal input.
-        images: they are repeated where they are fewer than `batch`.
-        batch: images a run.
+        paths: graphs with equal inputs.
+        images: repeated if there are fewer than `batch`.
+        batch: images in a run.
     """
     feeds = {"images": batch_of(images, batch)}
     sessions = [open_graph(path) for path in paths]
@@ -33,7 +33,7 @@ def microseconds(paths: Sequence[Path], images: NDArray[np.uint8], batch: int) -
 
 
 def batch_of(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """`size` of `images` [N,C,H,W] at equal steps, repeated where they are fewer."""
+    """`size` of `images` [N,C,H,W] at equal steps, repeated if there are fewer."""
     return np.resize(images[spread(len(images), size)], (size, *images.shape[1:]))
 
 

@@ -7,21 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from services.inference.bundle import Bundle, Gate
 
 UNITS = {
-    "negative_elbo": "nats an image",
-    "reconstruction_loss": "nats an image",
-    "kl_divergence": "nats an image",
-    "pixel_entropy": "nats an image",
-    "mean_image_loss": "nats an image",
+    "negative_elbo": "nats per image",
+    "reconstruction_loss": "nats per image",
+    "kl_divergence": "nats per image",
+    "pixel_entropy": "nats per image",
+    "mean_image_loss": "nats per image",
     "nll": "nats",
     "mean_set_size": "classes",
-    "reconstruction_error": "squared error a pixel, pixels in 0..1",
-    "perceptual_distance": "of two images taken at random",
-    "relative_diversity": "of real images",
+    "reconstruction_error": "squared error per pixel, pixels in 0..1",
+    "perceptual_distance": "1: distance of two random images",
+    "relative_diversity": "1: diversity of real images",
 }
 
 
 def metrics_table(metrics: Mapping[str, float]) -> str:
-    """One row a metric; `precision/3`, `recall/3`, `f1/3` become a second table with one row a class."""
+    """One row for each metric; `precision/3`, `recall/3`, `f1/3` form a second table with one row for each class."""
     per_class: dict[str, dict[str, float]] = {}
     rows = []
     for name, value in metrics.items():
@@ -46,7 +46,7 @@ def gates_table(gates: Iterable[Gate]) -> str:
 
 
 def parity_table(bundles: Iterable[Bundle]) -> str:
-    """One row a graph: the difference from PyTorch of the element nearest to its bound, and that bound."""
+    """One row for each graph: the difference from PyTorch of the element nearest to its bound, and that bound."""
     rows = []
     for bundle in bundles:
         for graph in bundle.manifest.graphs.values():

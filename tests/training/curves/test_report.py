@@ -64,7 +64,7 @@ def test_the_figure_depends_on_nothing_but_the_curve(tmp_path: Path) -> None:
 def test_the_command_and_the_source_are_named(source: str | None) -> None:
     table = text(Curve(HEADER | {"source": source}, CURVE.cells), "figure.png")
     assert (f"`duet learning-curve --dataset shells --from {source}`" in table) == bool(source)
-    assert ("left out, for no `--from` named" in table) == (source is None)
+    assert ("left out, because no `--from` named" in table) == (source is None)
 
 
 def test_what_chance_alone_does_is_said() -> None:

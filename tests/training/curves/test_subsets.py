@@ -45,5 +45,5 @@ def test_seeds_choose_other_images() -> None:
 
 def test_unlabelled_data_are_refused() -> None:
     split = Split(np.zeros((3, 1, 2, 2), np.uint8))
-    with pytest.raises(ValueError, match="some: has no labels"):
+    with pytest.raises(ValueError, match="some has no labels"):
         sizes(Dataset("some", (), split, split, split, split))

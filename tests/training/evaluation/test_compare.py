@@ -68,7 +68,7 @@ def test_a_bundle_against_itself_and_against_a_blinder_one(published: Published,
 @pytest.mark.slow
 def test_what_cannot_be_compared_is_named(published: Published) -> None:
     bundle, data = published.classifier, published.dataset
-    with pytest.raises(EvaluationError, match="digits-scorer: is for anomaly; compare two classifiers"):
+    with pytest.raises(EvaluationError, match="digits-scorer is a bundle for anomaly; give two classifiers"):
         compare(bundle, published.scorer, data)
     manifest = bundle.manifest
     elsewhere = manifest.dataset.model_copy(update={"name": "letters", "digest": "f" * 64})
@@ -76,7 +76,7 @@ def test_what_cannot_be_compared_is_named(published: Published) -> None:
     with pytest.raises(EvaluationError, match=r"digits-cnn was trained with digits .* with letters \(ffffffffffff\)"):
         compare(bundle, stranger, data)
     renamed = Bundle(bundle.path, manifest.model_copy(update={"class_names": tuple("abcdefghij")}))
-    with pytest.raises(EvaluationError, match="knows the classes a, b, c"):
+    with pytest.raises(EvaluationError, match="has the classes a, b, c"):
         compare(bundle, renamed, data)
 
 

@@ -38,7 +38,7 @@ def test_evaluation_measures_the_data_that_it_is_given(published: Published, tmp
     )  # fmt: skip
     metrics = evaluate(published.classifier, moved, out=tmp_path)
     assert metrics["accuracy"] < 0.1
-    assert "the data that it was trained with" not in (tmp_path / "report.md").read_text()
+    assert "the same as in training" not in (tmp_path / "report.md").read_text()
 
 
 def test_another_image_shape_is_refused(published: Published, tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_another_image_shape_is_refused(published: Published, tmp_path: Path) ->
     splits = (
         Split(s.images[..., :24, :24], s.labels) for s in (data.train, data.validation, data.calibration, data.test)
     )
-    with pytest.raises(EvaluationError, match=r"digits-cnn: takes .* \(1, 28, 28\), but small has \(1, 24, 24\)"):
+    with pytest.raises(EvaluationError, match=r"digits-cnn takes .* \(1, 28, 28\), but small has \(1, 24, 24\)"):
         evaluate(published.classifier, Dataset("small", data.class_names, *splits), out=tmp_path)
 
 
@@ -54,7 +54,7 @@ def test_other_classes_are_refused(published: Published, tmp_path: Path) -> None
     data = published.dataset
     names = tuple("abcdefghij")
     other = Dataset("letters", names, data.train, data.validation, data.calibration, data.test)
-    with pytest.raises(EvaluationError, match=r"digits-cnn: knows the classes 0, 1, .*, but letters has a, b, c"):
+    with pytest.raises(EvaluationError, match=r"digits-cnn has the classes 0, 1, .*, but letters has a, b, c"):
         evaluate(published.classifier, other, out=tmp_path)
     loose = Dataset("loose", (), *(Split(getattr(data, role).images) for role in data.splits))
     with pytest.raises(EvaluationError, match="but loose has none"):

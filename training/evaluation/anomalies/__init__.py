@@ -1,1 +1,1 @@
-"""What a scorer is measured against, and how: sets of anomalies, figures, protocols, and the chapters of its report."""
+"""The evaluation of a scorer: sets of anomalies, metrics, protocols, and the chapters of its report."""

@@ -1,4 +1,4 @@
-"""What each statistic of a scorer is worth: alone, and to the others."""
+"""Ablation of a scorer's statistics: each statistic alone, and the score without it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Ablation(NamedTuple):
     """AUROC by statistic and by set of anomalies.
 
     Args:
-        alone: of each statistic by itself.
-        without: of all statistics but it.
-        fused: of all.
+        alone: of each statistic alone.
+        without: of all other statistics.
+        fused: of all statistics.
     """
 
     alone: Mapping[str, Row]
@@ -29,23 +29,23 @@ class Ablation(NamedTuple):
     fused: Row
 
     def best(self, name: str) -> tuple[str, float]:
-        """The statistic that alone tells set `name` apart best, and its AUROC."""
+        """The statistic with the highest AUROC on set `name`, and that AUROC."""
         return max(((statistic, row[name]) for statistic, row in self.alone.items()), key=lambda pair: pair[1])
 
     def markdown(self) -> str:
-        """A row a statistic: mean and worst AUROC over the sets, and the set that misses it most."""
+        """One row for each statistic: mean and worst AUROC over the sets, and the set that needs it most."""
         rows = [("all", "", "", *_summary(self.fused), "")]
         for statistic, row in self.without.items():
             gains = {name: self.fused[name] - value for name, value in row.items()}
             most = max(gains, key=lambda name: gains[name])
             missed = f"{most.replace('_', ' ')}: {-gains[most]:+.4f}"
             rows.append((statistic, *_summary(self.alone[statistic]), *_summary(row), missed))
-        header = ("statistic", "alone: mean", "worst set", "without it: mean", "worst set", "most missed by")
+        header = ("statistic", "alone: mean", "worst set", "without it: mean", "worst set", "largest loss without it")
         return table(header, rows)
 
 
 def sum_of_squares(statistics: Array) -> Array:
-    """T [N] of the surprises [N,S], in squared nats: one large surprise counts for more than several small ones."""
+    """T [N] of surprises [N,S], in squared nats: one large surprise counts more than several small ones."""
     return np.asarray(np.square(statistics.astype(np.float64)).sum(axis=1))
 
 
@@ -56,9 +56,9 @@ def ablation(
 
     Args:
         names: of the statistics, S.
-        normal: statistics [N,S] of normal images, the higher the stranger.
+        normal: statistics [N,S] of normal images; higher is more unusual.
         anomalous: statistics [M,S] by set.
-        fusion: makes one score [N] of statistics [N,S]; one without a statistic finds nothing unusual in it.
+        fusion: combines statistics [N,S] into one score [N]; a statistic that is left out counts as not unusual.
     """
 
     def row(score: Fusion) -> Row:
@@ -73,7 +73,7 @@ def ablation(
 
 
 def silenced(statistics: Array, column: int) -> Array:
-    """`statistics` [N,S] with no surprise in one of them."""
+    """`statistics` [N,S] with one statistic set to its least unusual value."""
     return np.where(np.arange(statistics.shape[1]) == column, 0, statistics).astype(statistics.dtype)
 
 

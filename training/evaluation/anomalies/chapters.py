@@ -1,4 +1,4 @@
-"""The chapters of a scorer's report beyond its metrics: many anomalies, validity, defects, statistics, cost."""
+"""The chapters of a scorer's report after its metrics: many anomalies, validity, defects, statistics, cost."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from training.evaluation.tables import table
 Images = NDArray[np.uint8]
 Scored = Mapping[str, Array]  # outputs of the score graph by name
 
-COUNT, FULL_COUNT = 200, 2000  # anomalies of a set
-NORMALS = 1000  # test images unless all are asked for
-SHOWN = 3  # normal images beside an example of each set
+COUNT, FULL_COUNT = 200, 2000  # anomalies in a set
+NORMALS = 1000  # test images, without --full
+SHOWN = 3  # normal images beside one example of each set
 
 
 def scorer_chapters(
@@ -48,10 +48,10 @@ def scorer_chapters(
         bundle: a scorer.
         dataset: data that fit it.
         directory: where the report is.
-        full: ten times as many anomalies, every test image, and what each statistic is worth and the scorer costs:
+        full: ten times as many anomalies, every test image, an ablation of the statistics and the cost of the scorer:
             minutes, not seconds.
-        other: data of the same image shape that are strange to it; None for none.
-        fusion: how the scorer makes its score of its statistics.
+        other: data of the same image shape that are anomalous for the scorer; None for none.
+        fusion: how the scorer combines its statistics into a score.
     """
     count = FULL_COUNT if full else COUNT
     test = dataset.test.images
@@ -74,8 +74,8 @@ def scorer_chapters(
         _defects(images, count, scored),
     ]
     if not full:
-        more = "`--full` takes every test image and ten times as many anomalies, and says what each statistic is worth "
-        return [*written, f"{more}and what the scorer costs."]
+        more = "`--full` uses every test image and ten times as many anomalies, and adds an ablation of the statistics "
+        return [*written, f"{more}and the cost of the scorer."]
     if measured is not None:
         written.append(_statistics(measured, directory))
     return [*written, _cost(bundle, test)]
@@ -106,25 +106,27 @@ def _anomalies(
         header, rows = header[:-1], [row[:-1] for row in rows]
     return _chapter(
         "Anomalies",
-        f"Against {len(images):,} normal test images; the anomalies are made from them or come from elsewhere "
-        f"(`training/evaluation/anomalies/` says how), and none was seen in training. Intervals are of {RESAMPLES} "
-        "bootstrap resamples.",
+        f"Each set is compared with {len(images):,} normal test images. The anomalies are made from these images or "
+        "come from other data (see `training/evaluation/anomalies/`), and none is in the training data. Intervals are "
+        f"from {RESAMPLES} bootstrap resamples.",
         table(header, rows),
         _cross(dataset, images, sets, other),
-        "![An example of each: the image, above what the scorer cannot explain of it.](anomalies.png)",
-        "![The share of each set with p <= alpha; of normal images it is alpha.](shares_found.png)",
+        "![One example of each set: the image, and below it the heat map.](anomalies.png)",
+        "![The share of each set with p <= alpha; for normal images it is alpha.](shares_found.png)",
     )
 
 
 def _cross(dataset: Dataset, images: Images, sets: Mapping[str, Images], other: Dataset | None) -> str:
     if other is None:
         name = OTHER.get(dataset.name)
-        return f"{name} would be one more set, but its files are not at hand: `--data-dir`." if name else ""
+        return (
+            f"{name} is left out, because its files were not found; give their folder by `--data-dir`." if name else ""
+        )
     two_sided, best = trivial(dataset.calibration.images, images, sets[other.name])
     return (
-        f"Without any model, the brightness of the two outermost pixels tells {other.name} from {dataset.name} with an "
-        f"AUROC of {two_sided.auroc:.4f} (its distance from the median) or {best.auroc:.4f} (the better of that, more "
-        "and less): read that row beside these."
+        "For comparison, a score without a model: the mean brightness of the two outermost pixels separates "
+        f"{other.name} from {dataset.name} with an AUROC of {two_sided.auroc:.4f} (distance from the median), or "
+        f"{best.auroc:.4f} (best of distance, higher and lower brightness)."
     )
 
 
@@ -136,7 +138,7 @@ def _validity(bundle: Bundle, normal: Scored) -> str:
 
 
 def _defects(images: Images, count: int, scored: Mapping[str, Scored]) -> str:
-    made = defects(images[spread(len(images), count)])  # the very ones of the sets, with their masks
+    made = defects(images[spread(len(images), count)])  # the same defects as in the sets, with their masks
     rows = []
     for name, (_, mask) in made.items():
         if name not in scored:
@@ -145,11 +147,11 @@ def _defects(images: Images, count: int, scored: Mapping[str, Scored]) -> str:
         figures = f"{pixel_auroc(heat, mask):.4f}", f"{aupro(heat, mask):.4f}"
         rows.append((name, f"{len(mask):,}", f"{mask.sum(axis=(1, 2)).mean():.1f}", *figures))
     return _chapter(
-        "Where the defects are",
-        "Does the heat map show the pixels that a defect changed? Pixel AUROC is over all pixels of the damaged "
-        f"images; AUPRO is the overlap with each region, up to a false-positive rate of {LIMIT:.0%} (Bergmann et al., "
-        f"2020), and about {LIMIT / 2:.2f} for a map that knows nothing.",
-        table(("defect", "images", "pixels of one, mean", "pixel AUROC", f"AUPRO at {LIMIT:.0%}"), rows),
+        "Localisation of defects",
+        "Whether the heat map shows the pixels that a defect changed. Pixel AUROC is over all pixels of the damaged "
+        f"images. AUPRO is the overlap with each region, up to a false-positive rate of {LIMIT:.0%} (Bergmann et al., "
+        f"2020); a random map has about {LIMIT / 2:.2f}.",
+        table(("defect", "images", "mean pixels of a defect", "pixel AUROC", f"AUPRO at {LIMIT:.0%}"), rows),
     )
 
 
@@ -157,22 +159,24 @@ def _statistics(measured: Ablation, directory: Path) -> str:
     names, sets = list(measured.alone), list(measured.fused)
     alone = np.array([[measured.alone[name][one] for name in names] for one in sets])
     without = np.array([[measured.without[name][one] - measured.fused[one] for name in names] for one in sets])
-    panels = {"AUROC of each alone": alone, "change of the AUROC without it": without}
+    panels = {"AUROC of each statistic alone": alone, "change of the AUROC without the statistic": without}
     pictures.heat_tables(panels, [_spoken(one) for one in sets], names, directory / "ablation.png")
     return _chapter(
-        "What each statistic is worth",
-        "AUROC of each statistic alone, and of the others fused in the same way without it.",
+        "Ablation of the statistics",
+        "AUROC of each statistic alone, and of all other statistics fused in the same way.",
         measured.markdown(),
         "![AUROC by set and statistic.](ablation.png)",
     )
 
 
 def _cost(bundle: Bundle, images: Images) -> str:
-    return _chapter("Cost", "ONNX Runtime on one thread; the fastest round counts.", cost(bundle, images).markdown())
+    return _chapter(
+        "Cost", "ONNX Runtime on one thread; the fastest of several rounds.", cost(bundle, images).markdown()
+    )
 
 
 def _ablation(bundle: Bundle, normal: Scored, scored: Mapping[str, Scored], fusion: Fusion) -> Ablation | None:
-    """None where the scorer does not answer with its statistics."""
+    """The ablation; None if the scorer does not output its statistics."""
     names = getattr(bundle.manifest, "statistics", ())
     if not names or "statistics" not in normal:
         return None
@@ -183,7 +187,7 @@ def _ablation(bundle: Bundle, normal: Scored, scored: Mapping[str, Scored], fusi
 def _examples(
     images: Images, normal: Scored, sets: Mapping[str, Images], scored: Mapping[str, Scored], scale: float, path: Path
 ) -> None:
-    """The first of each set, after some normal images."""
+    """Heat maps of some normal images and of the first image of each set."""
     rows = spread(len(images), SHOWN)
 
     def column(name: str) -> Array:

@@ -1,4 +1,4 @@
-"""What a scorer costs: the bytes of its graph, and µs an image with the heat map and without it."""
+"""The cost of a scorer: the bytes of its graph, and µs per image with the heat map and without it."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from training.evaluation.tables import table
 
 BATCHES = (1, 64)
 SCORED = ("score", "p_value")
-WAYS = ("all outputs", "score and p-value asked for", "a graph of score and p-value alone")
+WAYS = ("all outputs", "score and p-value requested", "a graph of score and p-value only")
 
 
 class Cost(NamedTuple):
-    """Bytes of the graph, and µs an image by way of asking and by batch size, on one thread."""
+    """Bytes of the graph, and µs per image by requested outputs and by batch size, on one thread."""
 
     graph_bytes: int
     microseconds: Mapping[str, Mapping[int, float]]
 
     def markdown(self) -> str:
         rows = [(way, *(f"{times[batch]:.1f}" for batch in BATCHES)) for way, times in self.microseconds.items()]
-        header = ("computed", *(f"µs an image, batch {batch}" for batch in BATCHES))
+        header = ("computed", *(f"µs per image, batch {batch}" for batch in BATCHES))
         return f"{table(header, rows)}\n\nThe graph has {self.graph_bytes / 1000:,.0f} KB."
 
 
 def cost(bundle: Bundle, images: NDArray[np.uint8]) -> Cost:
     """Time the score graph of `bundle` on `images` uint8 [N,C,H,W].
 
-    Asked for some of its outputs, ONNX Runtime computes all the same and copies less; what the heat map and the other
-    outputs cost is the difference from a graph that does not have them.
+    If only some outputs are requested, ONNX Runtime still computes all of them, but copies fewer. The cost of the heat
+    map and the other outputs is the difference from a graph without them.
     """
     path = bundle.graph_path("score")
     session, bare = open_graph(path), open_graph(only(path, SCORED))
@@ -54,7 +54,7 @@ def cost(bundle: Bundle, images: NDArray[np.uint8]) -> Cost:
 
 
 def only(path: Path, outputs: Sequence[str]) -> bytes:
-    """The graph at `path` with `outputs` alone: ONNX Runtime drops what no output needs when it loads a graph."""
+    """The graph at `path` with only `outputs`: when ONNX Runtime loads a graph, it drops nodes that no output needs."""
     model = onnx.load(path)
     kept = [output for output in model.graph.output if output.name in outputs]
     del model.graph.output[:]

@@ -1,4 +1,4 @@
-"""Small defects of normal images, and which pixels they changed: a blot, a cut, a scratch, as on a worn print.
+"""Small defects of normal images (a blot, a cut, a scratch), and the pixels that they change.
 
 Lengths are in pixels of an image 28 wide, and grow with the image's shorter side.
 """
@@ -24,7 +24,7 @@ SCRATCH = (6, 14)  # its length; it is one pixel wide
 
 
 class Defects(NamedTuple):
-    """Damaged images uint8 [M,C,H,W], and where they differ from what they were: mask bool [M,H,W], nowhere empty."""
+    """Damaged images uint8 [M,C,H,W], and where they differ from the originals: non-empty masks bool [M,H,W]."""
 
     images: Images
     mask: Mask
@@ -39,7 +39,7 @@ def blot(images: Images, generator: np.random.Generator) -> Defects:
     """An ellipse in the middle half: white where it is dark beneath, black where it is bright."""
     scale = _scale(images)
     along, across = _frame(images, *_places(images, generator), generator.uniform(0, np.pi, len(images)))
-    # No smaller than what covers a pixel's centre wherever it lies.
+    # Large enough to cover the centre of a pixel at any position.
     axes = np.maximum(generator.uniform(*BLOT, (2, len(images), 1, 1)) * scale / 2, 0.75)
     return _painted(images, (along / axes[0]) ** 2 + (across / axes[1]) ** 2 <= 1)
 
@@ -53,7 +53,7 @@ def scratch(images: Images, generator: np.random.Generator) -> Defects:
 
 
 def cut(images: Images, generator: np.random.Generator) -> Defects:
-    """A gap through ink, in the colour of the background: it lies across the stroke wherever a stroke is to be seen.
+    """A gap through ink, in the colour of the background, across the stroke if there is one.
 
     Background is the median of the outermost pixels; ink is what differs from it at least half as much as the pixel
     that differs most.
@@ -77,14 +77,14 @@ def _scale(images: Images) -> float:
 
 
 def _places(images: Images, generator: np.random.Generator) -> tuple[Array, Array]:
-    """A row and a column [N] in the middle half of each image, between pixels too."""
+    """A row and a column [N] in the middle half of each image, not only whole numbers."""
     height, width = images.shape[2:]
     y, x = generator.uniform(0.25, 0.75, (2, len(images)))
     return y * (height - 1), x * (width - 1)
 
 
 def _frame(images: Images, y: Array, x: Array, angle: Array) -> tuple[Array, Array]:
-    """How far each pixel lies [N,H,W] along `angle` [N] (from the right, downwards) and across it from `y`, `x` [N]."""
+    """Distances of pixels [N,H,W] from `y`, `x` [N], along `angle` [N] (from the right, downwards) and across it."""
     rows, columns = np.ogrid[: images.shape[2], : images.shape[3]]
     down, right = rows - y[:, None, None], columns - x[:, None, None]
     sine, cosine = np.sin(angle)[:, None, None], np.cos(angle)[:, None, None]
@@ -113,7 +113,7 @@ def _background(images: Images) -> Images:
 
 
 def _one_of(ink: Mask, generator: np.random.Generator) -> tuple[Array, Array]:
-    """Row and column [N] of a pixel of each image's ink [N,H,W], any as likely as another; the first where none is."""
+    """Row and column [N] of a random pixel of each image's ink [N,H,W]; the first pixel if there is no ink."""
     drawn = generator.random(ink.shape)
     place = np.where(ink, drawn, -1).reshape(len(ink), -1).argmax(axis=1)
     y, x = np.divmod(place, ink.shape[2])

@@ -1,4 +1,4 @@
-"""scikit-learn's digits as a scorer of MNIST meets them: still digits, but scanned at 8x8, and blurred by that."""
+"""scikit-learn's digits as anomalies for a scorer of MNIST: digits, but blurred, because they were scanned at 8x8."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anomalies of the whole image: noise, constants, and what a camera or a file reader does wrong to normal images."""
+"""Anomalies of the whole image: noise, constants, and errors of a camera or a file reader."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def uniform_noise(images: Images, generator: np.random.Generator) -> Images:
 
 
 def gaussian_noise(images: Images, generator: np.random.Generator) -> Images:
-    """Mean and deviation of the images' own pixels, so that neither tells noise from them."""
+    """Noise with the mean and deviation of the images' pixels, so that neither separates it from them."""
     return _rounded(images.mean() + images.std() * generator.standard_normal(images.shape, dtype=np.float32))
 
 
 def constant(images: Images, generator: np.random.Generator) -> Images:
-    """One grey for all pixels of an image, any of the 256."""
+    """One grey level for all pixels of an image, one of 256."""
     levels = generator.integers(0, 256, (len(images), 1, 1, 1), dtype=np.uint8)
     return np.broadcast_to(levels, images.shape)
 
@@ -71,7 +71,7 @@ def noisy(images: Images, generator: np.random.Generator) -> Images:
 
 
 def brightened(images: Images, generator: np.random.Generator) -> Images:
-    """A fifth of the range more in every pixel."""
+    """Every pixel plus a fifth of the range."""
     return _rounded(images + np.float32(0.2 * 255))
 
 
@@ -89,7 +89,7 @@ def rotated_180(images: Images, generator: np.random.Generator) -> Images:
 
 
 def flipped(images: Images, generator: np.random.Generator) -> Images:
-    """Left for right."""
+    """Mirrored left to right."""
     return images[..., ::-1]
 
 

@@ -1,7 +1,7 @@
-"""Six of ten classes are known, with their labels; the other four, never seen, are to be found.
+"""The protocol of held-out classes: six of ten classes are normal, with labels; the other four are anomalies.
 
-The protocol of open-set recognition (L. Neal et al., "Open set learning with counterfactual images", ECCV 2018, section
-4.1): near anomalies, written by the same hands and scanned by the same machine.
+It is the protocol of open-set recognition (L. Neal et al., "Open set learning with counterfactual images", ECCV 2018,
+section 4.1). The anomalies are close to normal images: same writers, same scanner.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from training.evaluation.runtime import philox
 
 HELD_OUT = "held-out classes"
 SPLITS = 5
-SEED = 0  # of the splits, the same for every scorer; of ten classes each is new in one to three of the five
+SEED = 0  # of the splits, the same for every scorer; each of ten classes is new in one to three of the five splits
 KNOWN = 0.6
 
 
 def held_out(dataset: Dataset, fit: Fit, path: Path, method: str, splits: int = SPLITS) -> Trials:
-    """Train a scorer for each split of the classes, and tell test images of new classes from those of known ones.
+    """Train a scorer for each split of the classes, and measure it on test images of known and new classes.
 
     Args:
         dataset: labelled data.
         fit: trains with data of the known classes, and a seed, the number of the split.
-        path: JSON file of the results so far; what it has is not trained again.
-        method: says what `fit` is.
-        splits: how many; more begin with the same.
+        path: JSON file of the results so far; these are not trained again.
+        method: describes `fit`.
+        splits: number of splits; a larger number begins with the same splits.
 
     Raises:
         ValueError: the data have fewer than two classes.
-        TrialsError: the file has trials of something else.
+        TrialsError: the file has other trials.
     """
     return run_trials(HELD_OUT, dataset, held_out_tasks(dataset, splits), fit, path, method)
 
 
 def held_out_tasks(dataset: Dataset, splits: int = SPLITS) -> list[Task]:
-    """A task a split, named after the classes that are new."""
+    """One task for each split, named after its new classes."""
     if len(dataset.class_names) < 2:
-        raise ValueError(f"{dataset.name}: has no two classes, of which one could be new; use labelled data")
+        raise ValueError(f"{dataset.name} has fewer than two classes, so none can be new; use labelled data")
     tasks = []
     for number, known in enumerate(known_classes(len(dataset.class_names), splits), 1):
         new = [name for label, name in enumerate(dataset.class_names) if label not in known]
@@ -60,7 +60,7 @@ def known_classes(classes: int, splits: int = SPLITS) -> list[list[int]]:
 
 
 def among(dataset: Dataset, known: list[int], name: str) -> Dataset:
-    """The images of the `known` classes in every split; their labels are places in that list."""
+    """The images of the `known` classes in every split; their labels are indices of that list."""
 
     def part(split: Split) -> Split:
         rows = np.flatnonzero(np.isin(labels_of(split), known))

@@ -1,4 +1,4 @@
-"""Letters as a scorer of handwritten digits meets them: drawn as MNIST was, white on black in 28x28."""
+"""Letters as anomalies for a scorer of handwritten digits: drawn like MNIST, white on black in 28x28."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from training.evaluation.runtime import philox
 Images = NDArray[np.uint8]
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-# Left out, for somebody writes a digit so: O o Q D 0; I i J j l 1; Z z 2; Y 4; S s 5; G b e 6; T 7; B a 8; g q y 9; d,
-# which is b in a mirror.
+# Letters that look like a handwritten digit are left out: O o Q D 0; I i J j l 1; Z z 2; Y 4; S s 5; G b e 6; T 7;
+# B a 8; g q y 9; d, the mirror image of b.
 UNLIKE = "ACEFHKLMNPRUVWXcfhkmnprtuvwx"
 SIZE = 28
 BOX = 20  # pixels of the longer side, as in MNIST
-DRAWN = 64  # pixels of the font, before the letter is made small
+DRAWN = 64  # pixels of the font, before the letter is reduced
 TURN = 12  # degrees at most
 
 
 def letters(count: int, alphabet: str = LETTERS, seed: int = 0) -> Images:
-    """`count` letters uint8 [N,1,28,28]: those of `alphabet` in turn, in any DejaVu face, turned by up to 12 degrees.
+    """`count` letters uint8 [N,1,28,28]: those of `alphabet` in turn, in any DejaVu face, rotated by up to 12 degrees.
 
     As in MNIST the longer side is 20 pixels, and the centre of mass is in the middle of the image.
     """
@@ -43,7 +43,7 @@ def letters(count: int, alphabet: str = LETTERS, seed: int = 0) -> Images:
 
 @cache
 def faces() -> tuple[Path, ...]:
-    """The DejaVu faces that matplotlib brings along and that have every letter; two of them have mathematics alone."""
+    """The DejaVu faces of matplotlib that have every letter; two others have only mathematics."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     return tuple(path for path in sorted(folder.glob("DejaVu*.ttf")) if _has_letters(path))
 
@@ -59,7 +59,7 @@ def _font(face: Path) -> ImageFont.FreeTypeFont:
 
 
 def _letter(letter: str, face: Path, angle: float) -> Images:
-    """[28,28], turned by `angle` in degrees, counter-clockwise."""
+    """A letter [28,28], rotated by `angle` in degrees, counter-clockwise."""
     canvas = Image.new("L", (2 * DRAWN, 2 * DRAWN))
     ImageDraw.Draw(canvas).text((DRAWN, DRAWN), letter, fill=255, font=_font(face), anchor="mm")
     turned = canvas.rotate(angle, Image.Resampling.BILINEAR)
@@ -70,7 +70,7 @@ def _letter(letter: str, face: Path, angle: float) -> Images:
 
 
 def _centred(ink: Images) -> Images:
-    """`ink` [h,w] with its centre of mass in the middle of 28x28, as near as its sides allow."""
+    """`ink` [h,w] with its centre of mass as near to the middle of 28x28 as its sides allow."""
     total = ink.sum()
     places = []
     for axis, side in enumerate(ink.shape):

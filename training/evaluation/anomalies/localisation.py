@@ -1,4 +1,4 @@
-"""Does the heat map show where a defect is? Pixel AUROC, and AUPRO, to which a small defect is worth a large one."""
+"""Localisation of defects by the heat map: pixel AUROC, and AUPRO, in which small and large defects count equally."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from training.evaluation.runtime import Array
 Mask = NDArray[np.bool_]
 
 LIMIT = 0.3
-# Pixels are connected to their eight neighbours, and to no other image.
+# A pixel is connected to its eight neighbours in the same image.
 NEIGHBOURS = np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])
 
 
 def pixel_auroc(maps: Array, masks: Mask) -> float:
-    """The probability that a pixel of a defect is hotter than another one; both [N,H,W], all images together."""
+    """The probability that a pixel of a defect has a higher value than another pixel, over all images; both [N,H,W]."""
     return float(roc_auc_score(masks.ravel(), maps.ravel()))
 
 
@@ -39,14 +39,16 @@ def aupro(maps: Array, masks: Mask, limit: float = LIMIT) -> float:
     """
     regions, count = ndimage.label(masks, NEIGHBOURS)
     if not count or masks.all():
-        raise ValueError(f"masks: {masks.sum()} of {masks.size} pixels are defects; some and not all must be")
+        raise ValueError(
+            f"masks: {masks.sum()} of {masks.size} pixels are defects; give masks with both kinds of pixels"
+        )
     flat = regions.ravel()
-    # What a pixel adds to the mean overlap once the threshold is down to it.
+    # What a pixel adds to the mean overlap when the threshold reaches its value.
     share = 1 / (count * np.bincount(flat, minlength=count + 1))
     share[0] = 0
     order = np.argsort(-maps.ravel(), kind="stable")
     hottest, region = maps.ravel()[order], flat[order]
-    last = np.append(hottest[1:] != hottest[:-1], True)  # equal pixels pass a threshold together
+    last = np.append(hottest[1:] != hottest[:-1], True)  # pixels with equal values pass a threshold together
     overlap = np.concatenate([[0.0], share[region].cumsum()[last]])
     false = np.concatenate([[0.0], (region == 0).cumsum()[last] / (~masks).sum()])
     end = int(np.searchsorted(false, limit))  # the last step is cut off at the limit

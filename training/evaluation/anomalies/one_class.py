@@ -1,7 +1,7 @@
-"""One class is normal and its images have no labels: every other class is an anomaly.
+"""The one-class protocol: one class is normal, without labels; every other class is an anomaly.
 
-The protocol of L. Ruff et al., "Deep one-class classification", ICML 2018, section 4.2, with one difference: validation
-and calibration images of the class are kept from the training, as a p-value needs them.
+It is the protocol of L. Ruff et al., "Deep one-class classification", ICML 2018, section 4.2, with one difference:
+validation and calibration images of the class are not used for training, because p-values need them.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ def one_class(dataset: Dataset, fit: Fit, path: Path, method: str) -> Trials:
     Args:
         dataset: labelled data.
         fit: trains with unlabelled data of one class, and a seed, the number of the class.
-        path: JSON file of the results so far; what it has is not trained again.
-        method: says what `fit` is.
+        path: JSON file of the results so far; these are not trained again.
+        method: describes `fit`.
 
     Raises:
         ValueError: the data have fewer than two classes.
-        TrialsError: the file has trials of something else.
+        TrialsError: the file has other trials.
     """
     return run_trials(ONE_CLASS, dataset, one_class_tasks(dataset), fit, path, method)
 
 
 def one_class_tasks(dataset: Dataset) -> list[Task]:
-    """A task a class, named after it."""
+    """One task for each class, named after it."""
     if len(dataset.class_names) < 2:
-        raise ValueError(f"{dataset.name}: has no two classes, of which one could be normal; use labelled data")
+        raise ValueError(f"{dataset.name} has fewer than two classes, so none can be anomalous; use labelled data")
     test = dataset.test
     return [
         Task(name, _only(dataset, label, f"{dataset.name}-{name}"), test.images[labels_of(test) != label])

@@ -1,4 +1,4 @@
-"""How well scores tell anomalies from normal images: AUROC with its interval, and what is found at a level."""
+"""How well scores separate anomalies from normal images: AUROC with its interval, and the share found at a level."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Separation(NamedTuple):
 def separation(normal: Array, anomalous: Array, seed: int = 0) -> Separation:
     """The probability that an anomaly scores above a normal image, ties counting half, and its interval.
 
-    The interval holds the middle 95 % of 400 resamples of both (percentile bootstrap; B. Efron, R. J. Tibshirani,
-    1993, section 13.3). It is a point where nothing overlaps: then so many images say no more than that.
+    The interval contains the middle 95 % of 400 resamples of both (percentile bootstrap; B. Efron, R. J. Tibshirani,
+    1993, section 13.3). If the scores do not overlap, the interval is a single point.
 
     Args:
         normal: scores [N].
@@ -49,7 +49,7 @@ def separation(normal: Array, anomalous: Array, seed: int = 0) -> Separation:
 
 def found(p_values: Array, alpha: float = ALPHA) -> float:
     """The share of `p_values` [N] of at most `alpha`: true positives of anomalies, false ones of normal images."""
-    # p_value is float32, and so must alpha be: float32(0.05) is above 0.05.
+    # Compared in float32, like p_value: float32(0.05) is above 0.05.
     return float((p_values <= np.float32(alpha)).mean())
 
 

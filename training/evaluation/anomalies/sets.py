@@ -31,9 +31,9 @@ def anomaly_sets(
     Args:
         dataset: what is normal.
         normal_images: uint8 [N,C,H,W], test images that the far anomalies and the defects are made from.
-        other: data whose test images are another set, named after them; None for no such set.
-        count: images of a set, at most.
-        seed: of every random number.
+        other: data whose test images form one more set, named after the data; None for no such set.
+        count: most images in a set.
+        seed: of all random numbers.
 
     Raises:
         ValueError: `other` has images of another shape.
@@ -43,13 +43,13 @@ def anomaly_sets(
     sets = far_anomalies(normals, seed) | damaged
     if dataset.image_shape == (1, 28, 28):
         sets |= {"letters": letters(count, seed=seed), "letters_unlike_digits": letters(count, UNLIKE, seed)}
-        if dataset.name != "digits":  # to which they are normal
+        if dataset.name != "digits":  # for which they are normal
             drawn = {"digits_stretched": stretched_digits(), "digits_padded": padded_digits()}
             sets |= {name: images[spread(len(images), count)] for name, images in drawn.items()}
     if other is not None:
         if other.image_shape != dataset.image_shape:
             raise ValueError(
-                f"{other.name}: has images of shape {other.image_shape}, but {dataset.name} of {dataset.image_shape}; "
+                f"{other.name} has images of shape {other.image_shape}, but {dataset.name} has {dataset.image_shape}; "
                 "give data of the same shape"
             )
         sets[other.name] = other.test.images[spread(len(other.test), count)]
@@ -57,11 +57,11 @@ def anomaly_sets(
 
 
 def other_data(dataset: Dataset, folder: Path | None = None) -> Dataset | None:
-    """Fashion-MNIST for MNIST and the reverse, if its files are at hand; nothing is downloaded for it.
+    """Fashion-MNIST for MNIST and the reverse, if its files exist; nothing is downloaded.
 
     Args:
         dataset: what is normal.
-        folder: has a folder of each of the two; without it they are looked for in DUET_DATA_DIR, then in the cache.
+        folder: has a folder for each of the two; without it, DUET_DATA_DIR and then the cache are searched.
     """
     name = OTHER.get(dataset.name)
     if name is None:

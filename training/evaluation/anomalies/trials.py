@@ -1,4 +1,4 @@
-"""Trainings and what their scorers were measured to do, kept one by one: a run that was broken off goes on."""
+"""Trainings of scorers and their metrics, stored one by one, so that an interrupted run can be continued."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training.evaluation.anomaly import score
 from training.loops.progress import write
 
 Images = NDArray[np.uint8]
-Fit = Callable[[Dataset, int], Bundle]  # trains with the data and the seed, and gives the scorer
+Fit = Callable[[Dataset, int], Bundle]  # trains with data and a seed, and returns the scorer
 
 
 class TrialsError(ValueError):
@@ -28,7 +28,7 @@ class TrialsError(ValueError):
 
 
 class Task(NamedTuple):
-    """What a scorer is to be trained with, and what it is to tell from the test images of that."""
+    """The data that a scorer is trained with, and the anomalies that it must find."""
 
     name: str
     dataset: Dataset
@@ -37,19 +37,19 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class Trial:
-    """What one training came to.
+    """The result of one training.
 
     Args:
         name: of its task.
-        normal: test images of the kind that it was trained with.
-        anomalous: test images of another kind.
+        normal: number of normal test images.
+        anomalous: number of anomalous test images.
         auroc: of their scores, with the ends of its 95 % interval.
         low: see `auroc`.
         high: see `auroc`.
         found_1: share of the anomalous images with p <= 0.01.
-        false_1: share of the normal ones with p <= 0.01.
-        false_5: share of the normal ones with p <= 0.05.
-        seconds: of the training, with all that it did besides.
+        false_1: share of the normal images with p <= 0.01.
+        false_5: share of the normal images with p <= 0.05.
+        seconds: of the training, including other networks that it trains.
     """
 
     name: str
@@ -66,25 +66,25 @@ class Trial:
 
 @dataclass(frozen=True)
 class Trials:
-    """`header` says what the trials depend on beside their tasks."""
+    """`header` has everything that the trials depend on, except their tasks."""
 
     header: dict[str, Any]
     done: tuple[Trial, ...]
 
 
 def run_trials(protocol: str, dataset: Dataset, tasks: Sequence[Task], fit: Fit, path: Path, method: str) -> Trials:
-    """Do the tasks that the JSON file at `path` does not have yet, adding each to it as soon as it is measured.
+    """Run the tasks that are not yet in the JSON file at `path`, and add each to it as soon as it is measured.
 
     Args:
         protocol: its name.
-        dataset: what the tasks were made of.
+        dataset: the data from which the tasks are made.
         tasks: in this order; the number of a task is the seed of its training.
         fit: the training.
-        path: made if need be.
-        method: says what `fit` is: another one's trials are not continued.
+        path: created if it does not exist.
+        method: describes `fit`; trials of another method are not continued.
 
     Raises:
-        TrialsError: the file has trials of something else.
+        TrialsError: the file has other trials.
     """
     header = {"protocol": protocol, "dataset": dataset.name, "digest": dataset.digest, "method": method}
     trials = read(path) if path.exists() else Trials(header, ())
@@ -107,9 +107,9 @@ def run_trials(protocol: str, dataset: Dataset, tasks: Sequence[Task], fit: Fit,
 
 
 def labels_of(split: Split) -> NDArray[np.int64]:
-    """The labels [N] of a split that has them, as all of a data set with class names do."""
+    """The labels [N] of a split."""
     if split.labels is None:
-        raise ValueError("labels: there are none; use labelled data")
+        raise ValueError("labels: the split has no labels; use labelled data")
     return split.labels
 
 
@@ -131,7 +131,7 @@ def measure(bundle: Bundle, task: Task, seconds: float) -> Trial:
 
 
 def read(path: Path) -> Trials:
-    """The trials in the JSON file at `path`, whole or not."""
+    """The trials in the JSON file at `path`, complete or not."""
     raw = json.loads(path.read_text())
     return Trials(raw["header"], tuple(Trial(**trial) for trial in raw["trials"]))
 

@@ -15,10 +15,10 @@ from training.evaluation.anomalies.trials import Trial, Trials
 from training.evaluation.tables import table
 
 PROTOCOLS = {
-    ONE_CLASS: "Each class in turn is normal: a scorer is trained with its images alone, without labels, and tells its "
-    "test images from those of all other classes (Ruff et al., ICML 2018).",
-    HELD_OUT: f"A scorer is trained with {KNOWN:.0%} of the classes and their labels, and tells their test images from "
-    f"those of the classes that it never saw (Neal et al., ECCV 2018). Classes are drawn with seed {SEED}.",
+    ONE_CLASS: "Each class in turn is normal. A scorer is trained on the images of this class only, without labels, "
+    "and must separate its test images from those of all other classes (Ruff et al., ICML 2018).",
+    HELD_OUT: f"A scorer is trained on {KNOWN:.0%} of the classes with their labels, and must separate their test "
+    f"images from those of the other classes (Neal et al., ECCV 2018). Classes are drawn with seed {SEED}.",
 }
 # Mean AUROC as published, by data set; none of them gives a p-value.
 PUBLISHED: Mapping[str, Mapping[str, Mapping[str, float]]] = {
@@ -50,7 +50,15 @@ def trials_report(trials: Trials, directory: Path) -> Path:
 def text(trials: Trials, figure: str) -> str:
     """The report in Markdown; `figure` is the name of the picture's file."""
     protocol, name, method, digest = (trials.header[key] for key in ("protocol", "dataset", "method", "digest"))
-    header = ("task", "normal", "anomalous", "AUROC [95 % interval]", "found at p <= 1 %", "false alarms at 1 %", "5 %")
+    header = (
+        "task",
+        "normal",
+        "anomalous",
+        "AUROC [95 % interval]",
+        "found at p <= 1 %",
+        "false alarms at 1 %",
+        "false alarms at 5 %",
+    )
     rows = [
         (
             trial.name,
@@ -66,19 +74,19 @@ def text(trials: Trials, figure: str) -> str:
     shares = (f"{mean(getattr(trial, key) for trial in trials.done):.2%}" for key in ("found_1", "false_1", "false_5"))
     rows.append(("mean ± standard deviation", "", "", f"**{mean(areas):.4f}**{spread}", *shares))
     published = PUBLISHED.get(protocol, {}).get(name, {})
-    compared = "\n## Published\n\nMean AUROC as their authors, or those who compared them, give it.\n\n" + table(
+    compared = "\n## Published\n\nMean AUROC as published by the authors, or in later comparisons.\n\n" + table(
         ("method", "AUROC"), [(other, f"{area:.3f}") for other, area in published.items()]
     )
     return f"""# {name}, {protocol}: {method}
 
 {PROTOCOLS[protocol]}
 
-![AUROC of each, with its 95 % interval.]({figure})
+![AUROC of each task, with its 95 % interval.]({figure})
 
 {table(header, rows)}
 
-A training took {mean(trial.seconds for trial in trials.done):.0f} s on average. Test images selected nothing; the
-intervals are bootstraps over them, of one training each. Data set digest `{digest[:12]}`.
+A training took {mean(trial.seconds for trial in trials.done):.0f} s on average. Nothing was selected on test images.
+Intervals are bootstrap intervals over test images, for one training each. Data set digest `{digest[:12]}`.
 {compared if published else ""}"""
 
 

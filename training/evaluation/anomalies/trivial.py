@@ -1,7 +1,7 @@
-"""What no model at all finds: the row that a scorer of whole images has to be read beside.
+"""A score without a model: the brightness of the border, for comparison with a scorer.
 
-Where the digits of MNIST keep to the middle and clothes fill the image, the brightness of the border tells one from the
-other in nearly every case, and an AUROC of 0.999 says little of a model.
+MNIST's digits are in the middle and clothes fill the image, so the brightness of the border separates the two in nearly
+every case. An AUROC of 0.999 on this set says little about a model.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ BORDER = 2  # pixels
 
 
 class Trivial(NamedTuple):
-    """The border's mass as a score: strange where it is far from usual, and by the better of all three readings."""
+    """The AUROC of the border's brightness: by its distance from the median, and the best of three scores."""
 
     two_sided: Separation
     best: Separation
 
 
 def trivial(usual: Images, normal: Images, anomalous: Images) -> Trivial:
-    """The mass of the border tells `anomalous` from `normal`, both uint8 [N,C,H,W].
+    """How well the brightness of the border separates `anomalous` from `normal`, both uint8 [N,C,H,W].
 
     Args:
-        usual: normal images whose median is the usual mass.
-        normal: others.
-        anomalous: what is to be found.
+        usual: normal images that give the median brightness.
+        normal: other normal images.
+        anomalous: the anomalies.
 
     Returns:
-        `two_sided`: by the distance from the usual mass, as one would without an anomaly at hand; `best`: by that, by
-        more or by less mass, whichever is best for these very anomalies, a choice that no scorer is given.
+        `two_sided`: by the distance from the median brightness, which needs no anomalies. `best`: by that distance, by
+        higher or by lower brightness, whichever is best for these anomalies; a scorer has no such choice.
     """
     median = np.median(border_mass(usual))
     inside, outside = border_mass(normal), border_mass(anomalous)

@@ -1,4 +1,4 @@
-"""Does the p-value keep its promise on normal images: at most a share alpha of them has p <= alpha?"""
+"""Whether p-values are valid on normal images: at most a share alpha of them has p <= alpha."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUANTILE = 1.358  # of Kolmogorov's distribution, at 95 % (N. Smirnov, 1948)
 
 
 class Rate(NamedTuple):
-    """A false-positive rate, and the band that a valid scorer leaves once in a thousand test sets."""
+    """A false-positive rate, and the band that contains the rate of a valid scorer in 999 of 1,000 test sets."""
 
     alpha: float
     rate: float
@@ -29,8 +29,8 @@ class Validity(NamedTuple):
 
     Args:
         rates: one for each of ALPHAS.
-        distance: Kolmogorov and Smirnov's, the largest difference of the p-values' share below x from x.
-        bound: what the distance stays below on 19 of 20 test sets, for a valid scorer.
+        distance: the Kolmogorov-Smirnov distance, the largest difference of the share of p-values below x from x.
+        bound: for a valid scorer, the distance is below this on 19 of 20 test sets.
     """
 
     rates: tuple[Rate, ...]
@@ -43,17 +43,17 @@ class Validity(NamedTuple):
             for rate in self.rates
         ]
         return "\n\n".join([
-            table(("alpha", "normal images at p <= alpha", "a valid scorer's 99.9 % band", "inside"), rows),
-            f"Kolmogorov-Smirnov distance of the p-values from uniform: {self.distance:.4f}; a valid scorer stays "
-            f"below {self.bound:.4f} on 19 of 20 test sets.",
+            table(("alpha", "normal images with p <= alpha", "99.9 % band of a valid scorer", "inside"), rows),
+            f"Kolmogorov-Smirnov distance of the p-values from the uniform distribution: {self.distance:.4f}. For a "
+            f"valid scorer it is below {self.bound:.4f} on 19 of 20 test sets.",
         ])  # fmt: skip
 
 
 def validity(p_values: Array, calibration: int) -> Validity:
-    """Of the p-values [N] of normal test images, each the rank among `calibration` scores.
+    """The validity of the p-values [N] of normal test images, which are ranks among `calibration` scores.
 
-    A conformal p-value is a rank, so that its distance from uniform is that of two samples, the calibration scores and
-    the test scores: both sizes are in the bound.
+    Because a conformal p-value is a rank, its distance from uniform is the distance of two samples, calibration scores
+    and test scores. So both sizes are in the bound.
     """
     size = len(p_values)
     rates = tuple(

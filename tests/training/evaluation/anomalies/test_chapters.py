@@ -40,10 +40,10 @@ def pictures(text: str) -> list[str]:
 
 def test_the_short_report_of_a_scorer_without_names(small_scorer: Bundle, digits: Dataset, tmp_path: Path) -> None:
     anomalies, valid, defects, more = scorer_chapters(small_scorer, digits, tmp_path, full=False)
-    assert anomalies.startswith("## Anomalies\n\nAgainst 100 normal test images")
+    assert anomalies.startswith("## Anomalies\n\nEach set is compared with 100 normal test images")
     assert "best single statistic" not in anomalies
     assert "| inverted | 20 | 1.0000 [1.0000, 1.0000] | 100.0% |" in anomalies
-    assert "one more set" not in anomalies
+    assert "is left out" not in anomalies
     assert valid.startswith(
         f"## Validity of the p-value\n\n100 normal test images, by p-values from {len(digits.calibration)}"
     )
@@ -62,12 +62,12 @@ def test_full_takes_every_image_and_says_what_statistics_are_worth(
     assert titles == [
         "## Anomalies",
         "## Validity of the p-value",
-        "## Where the defects are",
-        "## What each statistic is worth",
+        "## Localisation of defects",
+        "## Ablation of the statistics",
         "## Cost",
     ]
-    assert "Against 447 normal test images" in written[0]
-    assert "tells brighter from digits with an AUROC of 1.0000" in written[0]
+    assert "Each set is compared with 447 normal test images" in written[0]
+    assert "separates brighter from digits with an AUROC of 1.0000" in written[0]
     normal, made = score(bundle, digits.test.images), anomaly_sets(digits, digits.test.images, other, 40)
     for name, images in made.items():
         outputs = score(bundle, images)
@@ -93,7 +93,7 @@ def test_the_other_data_are_missed_where_they_are_not_at_hand(
     small_scorer: Bundle, digits: Dataset, tmp_path: Path
 ) -> None:
     anomalies = scorer_chapters(small_scorer, replace(digits, name="mnist"), tmp_path, full=False)[0]
-    assert "fashion-mnist would be one more set, but its files are not at hand: `--data-dir`" in anomalies
+    assert "fashion-mnist is left out, because its files were not found; give their folder by `--data-dir`" in anomalies
     assert "digits padded" in anomalies
 
 

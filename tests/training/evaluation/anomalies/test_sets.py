@@ -56,7 +56,7 @@ def test_a_set_that_would_be_empty_is_left_out() -> None:
 
 
 def test_other_data_of_another_shape_are_refused(digits: Dataset) -> None:
-    with pytest.raises(ValueError, match=r"photos: has images of shape \(3, 20, 32\), but digits of \(1, 28, 28\)"):
+    with pytest.raises(ValueError, match=r"photos has images of shape \(3, 20, 32\), but digits has \(1, 28, 28\)"):
         anomaly_sets(digits, digits.test.images, coloured())
 
 

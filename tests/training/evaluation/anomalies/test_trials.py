@@ -70,5 +70,5 @@ def test_trials_of_anything_else_are_refused(digits: Dataset, tasks: list[Task],
 
 def test_labels_are_those_of_the_split_or_asked_for(digits: Dataset) -> None:
     assert labels_of(digits.test) is digits.test.labels
-    with pytest.raises(ValueError, match="labels: there are none; use labelled data"):
+    with pytest.raises(ValueError, match="labels: the split has no labels; use labelled data"):
         labels_of(Split(digits.test.images))
