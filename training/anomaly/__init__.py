@@ -1,1 +1,1 @@
-"""The anomaly scorer: what a classifier, a VAE and a defect network know of an image, fused into one p-value."""
+"""The anomaly scorer: statistics from a classifier, a VAE and a defect network, fused into one p-value."""

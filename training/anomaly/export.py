@@ -1,4 +1,4 @@
-"""A scorer's `score.onnx`: its parts and what was fitted to them in one graph, calibrated, and compared with them."""
+"""A scorer's `score.onnx`: its parts and fitted tables in one graph, calibrated, and compared with the parts."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def export_scorer(
 ) -> tuple[dict[str, bundle.Graph], dict[str, float], tuple[str, ...]]:
     """`score.onnx` in `directory`, the manifest's constants, and the names of the statistics.
 
-    The calibration scores come from the exported graph, not from PyTorch: a last-bit difference would move ranks.
+    The calibration scores come from the exported graph, not from PyTorch: a difference in the last bit changes ranks.
 
     Raises:
-        ExportError: a split is empty, the parts do not fit, or the graph is not what its parts give one by one.
+        ExportError: a split is empty, the parts do not fit, or the graph differs from its parts.
     """
     for role, count in dataset.splits.items():
         if not count:
@@ -48,14 +48,14 @@ def export_scorer(
     folded = run(open_graph(directory / "score.onnx"), {"images": dataset.calibration.images})["score"]
     if not np.array_equal(folded, calibration["score"]):
         raise ExportError(
-            f"score: folding {len(folded)} calibration scores changed them by up to "
-            f"{np.abs(folded - calibration['score']).max():.3g} (bound 0), so p-values would be off"
+            f"score: with the table of p-values, {len(folded)} calibration scores differ by up to "
+            f"{np.abs(folded - calibration['score']).max():.3g} (bound 0), so p-values would be wrong"
         )
     return {"score": graph}, constants(scorer, dataset, calibration), scorer.fuse.statistics.names
 
 
 class Apart:
-    """A scorer by its parts, each run by itself, and its end in PyTorch: what the one graph is compared with."""
+    """The reference for the one graph: each part runs alone, and the last stage runs in PyTorch."""
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
@@ -89,7 +89,7 @@ class Apart:
         return results if label is None else (*results, torch.from_numpy(label))
 
     def settled(self, actual: Mapping[str, Array]) -> dict[str, Array]:
-        """p-values at the scores that the file itself gives: they jump at each calibration score."""
+        """p-values at the scores of the exported file, because p-values jump at each calibration score."""
         score = torch.from_numpy(actual["score"])
         at_least = self.fuse.scores >= score[:, None]
         values = {"p_value": p_value(at_least, len(self.fuse.scores)).numpy()}

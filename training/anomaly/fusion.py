@@ -1,9 +1,9 @@
-"""From statistics to one p-value: ranks on one split, a sum that is fixed in advance, conformal on another split.
+"""From statistics to one p-value: ranks on one split, a fixed sum, and a conformal p-value on another split.
 
-Split A (the validation split) says how rare each value of a statistic is; split B (the calibration split), which
-nothing was fitted with, says how rare the sum is. However the statistics depend on one another, the p-value from B is
-valid: a sum or mean of dependent p-values would not be (V. Vovk, A. Gammerman, G. Shafer, 2005; S. Bates et al.,
-"Testing for outliers with conformal p-values", Annals of Statistics 2023).
+Split A (the validation split) gives the rank of each value of a statistic. Split B (the calibration split) gives the
+rank of the sum; nothing else is fitted on it. So the p-value from B is valid, whatever the dependence between the
+statistics; a sum or mean of dependent p-values would not be valid (V. Vovk, A. Gammerman, G. Shafer, 2005; S. Bates et
+al., "Testing for outliers with conformal p-values", Annals of Statistics 2023).
 """
 
 from __future__ import annotations
@@ -16,26 +16,25 @@ from torch import Tensor, nn
 
 from training.evaluation.runtime import Array
 
-POINTS = 128  # quantiles that stand for a statistic's distribution; between them it is linear
-BODY = 0.95  # of the ranks; what lies beyond goes on as an exponential tail
-# Nothing else sees what the defect network sees, and its everyday surprises say nothing of other anomalies: it counts
-# fourfold, from two nats on. The views stand in for four statistics of a classifier.
+POINTS = 128  # quantiles that represent the distribution of a statistic; linear between them
+BODY = 0.95  # share of the ranks; above it the tail is exponential
+# Only the defect network finds small defects, so it counts fourfold. Its small surprises say nothing about other
+# anomalies, so it counts from two nats on. The views replace four statistics of a classifier.
 WEIGHTS = {"defects": 4.0, "views": 4.0}
 FROM = {"defects": 2.0}
-LEAST = 0.05  # standard deviations of mean excess (even a uniform distribution has 0.09), or a few images make a cliff
-MOST = 60.0  # nats of surprise, so that nothing overflows
+LEAST = 0.05  # smallest mean excess in standard deviations (a uniform distribution has 0.09): avoids a too steep tail
+MOST = 60.0  # largest surprise in nats, against overflow
 
 
 class Surprise(nn.Module):
     """Statistics [N,S] to -log of the share of normal images with at least such a value, nats [N,S].
 
-    Up to the 95 % quantile by rank among the images of split A; beyond by an exponential tail of the mean excess, so
-    that what is far out can still be told from what is further out. A two-sided statistic is as unusual as its rarer
-    side, at twice that share.
+    Up to the 95 % quantile it is the rank among the images of split A. Above it is an exponential tail with the mean
+    excess, so that extreme values still differ. A two-sided statistic has twice the share of its rarer side.
 
     Args:
         normal: statistics of split A [n,S].
-        two_sided: which of the S are unusual when low too.
+        two_sided: which of the S statistics are also unusual when they are low.
     """
 
     high_quantiles: Tensor
@@ -60,7 +59,7 @@ class Surprise(nn.Module):
         return torch.where(self.two_sided > 0, either, high)
 
     def _surprise(self, values: Tensor, quantiles: Tensor, excess: Tensor) -> Tensor:
-        # One ramp from 1 to 0 between each two quantiles: no steps, at which a last-bit difference would be seen.
+        # One ramp from 1 to 0 between two quantiles: at a step, a difference in the last bit would change the result.
         lower, upper = quantiles[:, :-1], quantiles[:, 1:]
         ramps = ((upper - values[:, :, None]) / (upper - lower)).clamp(min=0, max=1)
         body = -torch.log(BODY * ramps.mean(dim=2) + 1 - BODY)
@@ -75,8 +74,7 @@ def _tail(values: Array) -> tuple[Array, float]:
     over = values[values > quantiles[-1]] - quantiles[-1]
     largest = float(np.abs(values).max())
     scale = max(float(values.std()), 1e-6 * largest) or 1.0
-    # Equal quantiles are pulled apart by less than anything that matters, so that no ramp is a step; in float32 they
-    # must differ still.
+    # Equal quantiles are moved apart by a negligible amount, so that no ramp is a step; they must differ in float32.
     apart = max(1e-6 * scale, 2 * float(np.finfo(np.float32).eps) * largest)
     quantiles += apart * np.arange(POINTS)
     return quantiles.astype(np.float32), max(float(over.mean()) if len(over) else 0.0, LEAST * scale)
@@ -85,7 +83,7 @@ def _tail(values: Array) -> tuple[Array, float]:
 def fused(surprises: Tensor, names: Sequence[str]) -> Tensor:
     """One score T [N] of surprises [N,S] of the statistics `names`: a weighted sum of squares.
 
-    Squares stand between Fisher's sum, which adds up many weak signs, and the largest, which hears one alone.
+    The sum of squares lies between Fisher's sum, which adds many weak signs, and the maximum, which uses only one.
     """
     weights = torch.tensor([WEIGHTS.get(name, 1.0) for name in names])
     counted = (surprises - torch.tensor([FROM.get(name, 0.0) for name in names])).clamp(min=0)

@@ -1,4 +1,4 @@
-"""The end of a scorer's graph: from what the parts make to score, p-value and reasons."""
+"""The last stage of a scorer's graph: from the outputs of the parts to score, p-value, heat map and statistics."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Fuse(nn.Module):
     Args:
         statistics, surprise, heat: fitted.
         looks: normal training images uint8 [M,C,H,W], the rows of the statistics' coreset.
-        scores: of the calibration images float32 [n]; None before there are any, and then there is no p-value.
-        labels: int64 [n], their predicted classes; None where there are no classes.
-        classes: K, 0 where there are none.
+        scores: of the calibration images float32 [n]; None before calibration, and then the graph has no p-value.
+        labels: int64 [n], their predicted classes; None for data without classes.
+        classes: K; 0 for data without classes.
     """
 
     looks: Tensor

@@ -1,4 +1,4 @@
-"""Where an image is unusual: a map in which 1 means more than 99 % of normal images have at that pixel."""
+"""Heat maps of where an image is unusual: at each pixel, 1 % of normal images exceed 1."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch.nn import functional as F
 
 from training.evaluation.runtime import Array
 
-SMOOTH = 1 / 28  # standard deviation of the blur of the residual, a share of the side
+SMOOTH = 1 / 28  # standard deviation of the blur of the residual, as a share of the side
 RARE = 0.99
-FLOOR = 0.05  # of the largest scale: a pixel that is always empty must not glow for a speck
+FLOOR = 0.05  # smallest scale, as a share of the largest: a speck on a pixel that is usually empty must not dominate
 
 
 class Heat(nn.Module):
     """Residual nats [N,H,W] and defect logits [N,H,W] to a map [N,H,W].
 
-    Each is divided by what 99 % of normal images stay below at that pixel, the larger of the two is taken, and that is
-    divided by its own 99 %.
+    Each is divided by its 99 % quantile over normal images at that pixel. The larger of the two is divided by its own
+    99 % quantile.
 
     Args:
         residual: of normal images [n,H,W].
@@ -45,7 +45,7 @@ class Heat(nn.Module):
             for name, maps in (("residual_scale", smooth), ("defect_scale", found)):
                 scale = _rare(maps)
                 setattr(self, name, scale.clamp(min=max(FLOOR * scale.max().item(), 1e-6)))
-            # Not below 1: where both are always small, what is usual must not look like what is rare.
+            # At least 1: if both are always small, usual values must not look unusual.
             self.scale = _rare(self(torch.from_numpy(residual), torch.from_numpy(defects))).clamp(min=1)
 
     def _layers(self, residual: Tensor, defects: Tensor) -> tuple[Tensor, Tensor]:

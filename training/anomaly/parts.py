@@ -1,4 +1,4 @@
-"""What a scorer is put together from: a classifier, a VAE and a defect network, as one graph of what they make."""
+"""The parts of a scorer: a classifier, a VAE and a defect network, joined into one graph."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training.networks.defects import DefectNet
 from training.parity import ExportError
 
 OPSET = 20
-CHUNK = 50  # images a run: with larger ones the decoder's activations leave the cache
+CHUNK = 50  # images in a run: with more, the decoder's activations do not fit the processor's cache
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Parts:
     """The networks of a scorer.
 
     Args:
-        generator: a VAE's bundle, of images of the same shape.
-        defects: trained on the same images.
-        classifier: of the same images' classes; None for data without labels.
-        views: a classifier of views in place of `classifier`.
-        looks: normal images that new ones are compared with.
+        generator: bundle of a VAE of images of the same shape.
+        defects: the defect network, trained on the same images.
+        classifier: bundle of a classifier of the same classes; None for data without labels.
+        views: a classifier of views that replaces `classifier`.
+        looks: normal images to which new images are compared.
     """
 
     generator: Bundle
@@ -43,7 +43,7 @@ class Parts:
 
     @property
     def digests(self) -> dict[str, str]:
-        """NAME:DIGEST of the bundles whose weights are inside, by role."""
+        """NAME:DIGEST of the bundles whose weights the scorer contains, by role."""
         bundles = {"classifier": self.classifier, "generator": self.generator, "views": self.views}
         return {role: f"{bundle.name}:{bundle.digest}" for role, bundle in bundles.items() if bundle is not None}
 
@@ -57,7 +57,7 @@ class Parts:
         return any(tensor.name == "labels" for tensor in self.generator.manifest.graphs["decode"].inputs)
 
     def made(self) -> tuple[str, ...]:
-        """Names of the tensors that the parts make of images, which are the first."""
+        """Names of `images` and of the tensors that the parts compute from them."""
         classified = ("logits", "features", "texture") if self.classifier is not None else ()
         return ("images", "mean", "pixels", "defects", *classified, *(("views",) if self.views is not None else ()))
 
@@ -78,7 +78,7 @@ class FindDefects(nn.Module):
 def pieces(parts: Parts, defects: onnx.ModelProto, views: onnx.ModelProto | None) -> list[Piece]:
     """The parts' graphs, from `images` to the tensors of `parts.made()`, and `label` where there is a classifier.
 
-    A conditional VAE draws the image as the class that the classifier sees, and so decodes once instead of K times.
+    A conditional VAE decodes as the class that the classifier predicts, so it decodes once instead of K times.
 
     Args:
         parts: the networks.
@@ -96,7 +96,7 @@ def pieces(parts: Parts, defects: onnx.ModelProto, views: onnx.ModelProto | None
     generator = parts.generator
     encode, decode = (onnx.load(generator.graph_path(graph)) for graph in ("encode", "decode"))
     if parts.conditional and parts.classifier is None:
-        raise ExportError(f"{generator.name}: draws by class, but there is no classifier that says which; give one")
+        raise ExportError(f"{generator.name} draws by class and needs a classifier of the class; give --classifier")
     found.append(Piece("encode", encode, {"images": "images", "mean": "mean"}))
     labels = {"labels": "label"} if parts.conditional else {}
     found.append(Piece("decode", decode, {"latents": "mean", "pixels": "pixels", **labels}))
@@ -108,13 +108,13 @@ def _classifier(bundle: Bundle) -> list[Piece]:
     features, maps = before_dense(model.graph, "logits"), before_pool(model.graph)
     if features is None or maps is None:
         raise ExportError(
-            f"{bundle.name}: no convolutional network with a dense last layer, so it has no features to compare; give "
-            "one that `duet train --network cnn` made"
+            f"{bundle.name} is not a convolutional network with a dense last layer, so it has no features to compare; "
+            "give a bundle from `duet train --network cnn`"
         )
     names = {"images": "images", "logits": "logits", features: "features", maps: "maps"}
     pool = [helper.make_node("GlobalAveragePool", ["maps"], ["mean"]), helper.make_node("Flatten", ["mean"], ["out"])]
     first = [helper.make_node("ArgMax", ["logits"], ["label"], axis=1, keepdims=0)]
-    label = helper.make_tensor_value_info("label", TensorProto.INT64, ["N"])  # inferred, its axis would lose the name
+    label = helper.make_tensor_value_info("label", TensorProto.INT64, ["N"])  # an inferred axis would have no name
     return [
         Piece("classifier", model, names),
         Piece("pool", _nodes(pool), {"maps": "maps", "out": "texture"}),
@@ -126,7 +126,7 @@ def _views(bundle: Bundle) -> list[Piece]:
     model = onnx.load(bundle.graph_path("classify"))
     features = before_dense(model.graph, "logits")
     if features is None:
-        raise ExportError(f"{bundle.name}: no network with a dense last layer, so it has no features to compare")
+        raise ExportError(f"{bundle.name} has no dense last layer, so it has no features to compare; train it again")
     apart = helper.make_node("Reshape", ["flat", "shape"], ["views"])
     views = len(bundle.manifest.class_names)
     shape = helper.make_tensor("shape", TensorProto.INT64, [3], [-1, views, _width(model.graph, views)])
@@ -137,7 +137,7 @@ def _views(bundle: Bundle) -> list[Piece]:
 
 
 def _width(graph: onnx.GraphProto, classes: int) -> int:
-    """Features that the last dense layer takes; its weights lie either way."""
+    """The number of inputs of the last dense layer, whose weights may be transposed."""
     dense = next(node for node in reversed(graph.node) if node.op_type in ("Gemm", "MatMul"))
     weight = next(tensor for tensor in graph.initializer if tensor.name == dense.input[1])
     return int(math.prod(weight.dims)) // classes
@@ -153,7 +153,7 @@ def _nodes(
 
 
 def features_of(bundle: Bundle, *names: str) -> onnxruntime.InferenceSession:
-    """A classifier's graph by itself, with tensors from inside: logits, features, texture."""
+    """A classifier's graph alone, with inner tensors as outputs: logits, features, texture."""
     model = splice(_classifier(bundle), [images_input(bundle.manifest.image.shape)], names)
     return open_graph(model.SerializeToString())
 
@@ -163,7 +163,7 @@ def images_input(shape: tuple[int, int, int]) -> onnx.ValueInfoProto:
 
 
 class Measure:
-    """The parts as one graph on ONNX Runtime, before anything is fitted to what it gives."""
+    """The parts as one graph on ONNX Runtime, before statistics are fitted to its outputs."""
 
     def __init__(self, parts: Parts, found: list[Piece]) -> None:
         self.names = parts.made()[1:]
@@ -172,5 +172,5 @@ class Measure:
         self._session = open_graph(model.SerializeToString())
 
     def __call__(self, images: NDArray[np.uint8]) -> dict[str, Array]:
-        """What the parts make of images uint8 [N,C,H,W], by name, and the images themselves."""
+        """The outputs of the parts for images uint8 [N,C,H,W], by name, and the images themselves."""
         return {"images": images, **run(self._session, {"images": images}, chunk=CHUNK)}

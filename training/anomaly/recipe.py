@@ -1,4 +1,4 @@
-"""How a scorer is trained."""
+"""The recipe of a scorer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from training.loops.vae import VAERecipe
 
 @dataclass(frozen=True)
 class ScorerRecipe:
-    """What is trained for a scorer, beside the classifier and the VAE that it is given.
+    """What is trained for a scorer, in addition to the given classifier and VAE.
 
     Args:
-        defects: the network that finds what does not belong into its surroundings.
-        vae: stands in where no VAE is given.
-        views: the classifier of views that stands in where the data have no classes.
-        looks: normal images that new ones are compared with.
+        defects: the defect network, which finds pixels that do not fit their surroundings.
+        vae: trained if no VAE is given.
+        views: the classifier of views, trained if the data have no classes.
+        looks: number of normal images to which new images are compared.
     """
 
     defects: DefectRecipe

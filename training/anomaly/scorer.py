@@ -20,12 +20,12 @@ from training.data import Dataset
 from training.evaluation.runtime import Array, spread
 from training.parity import ExportError
 
-FITTED = 10_000  # training images that means, covariances and coreset come from, at most
+FITTED = 10_000  # most training images for means, covariances and coreset
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """Parts, what was fitted to what they make, and the digests of the parts at that time."""
+    """The parts, the statistics fitted to their outputs, and the digests of the parts at that time."""
 
     parts: Parts
     fuse: Fuse
@@ -33,11 +33,11 @@ class Scorer:
 
 
 def fit(parts: Parts, dataset: Dataset, measure: Measure) -> Scorer:
-    """Fit everything but the p-values; no image of the calibration or test split is looked at.
+    """Fit everything except the p-values, without images of the calibration or test split.
 
     Args:
         parts: the networks.
-        dataset: whose training split gives means and covariances, and validation split the ranks.
+        dataset: its training split gives means and covariances, its validation split the ranks.
         measure: the parts as a graph.
     """
     train = dataset.train.take(spread(len(dataset.train), FITTED))
@@ -57,7 +57,7 @@ def fit(parts: Parts, dataset: Dataset, measure: Measure) -> Scorer:
 
 
 def calibrated(scorer: Scorer, scores: NDArray[np.float32], labels: NDArray[np.int64] | None) -> Scorer:
-    """`scorer` with the p-values that calibration scores [n] and predicted classes [n] give."""
+    """`scorer` with p-values from calibration scores [n] and predicted classes [n]."""
     fuse = scorer.fuse
     return replace(
         scorer,
@@ -74,7 +74,7 @@ def assemble(scorer: Scorer, found: list[Piece], fuse: onnx.ModelProto) -> onnx.
     """`score.onnx`: the parts' pieces and the exported `fuse` in one graph.
 
     Raises:
-        ExportError: a part is not the one that the scorer was fitted with: its p-values would promise nothing.
+        ExportError: a part is not the one that the scorer was fitted with, so p-values would not be valid.
     """
     now, then = scorer.parts.digests, scorer.digests
     for role in sorted(now.keys() | then.keys()):
@@ -90,7 +90,7 @@ def assemble(scorer: Scorer, found: list[Piece], fuse: onnx.ModelProto) -> onnx.
 
 
 def constants(scorer: Scorer, dataset: Dataset, calibration: Mapping[str, Array]) -> dict[str, float]:
-    """The manifest's: how many images the p-value rests on, and how often each class was seen among them."""
+    """Constants of the manifest: the number of calibration images, and the share of each predicted class."""
     size = len(calibration["score"])
     found = {
         "calibration_size": float(size),

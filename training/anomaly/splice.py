@@ -1,4 +1,4 @@
-"""ONNX graphs joined into one: the outputs of some are the inputs of others."""
+"""Joins ONNX graphs into one: outputs of some graphs are inputs of others."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Piece:
     """A graph to be joined with others.
 
     Args:
-        name: put before the names inside it, so that no two graphs share one.
-        model: the graph; it must not hold graphs inside its nodes.
-        names: what its inputs and outputs are called in the whole, by their own names; the others stay inside.
+        name: prefix of its inner names, so that no two graphs share a name.
+        model: the graph; its nodes must not contain graphs.
+        names: names in the joined graph by its own names, for inputs and outputs; other tensors stay inner.
     """
 
     name: str
@@ -28,15 +28,15 @@ class Piece:
 
 
 def splice(pieces: Sequence[Piece], inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[str]) -> onnx.ModelProto:
-    """One model of all `pieces`, each after those whose outputs it takes, without what no output needs.
+    """One model of all `pieces`, without nodes that no output needs.
 
     Args:
-        pieces: in the order of computation.
-        inputs: of the whole.
-        outputs: names of the whole's tensors that come out.
+        pieces: in the order of computation: each piece after those whose outputs it needs.
+        inputs: inputs of the joined graph.
+        outputs: names of its outputs.
 
     Raises:
-        ExportError: two pieces have other operator sets, or an output is not made by any.
+        ExportError: two pieces have different operator sets, or no piece computes an output.
     """
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
@@ -46,13 +46,15 @@ def splice(pieces: Sequence[Piece], inputs: Sequence[onnx.ValueInfoProto], outpu
         for entry in piece.model.opset_import:
             if versions.setdefault(entry.domain, entry.version) != entry.version:
                 raise ExportError(
-                    f"{piece.name}: operator set {entry.version}, but the graphs before it have "
+                    f"{piece.name} has operator set {entry.version}, but the graphs before it have "
                     f"{versions[entry.domain]}; export them again with one release of Duet"
                 )
         graph = piece.model.graph
 
         def called(name: str, piece: Piece = piece) -> str:
-            return piece.names.get(name, f"{piece.name}/{name}") if name else ""  # "": an input left out
+            return (
+                piece.names.get(name, f"{piece.name}/{name}") if name else ""
+            )  # "": an optional input without a value
 
         for node in graph.node:
             copy = onnx.NodeProto()
@@ -74,7 +76,7 @@ def splice(pieces: Sequence[Piece], inputs: Sequence[onnx.ValueInfoProto], outpu
     made = {name for node in nodes for name in node.output}
     for name in outputs:
         if name not in made:
-            raise ExportError(f"{name}: no graph makes it; there is {', '.join(sorted(values))}")
+            raise ExportError(f"{name}: no graph computes this output; there are {', '.join(sorted(values))}")
     declared = [values.get(name) or onnx.ValueInfoProto(name=name) for name in outputs]
     whole = helper.make_model(
         helper.make_graph(nodes, "score", list(inputs), declared, constants),
@@ -85,7 +87,7 @@ def splice(pieces: Sequence[Piece], inputs: Sequence[onnx.ValueInfoProto], outpu
 
 
 def before_dense(graph: onnx.GraphProto, output: str) -> str | None:
-    """The tensor that the last dense layer before `output` takes; None where there is no such layer."""
+    """The input of the last dense layer before `output`; None if there is no such layer."""
     for node in _back_from(graph, output):
         if node.op_type in ("Gemm", "MatMul"):
             return str(node.input[0])
@@ -93,12 +95,12 @@ def before_dense(graph: onnx.GraphProto, output: str) -> str | None:
 
 
 def before_pool(graph: onnx.GraphProto) -> str | None:
-    """The maps that the first pooling takes; None where nothing is pooled."""
+    """The input of the first pooling layer; None if there is none."""
     return next((str(node.input[0]) for node in graph.node if node.op_type == "MaxPool"), None)
 
 
 def _back_from(graph: onnx.GraphProto, name: str) -> Iterator[onnx.NodeProto]:
-    """The nodes that make a tensor, from the last one back along first inputs."""
+    """The nodes that compute a tensor, from the last node back along first inputs."""
     makers = {output: node for node in graph.node for output in node.output}
     while name in makers:
         yield makers[name]

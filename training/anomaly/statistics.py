@@ -1,16 +1,16 @@
-"""What is measured of an image: each statistic is high where the image is unusual in its own way.
+"""The statistics of an image: each is high for one kind of unusual image.
 
 | name | of | source |
 | --- | --- | --- |
 | reconstruction | residual nats for each unit of ink | bias correction as in A. Chauhan et al., CVPR 2022 |
 | residual_peak | the worst 3 x 3 pixels of the residual | |
-| latent | Mahalanobis distance of the VAE's latent mean, by class where that says which | |
-| features | that of the classifier's features to the nearest class, less that to all | J. Ren et al., 2021 |
+| latent | Mahalanobis distance of the VAE's latent mean, by class for an unconditional VAE | |
+| features | the same of the classifier's features to the nearest class, less that to all | J. Ren et al., 2021 |
 | neighbours | 1 - mean cosine of the features to the nearest five in a coreset | Y. Sun et al., ICML 2022 |
 | energy | -log sum exp of the logits | W. Liu et al., NeurIPS 2020 |
 | texture | Mahalanobis distance of the classifier's early maps, averaged, to its class | |
-| variation | total variation, unusual when low too | |
-| defects | log of the odds, summed over the pixels, that something was pasted in | training/loops/defects.py |
+| variation | total variation, also unusual when it is low | |
+| defects | log odds, summed over the pixels, that something was pasted in | training/loops/defects.py |
 | views | distance of a transformation classifier's features, over 16 views | L. Bergman, Y. Hoshen, ICLR 2020 |
 """
 
@@ -26,9 +26,9 @@ from torch.nn import functional as F
 
 from training.evaluation.runtime import Array
 
-NEAREST = 5  # look-alikes that are averaged
+NEAREST = 5  # nearest images of the coreset, whose similarity is averaged
 SHRINKAGE = 0.02  # of a covariance towards a multiple of the identity
-FAINT = 0.02  # mean ink below which an image's residual is not divided further
+FAINT = 0.02  # smallest mean ink by which a residual is divided
 
 TWO_SIDED = ("variation",)
 
@@ -68,12 +68,12 @@ class Relative(nn.Module):
 
 
 class Gaussian(nn.Module):
-    """-2 log density [N], but for a constant, of points [N,D] under the normal distribution of their class.
+    """-2 log density [N], up to a constant, of points [N,D] under the normal distribution of their class.
 
     Args:
         points: [n,D], to fit with.
         labels: int [n] below `classes`; a class without points has the distribution of all.
-        classes: how many; 1 for one distribution of everything.
+        classes: number of classes; 1 for one distribution of all points.
     """
 
     whiten: Tensor
@@ -105,18 +105,18 @@ def whitening(offsets: Array) -> Array:
 
 
 class Statistics(nn.Module):
-    """Tensors that the parts' graphs make of N images to statistics [N,S] and maps [N,H,W].
+    """Outputs of the parts' graphs for N images to statistics [N,S] and maps [N,H,W].
 
-    An unconditional VAE keeps the classes apart in its latents, so each has a normal distribution of its own there; a
-    conditional one is told the class, and its latents are alike for all.
+    In the latents of an unconditional VAE the classes are separate, so each class has its own normal distribution. A
+    conditional VAE gets the class, and its latents have the same distribution for all classes.
 
     Args:
-        measured: what the parts make of normal training images, by name: `mean`, and where there are such parts
+        measured: outputs of the parts for normal training images, by name: `mean`, and if there are such parts
             `features` and `texture`, `views` [n,V,D], each float32.
-        labels: int64 [n], the classes of the training images; zeros where they have none.
-        classes: K; 1 where there are none.
+        labels: int64 [n], the classes of the training images; zeros for data without classes.
+        classes: K; 1 for data without classes.
         conditional: whether the VAE draws by class.
-        looks: rows of the training images that new images are compared with.
+        looks: rows of the training images to which new images are compared.
     """
 
     looks: Tensor
@@ -174,15 +174,15 @@ class Statistics(nn.Module):
 
 
 def _mean(values: Tensor) -> Tensor:
-    """Of each image [N,...], axis by axis: one long sum in float32 rounds away what tells one texture from another."""
+    """The mean of each image [N,...], axis by axis: one long sum in float32 would lose small differences."""
     while values.dim() > 1:
         values = values.mean(dim=-1)
     return values
 
 
 def divergence(x: Tensor, pixels: Tensor) -> Tensor:
-    """KL(Bern(x) || Bern(pixels)) in nats of each pixel: the cross-entropy less what no decoder can avoid."""
-    near = 1e-6  # keeps the logarithms finite; x log x is 0 at x = 0 all the same
+    """KL(Bern(x) || Bern(pixels)) in nats of each pixel: the cross-entropy minus the entropy of x."""
+    near = 1e-6  # keeps the logarithms finite; x log x is still 0 at x = 0
     pixels = pixels.clamp(near, 1 - near)
     zero = x * (x.clamp(min=1e-12).log() - pixels.log())
     one = (1 - x) * ((1 - x).clamp(min=1e-12).log() - (1 - pixels).log())

@@ -1,4 +1,4 @@
-"""Training of what a scorer has for itself."""
+"""Training of the parts that belong to the scorer alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from training.publish import Network, exported, slug
 from training.run import Run, open_run
 
 T = TypeVar("T")
-OWN = "scorer"  # in the names of the bundles that are made for the scorer alone, and not stored
+OWN = "scorer"  # part of the names of bundles that are made for the scorer alone and not stored
 
 
 def train_scorer(
@@ -35,23 +35,23 @@ def train_scorer(
     classifier: Bundle | None,
     generator: Bundle | None,
 ) -> Parts:
-    """The parts of a scorer of `dataset`, those that are not given trained below the run's directory.
+    """The parts of a scorer of `dataset`; those that are not given are trained below the run's directory.
 
     Args:
         fabric: launched.
-        dataset: without classes, a classifier of views is trained in place of `classifier`.
-        recipe: how.
-        run: of the defect network.
-        seed: decides weights, batches and what is pasted.
-        resume: go on from checkpoints.
-        classifier: of the classes of `dataset`; None where it has none.
+        dataset: for data without classes, a classifier of views is trained in place of `classifier`.
+        recipe: the scorer's recipe.
+        run: the run of the defect network.
+        seed: decides weights, batches and the pasted pieces.
+        resume: continue from checkpoints.
+        classifier: of the classes of `dataset`; None for data without classes.
         generator: a VAE of the same images; None to train one.
 
     Raises:
         ValueError: the data have classes, and no classifier is given.
     """
     if dataset.class_names and classifier is None:
-        raise ValueError(f"scorer: {dataset.name} has classes, but no classifier of them was given")
+        raise ValueError(f"scorer: {dataset.name} has classes, so a classifier is needed; give --classifier")
     views = None
     if classifier is None:
         looked = of_views(dataset)
@@ -67,14 +67,15 @@ def train_scorer(
 
 
 def _once(fabric: Fabric, make: Callable[[], T]) -> T:
-    """What the first process makes, on every process: two that write one bundle would spoil it."""
+    """The bundle that the first process writes, on every process: two processes must not write one bundle."""
     return cast(T, fabric.broadcast(make() if fabric.is_global_zero else None))
 
 
 def _sealed(network: Network, module: nn.Module, dataset: Dataset, seed: int, run: Run) -> Bundle:
-    """A bundle without measurements or gates, for it only serves the scorer, which has gates of its own.
+    """A bundle without metrics or gates, because only the scorer uses it, and the scorer has its own gates.
 
-    Of a texture no view can be told from another, and no VAE beats the mean image by much: its scorer is as wanted.
+    For images of a texture, views look alike and a VAE is little better than the mean image; gates on them would fail,
+    although the scorer works.
     """
     name = f"{slug(dataset.name)}-{OWN}-{network}"
     directory = run.directory / "bundles" / name

@@ -1,4 +1,4 @@
-"""The scorer, trained anew for each trial of the one-class and the held-out-classes protocols."""
+"""Trains a scorer for each trial of the one-class and the held-out-classes protocols."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from training.train import launch
 SEEN: dict[str, Augmentation] = {"fashion-mnist": InTurn((Flip(), Shift(2), Cutout(12)))}
 DRAWN: Augmentation = InTurn((Affine(rotation=0.26, scale=0.12, shear=0.15, shift=0.2), Cutout(8)))
 
-# Like the reference recipe, with a fifth of its steps: there are five or ten trainings.
+# Like the reference recipe with a fifth of its steps, because there are five or ten trainings.
 CNN = CNNRecipe(
     network=ResidualCNNConfig(channels=32),
     epochs=12,
@@ -58,7 +58,7 @@ METHOD = "recipes of training/anomaly/trials.py"
 
 
 def fit_in(scratch: Path, images: str) -> Fit:
-    """A training for trials with data made of those called `images`; its files lie in `scratch` until the next."""
+    """A training for trials with data made from the data set `images`; its files stay in `scratch` until the next."""
     fabric = launch("cpu", 1)
     cnn = replace(CNN, augment=SEEN.get(images, DRAWN))
 

@@ -1,10 +1,9 @@
-"""Views of an image, and a classifier that tells them apart: what stands in for classes where there are none.
+"""Views of an image, and a classifier of views: replaces a classifier of classes for data without classes.
 
-Turned by quarters (by halves where it is not square), mirrored, shifted cyclically by a fifth of the side: sixteen, or
-eight. A network that can say how an image was
-transformed has learnt what such images look like; features of images that look otherwise lie elsewhere (I. Golan, R.
-El-Yaniv, "Deep anomaly detection using geometric transformations", NeurIPS 2018; L. Bergman, Y. Hoshen,
-"Classification-based anomaly detection for general data", ICLR 2020).
+A view is rotated by quarters (by halves if the image is not square), mirrored or not, shifted cyclically by a fifth of
+the side or not: sixteen views, or eight. A network that predicts the transformation learns features of normal images;
+the features of other images differ (I. Golan, R. El-Yaniv, "Deep anomaly detection using geometric transformations",
+NeurIPS 2018; L. Bergman, Y. Hoshen, "Classification-based anomaly detection for general data", ICLR 2020).
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from torch import Tensor, nn
 from training.data import Dataset, Split
 
 SHIFT = 0.18  # of the side: 5 pixels of 28
-SHOWN = 3000  # images of each view to train with, at most
+SHOWN = 3000  # most images of each view in training
 
 
 def names(height: int, width: int) -> tuple[str, ...]:
-    """What is done to an image of that size, view by view."""
+    """The names of the transformations of an image of that size, view by view."""
     return tuple(
         f"{90 * turn}{' mirrored' if mirror else ''}{' shifted' if shift else ''}"
         for turn in turns(height, width)
@@ -32,12 +31,12 @@ def names(height: int, width: int) -> tuple[str, ...]:
 
 
 def turns(height: int, width: int) -> tuple[int, ...]:
-    """Quarters by which an image can be turned and keep its shape."""
+    """Rotations in quarters that keep the shape of an image."""
     return (0, 1, 2, 3) if height == width else (0, 2)
 
 
 class Views(nn.Module):
-    """Images [N,C,H,W] to their V views [N * V,C,H,W], those of one image together."""
+    """Images [N,C,H,W] to their V views [N * V,C,H,W]; the views of an image are adjacent."""
 
     outputs = ("views",)
 
@@ -46,7 +45,7 @@ class Views(nn.Module):
         far = max(1, round(SHIFT * min(height, width)))
         views = []
         for turn in turns(height, width):
-            # Not rot90: a transposition and a flip are what every exporter knows.
+            # Not rot90: every exporter supports a transposition and a flip.
             turned = images if turn % 2 == 0 else images.transpose(2, 3)
             turned = turned.flip(2) if turn in (1, 2) else turned
             turned = turned.flip(3) if turn in (2, 3) else turned
@@ -57,7 +56,7 @@ class Views(nn.Module):
 
 
 def of_views(dataset: Dataset) -> Dataset:
-    """The views of the images of `dataset`, labelled with what was done to them."""
+    """The views of the images of `dataset`, labelled with their transformations."""
     splits = {
         "train": _views(dataset.train, SHOWN),
         "validation": _views(dataset.validation, 100),

@@ -193,5 +193,5 @@ def test_a_conditional_vae_draws_as_the_class_that_is_seen(
     whole = made(conditional, digits, tmp_path)
     assert whole.graph.parity.max_abs_diff <= whole.graph.parity.bound
     assert [tensor.name for tensor in whole.graph.inputs] == ["images"]
-    with pytest.raises(ExportError, match="digits-cvae: draws by class, but there is no classifier that says which"):
+    with pytest.raises(ExportError, match="digits-cvae draws by class and needs a classifier"):
         export_scorer(replace(conditional, classifier=None), digits, tmp_path)

@@ -63,5 +63,5 @@ def test_a_classifier_that_does_not_convolve_is_refused(
 ) -> None:
     torch.manual_seed(0)
     flat = sealed("cnn", nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).eval(), digits)
-    with pytest.raises(ExportError, match="digits-cnn: no convolutional network with a dense last layer"):
+    with pytest.raises(ExportError, match="digits-cnn is not a convolutional network with a dense last layer"):
         pieces(replace(parts, classifier=flat), defects, None)

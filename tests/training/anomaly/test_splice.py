@@ -67,12 +67,12 @@ def test_names_never_clash_and_what_no_output_needs_is_left_out() -> None:
 
 def test_other_operator_sets_are_refused() -> None:
     older = Piece("older", parse(SHIFT.replace('"": 20', '"": 18')), {"x": "between", "y": "result"})
-    with pytest.raises(ExportError, match=r"older: operator set 18, but the graphs before it have 20; export them"):
+    with pytest.raises(ExportError, match=r"older has operator set 18, but the graphs before it have 20; export them"):
         splice([pieces()[0], older], inputs(), ["result"])
 
 
 def test_an_output_that_nothing_makes_is_named() -> None:
-    with pytest.raises(ExportError, match=r"score: no graph makes it; there is .*between.*result"):
+    with pytest.raises(ExportError, match=r"score: no graph computes this output; there are .*between.*result"):
         splice(pieces(), inputs(), ["result", "score"])
 
 
