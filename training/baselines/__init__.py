@@ -1,1 +1,1 @@
-"""What a CNN has to beat: a linear model, a kernel machine and a recurrent network, served by the same service."""
+"""Baselines for a CNN: a linear model, a kernel machine and a recurrent network, with the same graph signature."""

@@ -1,4 +1,4 @@
-"""scikit-learn's classifiers as a network is: the same graph around them, and so the same calibration and parity."""
+"""scikit-learn's classifiers as networks: in the same graph, so with the same calibration and parity check."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def rows(split: Split) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         ValueError: the split has no labels.
     """
     if split.labels is None:
-        raise ValueError("labels: there are none to learn; use labelled data")
+        raise ValueError("labels: the data have no labels to learn; use labelled data")
     return split.images.reshape(len(split), -1).astype(np.float32) / np.float32(255), split.labels
 
 
 def convert(graph: Classify) -> onnx.ModelProto:
-    """The ONNX model of `graph`, whose network is `Scores`: skl2onnx's, between the nodes that make it a bundle's."""
+    """The ONNX model of `graph`, whose network is `Scores`: skl2onnx's model between the nodes of a bundle's graph."""
     from skl2onnx import convert_sklearn  # noqa: PLC0415 (slow to import, and seldom needed)
     from skl2onnx.common.data_types import FloatTensorType  # noqa: PLC0415
 
@@ -55,7 +55,7 @@ def convert(graph: Classify) -> onnx.ModelProto:
     channels, height, width = scores.image_shape
     pixels = channels * height * width
     with warnings.catch_warnings():
-        # It reads attributes that scikit-learn deprecates.
+        # skl2onnx reads attributes that scikit-learn deprecates.
         warnings.filterwarnings("ignore", "Attribute `prob[AB]_`", FutureWarning)
         converted = convert_sklearn(
             scores.estimator,

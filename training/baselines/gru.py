@@ -21,7 +21,7 @@ class GRUConfig:
 
 
 class GRU(nn.Module):
-    """A row [C * W] a time step, from top to bottom; dense K on the last state.
+    """Each time step reads one row [C * W], from top to bottom; a dense layer maps the last state to K logits.
 
     Args:
         config: the size of the state.

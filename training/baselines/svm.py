@@ -1,4 +1,4 @@
-"""A support vector machine with a Gaussian kernel on pixels: the best of what came before convolutions.
+"""A support vector machine with a Gaussian kernel on pixels.
 
 Source: C. Cortes, V. Vapnik, "Support-vector networks", Machine Learning 20 (1995); one against one for more than two
 classes, with their votes as scores and their margins to break ties.
@@ -16,7 +16,7 @@ from training.data import Dataset
 
 @dataclass(frozen=True)
 class SVMRecipe:
-    """The price of a training image on the wrong side; the kernel's width is the spread of the pixels."""
+    """The penalty C of a misclassified training image; the kernel's width follows from the variance of the pixels."""
 
     penalty: float = 10.0
 

@@ -1,4 +1,4 @@
-"""What generator and discriminator play for."""
+"""Losses of generator and discriminator."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Loss = Literal["hinge", "relativistic"]
 
 
 def discriminator_loss(loss: Loss, real: Tensor, fake: Tensor) -> Tensor:
-    """Of the scores [N] of real images and fakes.
+    """The discriminator's loss from the scores [N] of real images and fakes.
 
     hinge (J. H. Lim, J. C. Ye, "Geometric GAN", arXiv:1705.02894, section 3.2): real ones above 1, fakes below -1.
-    relativistic (A. Jolicoeur-Martineau, "The relativistic discriminator", ICLR 2019): each real image above the fake
-    of its class that stands beside it.
+    relativistic (A. Jolicoeur-Martineau, "The relativistic discriminator", ICLR 2019): each real image above the
+    fake of the same class at the same position.
     """
     if loss == "hinge":
         return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
@@ -24,7 +24,7 @@ def discriminator_loss(loss: Loss, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def generator_loss(loss: Loss, real: Tensor | None, fake: Tensor) -> Tensor:
-    """Of the scores [N] of fakes; the relativistic one needs those of real images too."""
+    """The generator's loss from the scores [N] of fakes; the relativistic loss also needs those of real images."""
     return -fake.mean() if real is None or loss == "hinge" else F.softplus(real - fake).mean()
 
 

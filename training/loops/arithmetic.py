@@ -1,4 +1,4 @@
-"""Which arithmetic a network trains faster in on this machine: measured once, then kept for the whole run."""
+"""Selects the faster arithmetic of a network on this machine: measured once, then kept for the whole run."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 BOTH: tuple[Arithmetic, ...] = ("float32", "bfloat16")
 STEPS = 5
-GAIN = 0.9  # bfloat16 must take less than this share of float32's time: below, it is not worth its rounding
+GAIN = (
+    0.9  # bfloat16 is used if it takes less than this share of float32's time; a smaller gain is not worth its rounding
+)
 
 
 def choose(fabric: Fabric, run: Run, network: NetworkT, loss: Callable[[NetworkT], Tensor]) -> Arithmetic:
-    """The faster arithmetic for steps of `network` on `loss` of it; a run that is resumed keeps its first choice.
+    """The faster arithmetic for steps of `network` on `loss` of it; a resumed run keeps its first choice.
 
-    The choice decides the weights to the last bit, so that it is written into the run's notes.
+    The weights depend on the choice, so it is written into the run's notes.
     """
     noted: Arithmetic | None = fabric.broadcast(run.notes().get("arithmetic"))
     if noted is not None:
@@ -43,8 +45,8 @@ def choose(fabric: Fabric, run: Run, network: NetworkT, loss: Callable[[NetworkT
 def lay_out(network: NetworkT, order: torch.memory_format = torch.channels_last) -> NetworkT:
     """`network`, its weights in another memory order; the values stay.
 
-    Channels last trains bfloat16 twice as fast where the processor has it, and the reference classifier in float32 a
-    sixth faster (AVX2); VAE and GAN are as fast either way in float32.
+    Channels last trains bfloat16 twice as fast if the processor supports it, and the reference classifier in float32 a
+    sixth faster (AVX2); VAE and GAN in float32 are equally fast with both.
     """
     return network.to(memory_format=order)  # type: ignore[call-overload,no-any-return]
 
@@ -57,7 +59,7 @@ def rounding(device: torch.device, arithmetic: Arithmetic) -> torch.autocast:
 def _seconds(
     device: torch.device, network: NetworkT, loss: Callable[[NetworkT], Tensor], arithmetic: Arithmetic
 ) -> float:
-    """The fastest of a few steps on a copy of the network: other programs only ever slow a step down."""
+    """The fastest of a few steps on a copy of the network: other programs only make a step slower."""
     copied = lay_out(copy.deepcopy(network).to(device)).train()
     fastest = float("inf")
     for _ in range(STEPS):

@@ -1,6 +1,6 @@
-"""Random changes of whole batches, each image by its own draw.
+"""Random changes of whole batches, with an independent draw for each image.
 
-All are differentiable, so that they serve a discriminator as well (S. Zhao et al., "Differentiable augmentation for
+All are differentiable, so a discriminator can use them too (S. Zhao et al., "Differentiable augmentation for
 data-efficient GAN training", NeurIPS 2020).
 """
 
@@ -26,7 +26,7 @@ class Affine:
     shift: float = 0.0
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Map each of the images [N, C, H, W] by its own draw; what comes in from outside is 0."""
+        """Map each of the images [N, C, H, W] by its own draw; pixels from outside are 0."""
         n = len(images)
         draw = 2 * torch.rand(n, 6, device=images.device) - 1
         angle = self.rotation * draw[:, 0]
@@ -46,7 +46,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Flip:
-    """Left for right, with the given probability."""
+    """Mirror left and right, with the given probability."""
 
     probability: float = 0.5
 
@@ -57,7 +57,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class Shift:
-    """Whole pixels up or down and left or right, at most so many; what comes in from outside is 0."""
+    """Shift by whole pixels up or down and left or right, at most so many; pixels from outside are 0."""
 
     pixels: int
 
@@ -74,7 +74,7 @@ class Shift:
 
 @dataclass(frozen=True)
 class Cutout:
-    """A square of zeros, `side` pixels wide before the border cuts it, around a pixel drawn from the whole image.
+    """A square of zeros, `side` pixels wide, around a pixel drawn from the whole image; the border may cut it.
 
     Source: T. DeVries, G. W. Taylor, "Improved regularization of convolutional neural networks with Cutout",
     arXiv:1708.04552.
@@ -91,7 +91,7 @@ class Cutout:
         return images.masked_fill(hidden[:, None], 0.0)
 
     def _around_a_pixel(self, n: int, size: int, device: torch.device) -> Tensor:
-        """Which of `size` places lie in the square, along one axis: bool [n, size]."""
+        """Which of `size` positions are in the square, along one axis: bool [n, size]."""
         offset = torch.arange(size, device=device) - torch.randint(size, (n, 1), device=device) + self.side // 2
         return (offset >= 0) & (offset < self.side)
 

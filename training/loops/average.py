@@ -1,4 +1,4 @@
-"""The average of a network's last weights: smoother than any of them, and what is kept."""
+"""A moving average of a network's weights, which is kept in place of the last weights."""
 
 from __future__ import annotations
 

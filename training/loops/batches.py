@@ -1,4 +1,4 @@
-"""Whole uint8 arrays in memory, batched by index: no worker processes, the same order after a resume."""
+"""Batches by index from uint8 arrays in memory: without worker processes, in the same order after a resume."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from training.data import Split
 def step_seed(*position: int) -> int:
     """A well-mixed seed for a position such as (seed, epoch, step, rank).
 
-    Noise that depends on the position only needs no saved generator state, on any number of processes.
+    Noise that depends only on the position needs no saved generator state, for any number of processes.
     """
     return int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def steps_per_epoch(count: int, size: int) -> int:
-    """Batches of `size` in `count` images; the rest is left out of the epoch, another one in the next."""
+    """Batches of `size` in `count` images; the rest is left out of the epoch, a different rest in each epoch."""
     return max(1, count // size)
 
 
 class Images:
-    """A split as tensors in memory: images uint8 [N, C, H, W] and labels int64 [N], 0 where there are none."""
+    """A split as tensors in memory: images uint8 [N, C, H, W] and labels int64 [N], 0 for data without labels."""
 
     def __init__(self, split: Split, device: torch.device) -> None:
         self.images = torch.tensor(split.images)
@@ -50,7 +50,7 @@ class Images:
 def batches(
     images: Images, size: int, *, seed: int, epoch: int, start: int, rank: int, world: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """An epoch's batches from step `start` on, of each this process's share: every world-th image."""
+    """An epoch's batches from step `start` on; of each batch, this process gets every world-th image."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(step_seed(seed, epoch)))
     for step in range(start, steps_per_epoch(len(images), size)):
         indices = order[step * size : (step + 1) * size]

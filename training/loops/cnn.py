@@ -21,12 +21,12 @@ from training.loops.epochs import Epochs, Stateful
 from training.loops.schedule import Schedule, learning_rate, set_learning_rate
 from training.run import Run
 
-CLEAN = 5000  # training images that batch normalisation takes its means and variances from
-CHUNK = 500  # of them at once
+CLEAN = 5000  # training images for the means and variances of batch normalisation
+CHUNK = 500  # of these images in a batch
 
 
 class NetworkConfig(Protocol):
-    """The sizes of a classifier: a dataclass that builds it, pixels in 0..1 [N,C,H,W] to logits [N,K]."""
+    """The sizes of a classifier: a dataclass that builds the network, from pixels in 0..1 [N,C,H,W] to logits [N,K]."""
 
     def build(self, image_shape: tuple[int, int, int], classes: int) -> nn.Module: ...
 
@@ -36,18 +36,18 @@ class CNNRecipe:
     """How a classifier is trained.
 
     Args:
-        network: its sizes.
-        epochs: at most so many.
-        batch_size: images a step.
+        network: the sizes of the network.
+        epochs: most epochs.
+        batch_size: images in a step.
         learning_rate: the peak of the schedule.
         schedule: see `learning_rate` in training/loops/schedule.py.
-        optimizer: adam (weights decoupled from their decay), or sgd with Nesterov's momentum 0.9.
+        optimizer: adam (with decoupled weight decay), or sgd with Nesterov's momentum 0.9.
         weight_decay: of all weights with adam; with sgd of convolution and dense weights only.
         augment: changes every training batch.
-        average: decay of a moving average of the weights, which is then what is validated and kept as it is at the
-            end; without it the weights of the best validation error are kept.
+        average: decay of a moving average of the weights; the average is validated, and kept at the end. Without it,
+            the weights with the best validation error are kept.
         arithmetic: float32, or whichever of float32 and bfloat16 trains faster on the machine. Validation is float32.
-        patience: epochs without a better validation error before the end; not with an average.
+        patience: epochs without a better validation error before training stops; not with an average.
     """
 
     network: NetworkConfig
@@ -64,7 +64,7 @@ class CNNRecipe:
 
 
 def train_cnn(fabric: Fabric, dataset: Dataset, recipe: CNNRecipe, run: Run, *, seed: int) -> nn.Module:
-    """Minimise the cross-entropy; the average of the weights is kept, or those of the best validation error."""
+    """Minimise the cross-entropy; keep the average of the weights, or the weights with the best validation error."""
     torch.manual_seed(seed)
     network = recipe.network.build(dataset.image_shape, len(dataset.class_names))
     training, validation = (Images(split, fabric.device) for split in (dataset.train, dataset.validation))
@@ -117,10 +117,10 @@ def train_cnn(fabric: Fabric, dataset: Dataset, recipe: CNNRecipe, run: Run, *, 
 
 
 def normalise_by(network: nn.Module, training: Images) -> None:
-    """Take the means and variances of batch normalisation from training images as they are, not as they are augmented.
+    """Take the means and variances of batch normalisation from training images without augmentation.
 
-    Cut-outs and turned images have other statistics than the whole ones that a classifier is asked about; at the small
-    rates of a schedule's end it comes to depend on them. Normalisation that a transfer holds fixed stays as it is.
+    Augmented images have other statistics than the images that a classifier gets later; at the small learning rates at
+    the end of a schedule the network depends on them. Normalisation that a transfer keeps fixed does not change.
 
     Source: Y. Wu, J. Johnson, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576, sections 3 and 5.
     """
@@ -135,7 +135,7 @@ def optimizer_of(network: nn.Module, recipe: CNNRecipe) -> Optimizer:
     """The recipe's optimizer over all weights of `network`."""
     if recipe.optimizer == "adam":
         return AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-    # Decay of biases and of batch normalisation's gains only distorts (P. Goyal et al., arXiv:1706.02677, 5.3).
+    # No decay of biases and of batch normalisation's gains (P. Goyal et al., arXiv:1706.02677, 5.3).
     weights = [weight for weight in network.parameters() if weight.ndim > 1]
     others = [other for other in network.parameters() if other.ndim <= 1]
     groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -22,7 +22,7 @@ from training.loops.schedule import Schedule, learning_rate, set_learning_rate
 from training.networks.conditional_vae import BayesClassifier, ConditionalVAE, ConditionalVAEConfig
 from training.run import Run
 
-CLIP = 200.0  # norm of the gradient of a sum over pixels; reached in the first steps only
+CLIP = 200.0  # largest norm of the gradient of a sum over pixels; only the first steps reach it
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,19 @@ class ConditionalVAERecipe:
     """How a conditional VAE is trained.
 
     Args:
-        network: its sizes and its likelihood.
-        epochs: so many.
-        batch_size: images a step.
+        network: the sizes of the network and the likelihood of its pixels.
+        epochs: number of epochs.
+        batch_size: images in a step.
         learning_rate: the peak of the schedule, of Adam with decoupled weight decay.
         schedule: see `learning_rate` in training/loops/schedule.py.
         weight_decay: of all weights.
         warm_up: share of all steps over which the divergence grows to its full weight (C. K. Sønderby et al., "Ladder
             variational autoencoders", NeurIPS 2016, section 2.3).
         weighted_from: share of all steps after which the bound is importance-weighted; 1 for never.
-        weighted_samples: draws of z in it.
+        weighted_samples: draws of z in the importance-weighted bound.
         class_weight: of the cross-entropy of the class by Bayes' rule, in nats, beside the bound (J. Lasserre et al.,
-            "Principled hybrids of generative and discriminative models", CVPR 2006), taken on so few of a batch that it
-            costs one decoding more an image; 0: the loss is generative alone.
+            "Principled hybrids of generative and discriminative models", CVPR 2006). It uses so few images of a batch
+            that it costs one more decoding for each image; 0: the loss is only generative.
         augment: changes every training batch.
         average: decay of the moving average of the weights that is validated and kept.
         arithmetic: float32, or whichever of float32 and bfloat16 trains faster on the machine. Validation is float32.
@@ -89,7 +89,7 @@ def weighted_bound(log_likelihood: Tensor, z: Tensor, mean: Tensor, log_variance
 def train_conditional_vae(
     fabric: Fabric, dataset: Dataset, recipe: ConditionalVAERecipe, run: Run, *, seed: int
 ) -> ConditionalVAE:
-    """Raise a lower bound on log p(x|y); the average of the weights is kept as it is at the end."""
+    """Maximise a lower bound on log p(x|y); the average of the weights at the end is kept."""
     torch.manual_seed(seed)
     network = recipe.network.build(dataset.image_shape, max(1, len(dataset.class_names)))
     training, validation = (Images(split, fabric.device) for split in (dataset.train, dataset.validation))
@@ -154,13 +154,13 @@ def train_conditional_vae(
 
 
 def seen(x: Tensor, network: ConditionalVAE) -> Tensor:
-    """Pixels in 0..1 as the network's likelihood takes them; the draws are torch's global ones."""
+    """Pixels in 0..1 in the form that the network's likelihood needs; the draws use torch's global generator."""
     return x.clamp(0, 1).bernoulli() if network.likelihood == "bernoulli" else x
 
 
 @torch.no_grad()
 def evaluate(network: ConditionalVAE, data: Images, seed: int) -> tuple[float, float]:
-    """The two terms of the negative evidence lower bound, nats an image, with draws of z and x from a fixed seed."""
+    """The two terms of the negative evidence lower bound, nats per image, with draws of z and x from a fixed seed."""
     network.eval()
     torch.manual_seed(seed)
     reconstruction = kl = 0.0

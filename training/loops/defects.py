@@ -1,4 +1,4 @@
-"""Training of the network that finds pixels out of place, on normal images with something pasted into them."""
+"""Training of the defect network, on normal images with pasted pieces."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class DefectRecipe:
     """How the defect network is trained.
 
     Args:
-        network: its size.
-        steps: about so many, in whole epochs: what it learns does not depend on how many images there are.
-        batch_size: images a step.
+        network: the size of the network.
+        steps: approximate number of steps, in whole epochs, independent of the number of images.
+        batch_size: images in a step.
         learning_rate: the peak of the schedule, of Adam with decoupled weight decay.
         schedule: see `learning_rate` in training/loops/schedule.py.
         weight_decay: of all weights.
@@ -47,7 +47,7 @@ class DefectRecipe:
 
 
 def train_defects(fabric: Fabric, dataset: Dataset, recipe: DefectRecipe, run: Run, *, seed: int) -> DefectNet:
-    """Tell pasted pixels from others; the average of the weights is kept as it is at the end."""
+    """Train to recognise pasted pixels; the average of the weights at the end is kept."""
     torch.manual_seed(seed)
     network = recipe.network.build(dataset.image_shape)
     training, validation = (Images(split, fabric.device) for split in (dataset.train, dataset.validation))
@@ -96,7 +96,7 @@ def train_defects(fabric: Fabric, dataset: Dataset, recipe: DefectRecipe, run: R
 
 @torch.no_grad()
 def evaluate(network: DefectNet, data: Images, seed: int) -> float:
-    """Mean cross-entropy of the pixels, nats, with the same things pasted each time."""
+    """Mean cross-entropy of the pixels, nats, with the same pasted pieces each time."""
     network.eval()
     torch.manual_seed(seed)
     total = 0.0
@@ -108,7 +108,7 @@ def evaluate(network: DefectNet, data: Images, seed: int) -> float:
 
 @torch.no_grad()
 def _sheet(network: DefectNet, data: Images, seed: int) -> torch.Tensor:
-    """Eight spoilt images, where they are, and what the network says: pixels in 0..1 [24, C, H, W]."""
+    """Eight images with pasted pieces, the masks, and the network's output: pixels in 0..1 [24, C, H, W]."""
     network.eval()
     torch.manual_seed(seed)
     images, _ = data.at(torch.arange(min(8, len(data))))

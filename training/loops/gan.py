@@ -28,27 +28,27 @@ from training.networks.gan import GAN, Discriminator, GANConfig, Generator
 from training.run import Run
 
 CHUNK = 500  # samples drawn at once
-LAZY = 8  # steps from one penalty of the gradients to the next, which counts for all of them
+LAZY = 8  # the gradient penalty is computed every so many steps, with the weight of all of them
 
 
 @dataclass(frozen=True)
 class GANRecipe:
-    """How a GAN is trained. Neither loss measures quality: with a judge the best epoch is kept, else the last.
+    """How a GAN is trained. The losses do not measure quality: with a judge the best epoch is kept, else the last.
 
     Args:
-        network: its sizes.
-        epochs: at most so many.
-        batch_size: images a step.
+        network: the sizes of the networks.
+        epochs: most epochs.
+        batch_size: images in a step.
         generator_learning_rate, discriminator_learning_rate: the peaks of the schedule, of Adam.
         schedule: see `learning_rate` in training/loops/schedule.py.
-        loss: what the two play for, see training/loops/adversarial.py.
-        penalty: gamma, the weight of the discriminator's gradients by its images (R1 and R2), for networks without
-            spectral norm; 0 for none.
-        average: decay of the moving average of the generator's weights that is judged and kept.
-        augment: changes what the discriminator sees, real and drawn.
+        loss: see training/loops/adversarial.py.
+        penalty: gamma, the weight of the penalty on the discriminator's gradients by its images (R1 and R2), for
+            networks without spectral norm; 0 for none.
+        average: decay of the moving average of the generator's weights, which is judged and kept.
+        augment: changes the discriminator's images, real and drawn.
         arithmetic: float32, or whichever of float32 and bfloat16 trains faster on the machine.
-        patience: epochs that the judge finds no better before the end.
-        picture_every: epochs between pictures, and between looks of the judge.
+        patience: epochs without a better judgement before training stops.
+        picture_every: epochs between pictures, and between judgements.
     """
 
     network: GANConfig
@@ -69,10 +69,10 @@ class GANRecipe:
 def train_gan(
     fabric: Fabric, dataset: Dataset, recipe: GANRecipe, run: Run, *, seed: int, judge: Bundle | None = None
 ) -> GAN:
-    """Alternate one step of each side; the generator's average weights are kept.
+    """Alternate one step of each network; the average of the generator's weights is kept.
 
-    With a judge it is the average of the epoch whose samples the judge tells least from validation images (the Fréchet
-    distance), none that had collapsed; without one, or without labels, that of the last epoch.
+    With a judge it is the average of the epoch whose samples have the smallest Fréchet distance to validation images,
+    without collapsed epochs. Without a judge, or without labels, it is the average of the last epoch.
     """
     torch.manual_seed(seed)
     classes = max(1, len(dataset.class_names))
@@ -129,7 +129,7 @@ def train_gan(
                 fabric.backward(lost + penalty)
                 discriminator_steps.step()
 
-                # The bare discriminator, frozen: no gradients of its weights are computed, or shared by processes.
+                # The frozen discriminator without its wrapper, so that gradients of its weights are not computed.
                 discriminator.requires_grad_(False)
                 with rounding(fabric.device, arithmetic):
                     fake = score(discriminator, augment(fakes), labels)
@@ -180,7 +180,7 @@ def score(discriminator: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def evaluate(generator: Generator, discriminator: Discriminator, data: Images, loss: Loss, seed: int) -> float:
-    """The discriminator's loss on unseen images: far above the training loss where it has learnt images by heart."""
+    """The discriminator's loss on unseen images: far above the training loss if it has memorised images."""
     generator.eval()
     discriminator.eval()
     torch.manual_seed(seed)
@@ -208,12 +208,12 @@ def sample(generator: Generator, labels: Tensor, seed: int) -> Tensor:
 
 
 def look(generator: Generator, classes: int, watch: Watch | None, picture: Path, seed: int) -> dict[str, float]:
-    """Draw eight samples of each class, a column a class, into `picture`; returns what the watch sees in many more."""
+    """Draw eight samples of each class, one column for each, into `picture`; returns the metrics of many more."""
     shown = sample(generator, torch.arange(classes).repeat(8), seed)
     save_grid(picture, shown / 255, columns=classes)
     if watch is None:
         return {}
     seen = watch(sample(generator, torch.from_numpy(watch.labels), seed).numpy())
     if collapsed(seen):
-        write(f"{picture.stem}: the generator has collapsed; one of before is kept, if there was a better one")
+        write(f"{picture.stem}: the generator has collapsed; if an earlier epoch was better, it is kept")
     return seen

@@ -1,4 +1,4 @@
-"""Ctrl-C as a request: the step in progress ends, the checkpoint is written, then the program stops."""
+"""Ctrl-C during training: the step in progress ends, the checkpoint is written, then the program stops."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Self
 
 
 class Interrupt:
-    """While open, the first SIGINT only sets `requested`; a second one stops at once, as Python does by default."""
+    """Inside this context the first SIGINT only sets `requested`; a second one stops at once (Python's default)."""
 
     def __init__(self) -> None:
         self.requested = False
         self._previous: Any = None
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+        if threading.current_thread() is threading.main_thread():  # Python allows signal handlers only there
             self._previous = signal.signal(signal.SIGINT, self._request)
         return self
 

@@ -1,8 +1,8 @@
-"""Making normal images abnormal in one place: pieces of other images, plain colours and lines, pasted in.
+"""Makes anomalous images from normal images: pastes pieces of other images, plain colours and lines.
 
-What a network learns from such images carries over to real defects that look otherwise: CutPaste (C.-L. Li et al.,
-CVPR 2021), DRAEM (V. Zavrtanik et al., ICCV 2021), NSA (H. Schlüter et al., ECCV 2022). Shapes, sizes, places, colours
-and opacities are all drawn at random, so that nothing but "this does not belong here" is common to them.
+A network that is trained on such images also finds other, real defects: CutPaste (C.-L. Li et al., CVPR 2021), DRAEM
+(V. Zavrtanik et al., ICCV 2021), NSA (H. Schlüter et al., ECCV 2022). Shapes, sizes, positions, colours and opacities
+are drawn at random, so that the pieces have nothing in common except that they do not fit the image.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import math
 import torch
 from torch import Tensor
 
-VISIBLE = 0.08  # change of a pixel in 0..1 that counts: about the noise of a camera
-CLEAN = 0.3  # share of images that nothing is pasted into
+VISIBLE = 0.08  # smallest change of a pixel in 0..1 that counts: about the noise of a camera
+CLEAN = 0.3  # share of images without a pasted piece
 
 
 def pasted(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels in 0..1 [N, C, H, W] with something pasted into most of them, and where that shows: 0 or 1 [N, H, W].
+    """Pixels in 0..1 [N, C, H, W] with a pasted piece in most images, and where it is visible: 0 or 1 [N, H, W].
 
-    An ellipse, a rectangle or a line, from a pixel to half of the image, filled with what another image or this one has
-    elsewhere, with a grey or a colour, or with the background's; opaque or half transparent.
+    A piece is an ellipse, a rectangle or a line, from a pixel to half of the image in size. It is filled with pixels of
+    another image or of another place in this image, with a grey or a colour, or with the background; it is opaque or
+    half transparent.
     """
     shapes = _shapes(images)
     twice = torch.rand(len(images), 1, 1, device=images.device) < 0.3
@@ -34,7 +35,7 @@ def pasted(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _shapes(images: Tensor) -> Tensor:
-    """A random shape an image, bool [N, H, W]."""
+    """A random shape for each image, bool [N, H, W]."""
     n, _, height, width = images.shape
     device, side = images.device, max(height, width)
 
@@ -46,7 +47,7 @@ def _shapes(images: Tensor) -> Tensor:
     x = torch.arange(width, device=device)[None, :] - column
     angle = draw(0, math.pi)
     along, across = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
-    # Half lengths, small ones more often: from a pixel across to a quarter of the side.
+    # Half lengths, from half a pixel to a quarter of the side; small ones are more frequent.
     least = 0.7 / side
     long, short = ((least * (0.25 / least) ** draw(0, 1)) * side for _ in range(2))
     kind = torch.rand(n, 1, 1, device=device)
@@ -61,10 +62,10 @@ def _shapes(images: Tensor) -> Tensor:
 
 
 def _centres(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Where shapes lie, each [N, 1, 1]: anywhere, or, for half of them, rather where the image is not background.
+    """Positions of shapes, each [N, 1, 1]: half of them anywhere, half of them preferably not on the background.
 
-    Of four random places that with the colour furthest from the median: what covers background with background
-    changes nothing, and teaches nothing.
+    These take, of four random positions, the one whose colour is furthest from the median, because background pasted on
+    background changes nothing.
     """
     n, _, height, width = images.shape
     device = images.device
@@ -76,7 +77,7 @@ def _centres(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fillings(images: Tensor) -> Tensor:
-    """What is pasted, of the images' shape: pieces of images, colours, the background."""
+    """The fillings, in the shape of the images: pieces of images, colours, the background."""
     n, channels = images.shape[:2]
     device = images.device
     other = images[torch.randperm(n, device=device)]
@@ -84,7 +85,7 @@ def _fillings(images: Tensor) -> Tensor:
     elsewhere = _rolled(other)
     flat = images.flatten(2)
     picked = torch.randint(flat.shape[2], (n, 1, 1), device=device).expand(-1, channels, -1)
-    own = flat.gather(2, picked)[..., None]  # a colour that the image has
+    own = flat.gather(2, picked)[..., None]  # a colour from the image
     plain = torch.rand(n, channels, 1, 1, device=device)
     extreme = (torch.rand(n, 1, 1, 1, device=device) < 0.5).float()
     kind = torch.rand(n, 1, 1, 1, device=device)
@@ -93,7 +94,7 @@ def _fillings(images: Tensor) -> Tensor:
 
 
 def _rolled(images: Tensor) -> Tensor:
-    """Each image shifted cyclically by its own draw, and turned by one of four quarters where it is square."""
+    """Each image shifted cyclically by its own draw, and rotated by one of four quarters if it is square."""
     n, channels, height, width = images.shape
     rows = (torch.arange(height, device=images.device) + torch.randint(height, (n, 1), device=images.device)) % height
     columns = (torch.arange(width, device=images.device) + torch.randint(width, (n, 1), device=images.device)) % width

@@ -1,4 +1,4 @@
-"""Learning rates as functions of progress: no state to save, the same after a resume."""
+"""Learning rates as functions of progress: without a state, so equal after a resume."""
 
 from __future__ import annotations
 

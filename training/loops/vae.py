@@ -34,7 +34,7 @@ class VAERecipe:
 def elbo_terms(x: Tensor, logits: Tensor, mean: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
     """The two terms of the negative evidence lower bound, in nats an image, means over the batch.
 
-    Reconstruction: pixels times the mean binary cross-entropy, grey values standing for probabilities. KL: against
+    Reconstruction: number of pixels times the mean binary cross-entropy, with grey values as probabilities. KL: from
     the standard normal prior (D. P. Kingma, M. Welling, ICLR 2014, equation 10 and appendix B).
     """
     reconstruction = F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
@@ -85,7 +85,7 @@ def train_vae(fabric: Fabric, dataset: Dataset, recipe: VAERecipe, run: Run, *, 
 
 @torch.no_grad()
 def evaluate(network: VAE, data: Images, *, seed: int) -> tuple[float, float]:
-    """The two terms of the negative evidence lower bound, nats an image, with one draw of z from a fixed seed."""
+    """The two terms of the negative evidence lower bound, nats per image, with one draw of z from a fixed seed."""
     network.eval()
     torch.manual_seed(seed)
     reconstruction = kl = 0.0

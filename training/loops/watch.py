@@ -1,7 +1,7 @@
-"""The collapse watch: what a frozen judge sees in a generator's samples while it trains.
+"""Judges a generator's samples by a frozen classifier during training, and detects collapse.
 
-The losses of a GAN say nothing about its samples. A generator that draws a few images only has collapsed; the watch
-sees it at the end of the epoch, and the best generator of before is kept.
+The losses of a GAN do not measure its samples. A collapsed generator draws only a few different images. This is
+detected at the end of the epoch, and the best earlier generator is kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SAMPLES = 2000
 
 
 class Watch:
-    """Judges samples against the validation split; training images against it are the measure of what is possible.
+    """Compares samples with the validation split; the reference is the same comparison for training images.
 
     Args:
         dataset: labelled.
@@ -31,7 +31,9 @@ class Watch:
         self._judge = judge_of(judge)
         validation, training = dataset.validation, dataset.train
         if validation.labels is None or training.labels is None:
-            raise ValueError(f"judge {judge.name}: {dataset.name} has no labels to judge by; leave the judge out")
+            raise ValueError(
+                f"judge {judge.name}: {dataset.name} has no labels, which a judge needs; leave --judge out"
+            )
         rows = spread(len(validation), SAMPLES)
         self._images, self._labels = validation.images[rows], validation.labels[rows]
         self._real = self._judge(self._images)
@@ -41,7 +43,7 @@ class Watch:
         self.labels = np.arange(len(rows), dtype=np.int64) % len(dataset.class_names)
 
     def __call__(self, samples: NDArray[np.uint8]) -> dict[str, float]:
-        """What is seen in samples of the classes `labels`."""
+        """The metrics of samples of the classes `labels`."""
         seen = self._judge(samples)
         right = class_metrics(seen, self.labels)
         return {

@@ -1,7 +1,7 @@
 """The classic convolutional classifier.
 
 Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document recognition",
-Proc. IEEE 86 (1998), in the form that every library's tutorial uses today: ReLU, max pooling, padded 3x3 filters.
+Proc. IEEE 86 (1998), in today's usual form: ReLU, max pooling, padded 3x3 filters.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A convolutional variational autoencoder of images given their class, and the classifier in it by Bayes' rule.
 
-p(x|y) = E_{p(z)} p(x|z,y): the decoder is told the class, so that the latent is free for all else. The encoder q(z|x)
-is not: one encoding of an image serves every class (in the model M2 of D. P. Kingma et al., "Semi-supervised learning
-with deep generative models", NeurIPS 2014, it is q(z|x,y), and each class needs its own).
+p(x|y) = E_{p(z)} p(x|z,y): the decoder gets the class, so the latent need not contain it. The encoder q(z|x) does not
+get the class, so one encoding of an image is enough for all classes (in the model M2 of D. P. Kingma et al.,
+"Semi-supervised learning with deep generative models", NeurIPS 2014, it is q(z|x,y), with an encoding for each class).
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from torch.nn import functional as F
 
 Likelihood = Literal["bernoulli", "grey", "logistic"]
 
-LOG_VARIANCE = (-8.0, 4.0)  # clamped: one bad batch must not overflow exp
+LOG_VARIANCE = (-8.0, 4.0)  # clamped, so that exp does not overflow
 BIN = 1 / 255  # width of a grey level
 
 
 @dataclass(frozen=True)
 class ConditionalVAEConfig:
-    """The sizes of the layers, and what a pixel is drawn from.
+    """The sizes of the layers, and the likelihood of a pixel.
 
     Args:
         latent_size: of z.
         channels: at half the image's size; twice as many at a quarter.
-        neck: channels at a quarter of the size that the dense layers see; they would hold most weights otherwise.
-        hidden: of the dense layers.
-        likelihood: bernoulli for pixels that are 0 or 1, drawn with their grey values as probabilities, anew every time
-            (dynamic binarisation); grey for the cross-entropy of grey values, which is no likelihood; logistic for grey
-            and colour: discretised, one scale a channel, learned (T. Salimans et al., "PixelCNN++", ICLR 2017, eq. 2).
+        neck: input channels of the dense layers, at a quarter of the size; few, because dense layers have most weights.
+        hidden: size of the dense layers.
+        likelihood: bernoulli for pixels that are 0 or 1, drawn each time with their grey values as probabilities
+            (dynamic binarisation); grey for the cross-entropy of grey values, which is not a likelihood; logistic for
+            grey and colour: discretised, with one learned scale per channel (T. Salimans et al., "PixelCNN++", ICLR
+            2017, eq. 2).
     """
 
     latent_size: int = 40
@@ -79,7 +80,7 @@ class ConditionalVAE(nn.Module):
         super().__init__()
         channels, height, width = image_shape
         if height % 4 or width % 4:
-            raise ValueError(f"image shape {image_shape}: the VAE needs sides divisible by 4; resize the data")
+            raise ValueError(f"image shape {image_shape}: the VAE needs sides divisible by 4; change --image-size")
         self.latent_size, self.classes, self.likelihood = config.latent_size, classes, config.likelihood
         base, neck = config.channels, config.neck
         coarse = neck * (height // 4) * (width // 4)
@@ -130,7 +131,7 @@ class ConditionalVAE(nn.Module):
         return self.decode(z, labels).sigmoid()
 
     def forward(self, x: Tensor, labels: Tensor, samples: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What a bound on log p(x|y) is made of, for `samples` (S) draws of z an image from torch's global noise.
+        """The terms of a bound on log p(x|y), for `samples` (S) draws of z per image from torch's global generator.
 
         Returns:
             log p(x|z,y) [S, N] in nats, z [S, N, D], mean and log variance of q(z|x) [N, D].
@@ -159,8 +160,8 @@ class ConditionalVAE(nn.Module):
 class BayesClassifier(nn.Module):
     """p(y|x) by Bayes' rule from the bounds on log p(x|y), z at the mean of q(z|x), classes equally likely.
 
-    The divergence of q(z|x) from the prior is the same for every class, so that log p(x|z,y) are the logits. They are
-    nats of a whole image, far too sure of themselves: a temperature is fitted when they are exported.
+    The divergence of q(z|x) from the prior is the same for every class, so log p(x|z,y) are the logits. In nats of a
+    whole image they are overconfident; a temperature is fitted at export.
 
     Source: Y. Li, J. Bradshaw, Y. Sharma, "Are generative classifiers more robust to adversarial attacks?", ICML 2019.
     """
@@ -174,10 +175,10 @@ class BayesClassifier(nn.Module):
         classes = self.vae.classes
         mean, _ = self.vae.encode(x)
         labels = torch.arange(classes, device=x.device)
-        # Every image with every class: expand, for the exporter does not repeat along an open axis.
+        # Every image with every class, by expand, because the exporter cannot repeat along a dynamic axis.
         z = mean[:, None].expand(-1, classes, -1).reshape(-1, self.vae.latent_size)
         y = (labels + torch.zeros_like(mean[:, :1], dtype=torch.int64)).reshape(-1)
         images = x[:, None].expand(-1, classes, -1, -1, -1).reshape(-1, *x.shape[1:])
         logits = self.vae.log_likelihood(images, self.vae.decode(z, y)).reshape(-1, classes)
-        # Thousands of nats are rounded in their last digits: what is left must not look larger than it is.
+        # Thousands of nats have a rounding error; the difference from the mean must not look more exact than it is.
         return (logits - logits.mean(dim=1, keepdim=True)) / math.sqrt(x[0].numel())

@@ -1,6 +1,6 @@
-"""A small U-Net that says of every pixel whether it is out of place, judged by the pixels around it.
+"""A small U-Net that predicts for every pixel whether it fits its surroundings.
 
-Sources: O. Ronneberger, P. Fischer, T. Brox, "U-Net", MICCAI 2015; what it is trained with, see training/loops/defects.
+Source: O. Ronneberger, P. Fischer, T. Brox, "U-Net", MICCAI 2015; training: see training/loops/defects.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-RARE = -4.0  # logit of a pixel out of place before anything is learnt: most are not
+RARE = -4.0  # initial logit of a pasted pixel, because most pixels are not
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Convolutions(nn.Module):
 
 
 class DefectNet(nn.Module):
-    """Full size, half, a quarter, and back, each size seeing what it was on the way down.
+    """From full size to half, a quarter, and back, with skip connections between equal sizes.
 
     Args:
         config: the sizes.
@@ -56,7 +56,8 @@ class DefectNet(nn.Module):
         super().__init__()
         channels, height, width = image_shape
         if height % 4 or width % 4:
-            raise ValueError(f"image shape {image_shape}: the defect network needs sides divisible by 4; resize them")
+            message = f"image shape {image_shape}: the defect network needs sides divisible by 4; change --image-size"
+            raise ValueError(message)
         base = config.channels
         self.fine = nn.Sequential(nn.Conv2d(channels, base, 3, padding=1, bias=False), nn.BatchNorm2d(base), nn.ReLU())
         self.middle = nn.Sequential(
@@ -84,7 +85,7 @@ class DefectNet(nn.Module):
         nn.init.constant_(last.bias, RARE)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pixels in 0..1 [N, C, H, W] -> logits that a pixel is out of place [N, H, W]."""
+        """Pixels in 0..1 [N, C, H, W] -> logits that a pixel is pasted [N, H, W]."""
         fine = self.fine(2 * x - 1)
         half = self.middle(fine)
         half = self.up(half + self.coarse(half))

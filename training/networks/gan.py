@@ -48,7 +48,7 @@ class ConditionalBatchNorm(nn.Module):
 
 
 class GeneratorBlock(nn.Module):
-    """A residual convolution of what is normalised under the condition."""
+    """A residual convolution after conditional normalisation."""
 
     def __init__(self, channels: int, condition: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Generator(nn.Module):
         channels, height, width = image_shape
         if height != width or height % 4:
             raise ValueError(
-                f"image shape {image_shape}: the GAN needs square images whose side is divisible by 4; resize the data"
+                f"image shape {image_shape}: the GAN needs squares with a side divisible by 4; change --image-size"
             )
         self.latent_size = config.latent_size
         base = config.generator_channels
@@ -91,10 +91,10 @@ class Generator(nn.Module):
         self.enlarge = nn.Sequential(nn.Conv2d(base, 2 * base, 1), nn.PixelShuffle(2))
         self.fine = GeneratorBlock(base // 2, condition)
         self.normalise = ConditionalBatchNorm(base // 2, condition)
-        # The full size comes last, straight from the half size: one thin layer there would cost as much as all others.
+        # The last layer goes from half size to full size: a layer at full size would cost as much as all others.
         sub_pixel = nn.Conv2d(base // 2, 4 * channels, 3, padding=1, bias=False)
         self.paint = nn.Sequential(sub_pixel, nn.PixelShuffle(2))
-        # The four sub-pixels start equal (ICNR, A. Aitken et al., arXiv:1707.02937): no checkerboard to unlearn.
+        # The four sub-pixels start equal (ICNR, A. Aitken et al., arXiv:1707.02937), which avoids checkerboards.
         with torch.no_grad():
             sub_pixel.weight.copy_(sub_pixel.weight[::4].repeat_interleave(4, dim=0))
 
@@ -106,12 +106,12 @@ class Generator(nn.Module):
         return torch.sigmoid(self.paint(F.leaky_relu(self.normalise(h, e), 0.2)))
 
     def draw(self, z: Tensor, labels: Tensor) -> Tensor:
-        """The same by the name that all generators have."""
+        """The same, under the name that all generators share."""
         return self(z, labels)  # type: ignore[no-any-return]
 
 
 class GAN(nn.Module):
-    """A trained pair: what draws, and what tells its samples from real images."""
+    """A trained generator and its discriminator."""
 
     def __init__(self, generator: Generator, discriminator: Discriminator) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class DiscriminatorBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Pixels and labels to one score, o(h) + <h, V_y>, every layer with spectral norm 1 unless the config says not.
+    """Pixels and labels to one score, o(h) + <h, V_y>; every layer has spectral norm 1, unless the config disables it.
 
     Args:
         config: the sizes of the layers.
@@ -166,7 +166,7 @@ class Discriminator(nn.Module):
         self.score = norm(nn.Linear(features, 1))
         embed = nn.Embedding(classes, features)
         if not config.spectral_norm:
-            nn.init.normal_(embed.weight, std=features**-0.5)  # as large as the score is at first
+            nn.init.normal_(embed.weight, std=features**-0.5)  # the same scale as the initial score
         self.embed = norm(embed)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:

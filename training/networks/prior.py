@@ -1,4 +1,4 @@
-"""What a conditional VAE's latents are drawn from: a Gaussian for each class, fitted after training."""
+"""The prior of a conditional VAE's latents: a Gaussian for each class, fitted after training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 class ClassPrior(nn.Module):
     """p(z|y) = N(means[y], factors[y] factors[y]^T): noise [N,D] and labels [N] to latents [N,D].
 
-    Label 0 where data have no classes.
+    Label 0 for data without classes.
 
     Args:
         means: [K,D].
@@ -38,8 +38,8 @@ def fit_prior(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The Gaussian of each class with the moments of its images' q(z|x): means [K,D] and factors [K,D,D].
 
-    Of all Gaussians it makes the evidence lower bound of these images the largest, the networks as they are. Each class
-    counts D draws of N(0, I), with which the networks were trained, beside its images, for it may have few.
+    With the given networks, these Gaussians maximise the evidence lower bound of the images. Because a class may have
+    few images, D draws of N(0, I), the prior in training, count as additional images of each class.
 
     Source: a density fitted to the latents of a trained model is that of P. Ghosh et al., "From variational to
     deterministic autoencoders", ICLR 2020, section 4.

@@ -36,14 +36,14 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        # ReLU after the sum: relu(0) has slope 0, so that a ReLU inside the zero-gain branch would never learn.
+        # ReLU after the sum: relu(0) has gradient 0, so a zero-gain branch that ends in a ReLU would never learn.
         return torch.relu(x + self.layers(x))
 
 
 class ResidualCNN(nn.Module):
     """Half-resolution stem, residual blocks, pool, twice the channels, residual blocks, mean over pixels, dense K.
 
-    The mean comes just before the dense layer, so that a class's logit is the mean of a map: see `Classify`.
+    The mean is directly before the dense layer, so that the logit of a class is the mean of a map: see `Classify`.
 
     Args:
         config: the sizes.
@@ -55,7 +55,7 @@ class ResidualCNN(nn.Module):
         super().__init__()
         width = config.channels
         self.layers = nn.Sequential(
-            # 6x6 with stride 2 is space-to-depth and 3x3 in one: cheaper than 3x3 at full size and a pool.
+            # 6x6 with stride 2 equals space-to-depth and 3x3: cheaper than 3x3 at full size and pooling.
             nn.Conv2d(image_shape[0], width, 6, stride=2, padding=2, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(),

@@ -1,4 +1,4 @@
-"""What a CNN has to beat, each with its textbook settings: nothing was selected, on any split."""
+"""Baselines for a CNN, each with its textbook settings; nothing was selected on any split."""
 
 from __future__ import annotations
 

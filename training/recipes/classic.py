@@ -1,4 +1,4 @@
-"""The textbook networks, trained for a few minutes each: the reference to compare with."""
+"""The textbook networks, trained for a few minutes each, for comparison."""
 
 from __future__ import annotations
 

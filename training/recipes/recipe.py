@@ -1,4 +1,4 @@
-"""What a recipe is: one value that decides how each network is trained."""
+"""A recipe: decides how each network is trained."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.loops.vae import VAERecipe
 
 @dataclass(frozen=True)
 class Recipe:
-    """How each network is trained; None for one that the recipe does not have.
+    """How each network is trained; None for a network that the recipe does not have.
 
     Args:
         name: as on the command line.
@@ -24,11 +24,11 @@ class Recipe:
         vae: the variational autoencoder.
         gan: the conditional GAN.
         cvae: the conditional variational autoencoder, and with it a classifier by Bayes' rule.
-        scorer: the anomaly scorer, of a classifier and a VAE.
+        scorer: the anomaly scorer, made from a classifier and a VAE.
         logistic: logistic regression.
         svm: the support vector machine.
         gru: the recurrent classifier.
-        special: what stands in for the recipe on certain data sets, by their names.
+        special: recipes that replace this one for certain data sets, by their names.
     """
 
     name: str
@@ -43,5 +43,5 @@ class Recipe:
     special: Mapping[str, Recipe] = field(default_factory=dict)
 
     def on(self, dataset: str) -> Recipe:
-        """The recipe as it is for the data set of that name."""
+        """The recipe for the data set of that name."""
         return self.special.get(dataset, self)

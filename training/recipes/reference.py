@@ -1,10 +1,9 @@
-"""The best networks in some megabytes and three quarters of a CPU hour each.
+"""The best networks within some megabytes and three quarters of a CPU hour each.
 
-The classifier is a residual network, augmented, averaged:
-
-SGD with Nesterov's momentum and a one-cycle schedule (L. N. Smith, N. Topin, "Super-convergence", arXiv:1708.07120)
-after a fixed number of epochs, so that nothing is selected and the same seed gives the same weights. What helps against
-overfitting depends on the images: a mirrored shoe is a shoe, a mirrored 3 is no digit.
+The classifier is a residual network with augmentation and averaged weights. It is trained by SGD with Nesterov's
+momentum and a one-cycle schedule (L. N. Smith, N. Topin, "Super-convergence", arXiv:1708.07120) for a fixed number of
+epochs, so that nothing is selected and the same seed gives the same weights. The augmentation depends on the images: a
+mirrored shoe is a shoe, a mirrored 3 is not a digit.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from training.networks.residual_cnn import ResidualCNNConfig
 from training.networks.vae import VAEConfig
 from training.recipes.recipe import Recipe
 
-# Any images: they may be letters or faces, so none is mirrored or turned far.
+# For any images: they may be letters or faces, so none is mirrored or rotated far.
 IMAGES = CNNRecipe(
     network=ResidualCNNConfig(channels=32, blocks=2),
     epochs=60,
@@ -60,14 +59,14 @@ CNN = {
     "digits": replace(IMAGES, augment=Affine(rotation=0.17, scale=0.1, shear=0.1, shift=0.15)),
 }
 
-# Grey and colour have a likelihood of their own kind; digits in ink on paper are binary but for their edges.
+# Grey and colour images use the logistic likelihood; digits are binary except at their edges.
 CVAE = ConditionalVAERecipe(network=ConditionalVAEConfig(likelihood="logistic"))
 CVAES = {
     "mnist": replace(CVAE, network=ConditionalVAEConfig(likelihood="bernoulli"), epochs=34, weighted_from=0.92),
     "fashion-mnist": replace(CVAE, network=ConditionalVAEConfig(likelihood="grey"), epochs=25, class_weight=5.0),
 }
 
-# The discriminator learns few images by heart, unless it sees each of them a little changed; few make short epochs.
+# With few images the discriminator memorises them, so they are augmented; epochs are short, so there are more of them.
 GAN = GANRecipe(
     network=GANConfig(latent_size=64, embedding=64, generator_channels=96, discriminator_channels=48),
     epochs=150,

@@ -105,7 +105,7 @@ def test_scores_are_the_decision_function(digits: Dataset) -> None:
 
 
 def test_unlabelled_data_are_refused(digits: Dataset) -> None:
-    with pytest.raises(ValueError, match="labels: there are none"):
+    with pytest.raises(ValueError, match="labels: the data have no labels"):
         rows(Split(digits.test.images))
 
 
