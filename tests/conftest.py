@@ -23,12 +23,15 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
+# One thread a process: tests run side by side, and threads of PyTorch that wait for each other use the processor too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).parents[1]
 STORES = ROOT / ".duet" / "test-stores"
-PATIENCE = 60
+PATIENCE = 300  # seconds: a busy machine is slow, and only what hangs takes longer
 
 
 # Below the ports that systems give out themselves (Linux: from 32768 on), so that between the choice of a port and its
@@ -47,9 +50,13 @@ def free_port() -> int:
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """This process's environment without settings that would change what a server does."""
+    """This process's environment without settings that would change what a server does.
+
+    Time-outs are long, so that a busy machine is not taken for a fault. A test of a time-out sets its own.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DUET_", "BENTOML_"))}
-    return kept | {"BENTOML_DO_NOT_TRACK": "True", "DUET_DRAIN_SECONDS": "0", **extra}
+    patient = {"DUET_REDIS_TIMEOUT_MS": "10000", "DUET_REQUEST_TIMEOUT_MS": "60000"}
+    return kept | {"BENTOML_DO_NOT_TRACK": "True", "DUET_DRAIN_SECONDS": "0", **patient, **extra}
 
 
 def fingerprint() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from training.curves import curve, methods
-from training.curves.curve import CurveError, learning_curve, read
+from training.curves.curve import Curve, CurveError, learning_curve, read
 from training.curves.methods import Trial
 from training.curves.report import report
 from training.curves.subsets import subset
@@ -26,18 +27,29 @@ def digits() -> Dataset:
     return load("digits")
 
 
-@pytest.fixture
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+def shorten(patch: pytest.MonkeyPatch) -> None:
     """The methods that need no network, on two sizes."""
     all_methods = methods.methods
-    monkeypatch.setattr(curve, "sizes", lambda _: (5, 20))
-    monkeypatch.setattr(curve, "methods", lambda *given: {name: all_methods(*given)[name] for name in BASELINES})
+    patch.setattr(curve, "sizes", lambda _: (5, 20))
+    patch.setattr(curve, "methods", lambda *given: {name: all_methods(*given)[name] for name in BASELINES})
 
 
-@pytest.mark.usefixtures("brief")
-def test_every_cell_is_measured_and_kept(digits: Dataset, tmp_path: Path) -> None:
-    path = tmp_path / "results" / "curve.json"
-    done = learning_curve(digits, None, path)
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def whole(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Curve, Path]:
+    """A complete curve and its file."""
+    path = tmp_path_factory.mktemp("curve") / "results" / "curve.json"
+    with pytest.MonkeyPatch.context() as patch:
+        shorten(patch)
+        return learning_curve(digits, None, path), path
+
+
+def test_every_cell_is_measured_and_kept(whole: tuple[Curve, Path], tmp_path: Path) -> None:
+    done, path = whole
     assert read(path) == done
     assert len({(cell.method, cell.labels, cell.seed) for cell in done.cells}) == len(done.cells) == 2 * 2 * 3
     for cell in done.cells:
@@ -51,23 +63,22 @@ def test_every_cell_is_measured_and_kept(digits: Dataset, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("brief")
-def test_a_broken_off_curve_goes_on_where_it_was(digits: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_a_broken_off_curve_goes_on_where_it_was(
+    digits: Dataset, whole: tuple[Curve, Path], tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
     path = tmp_path / "curve.json"
-    whole = learning_curve(digits, None, path)
-    raw = json.loads(path.read_text())
-    kept = raw["cells"][:9]
-    path.write_text(json.dumps(raw | {"cells": kept}))
+    raw = json.loads(whole[1].read_text())
+    path.write_text(json.dumps(raw | {"cells": raw["cells"][:9]}))
     capfd.readouterr()
     again = learning_curve(digits, None, path)
     assert capfd.readouterr().err.count("CPU seconds") == 3
-    assert again.cells[:9] == whole.cells[:9]
-    assert [cell.accuracy for cell in again.cells] == [cell.accuracy for cell in whole.cells]
+    assert again.cells[:9] == whole[0].cells[:9]
+    assert [cell.accuracy for cell in again.cells] == [cell.accuracy for cell in whole[0].cells]
 
 
 @pytest.mark.usefixtures("brief")
-def test_another_datas_results_are_refused(digits: Dataset, tmp_path: Path) -> None:
-    path = tmp_path / "curve.json"
-    learning_curve(digits, None, path)
+def test_another_datas_results_are_refused(digits: Dataset, whole: tuple[Curve, Path], tmp_path: Path) -> None:
+    path = shutil.copy(whole[1], tmp_path / "curve.json")
     fewer = subset(digits, 20, 0)
     with pytest.raises(CurveError, match=r"curve\.json: holds the curve of .* choose another folder"):
         learning_curve(fewer, None, path)
