@@ -2,6 +2,6 @@
 
 import os
 
-# Threads of torch that spin while they wait stop each other where cores are shared: a step then takes up to fifteen
-# times as long. Waiting passively costs nothing measurable on idle cores. Read when torch loads, so set before.
+# Torch's threads spin while they wait. On shared cores they delay each other: a step then takes up to fifteen times as
+# long. Passive waiting has no measurable cost on idle cores. Torch reads the variable when it is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -1,4 +1,4 @@
-"""The classification accuracy score: what samples are worth to a classifier that sees nothing else.
+"""The classification accuracy score: the accuracy of a classifier that is trained on samples only.
 
 Source: S. Ravuri, O. Vinyals, "Classification accuracy score for conditional generative models", NeurIPS 2019.
 """
@@ -21,15 +21,15 @@ from training.run import open_run
 from training.train import launch
 
 SAMPLES = 60_000
-STEPS = 4000  # of training; about five minutes of one core at 28 x 28
+STEPS = 4000  # training steps; about five minutes on one core at 28 x 28
 METRIC = "classification_accuracy_score"
 
 
 def classification_accuracy_score(bundle: Bundle, dataset: Dataset, *, seed: int = 0) -> dict[str, float]:
-    """Accuracy on real test images of a classifier trained on samples, of each class as many, and on nothing real.
+    """Accuracy on real test images of a classifier that is trained on samples only, equally many of each class.
 
-    The `reference` recipe's classifier, shortened to 4,000 steps; `METRIC/real` is the same trained on the real
-    training images. Nothing where a generator does not draw by class.
+    The classifier is that of the `reference` recipe with 4,000 steps. `METRIC/real` is the accuracy of the same
+    classifier trained on the real training images. Empty if the generator does not draw by class.
     """
     count = min(SAMPLES, 60 * len(dataset.train))
     labels = balanced_labels(bundle, count)
@@ -40,10 +40,10 @@ def classification_accuracy_score(bundle: Bundle, dataset: Dataset, *, seed: int
 
 
 def _accuracy(dataset: Dataset, seed: int) -> float:
-    """Of the classifier trained on the training split, on the test split."""
+    """Accuracy on the test split of the classifier trained on the training split."""
     recipe = REFERENCE.on(dataset.name)
     if recipe.cnn is None or dataset.test.labels is None:
-        raise ValueError(f"{METRIC}: {dataset.name} has no labels to compare with")
+        raise ValueError(f"{METRIC}: {dataset.name} has no labels to compare with; use labelled data")
     epochs = max(1, round(STEPS * recipe.cnn.batch_size / len(dataset.train)))
     brief = replace(recipe.cnn, epochs=epochs)
     with tempfile.TemporaryDirectory() as scratch:

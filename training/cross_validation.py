@@ -1,4 +1,4 @@
-"""Cross-validation of a recipe's classifier: for data so few that one test split says little."""
+"""Cross-validation of a recipe's classifier, for data sets whose test split is too small."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from training.run import open_run
 from training.train import launch
 
 ORDER = 0  # the folds' seed: the same folds for every training seed
-SHOWN = 50  # training images that stand for the validation split: they show only that it runs
+SHOWN = 50  # training images in place of the validation split: nothing is selected by them
 
 
 def cross_validate(dataset: Dataset, recipe: Recipe, *, folds: int, seed: int) -> list[float]:
-    """Accuracy on each of `folds` stratified parts of all images, by a network that was trained on the others.
+    """Accuracy on each of `folds` stratified parts of all images; each network is trained on the other parts.
 
     Nothing is selected: the recipe must keep the average of its weights after a fixed number of epochs. Temperature and
     prediction sets are not fitted.
@@ -39,7 +39,7 @@ def cross_validate(dataset: Dataset, recipe: Recipe, *, folds: int, seed: int) -
     """
     how = recipe.on(dataset.name).cnn
     if how is None or how.average is None or how.patience is not None:
-        raise ValueError(f"recipe {recipe.name} would choose epochs by the held-out part; give --recipe reference")
+        raise ValueError(f"recipe {recipe.name} selects an epoch by the held-out part; give --recipe reference")
     splits = (dataset.train, dataset.validation, dataset.calibration, dataset.test)
     images = np.concatenate([split.images for split in splits])
     labels = np.concatenate([np.empty(0) if split.labels is None else split.labels for split in splits]).astype(int)

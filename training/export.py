@@ -1,8 +1,7 @@
-"""From PyTorch to ONNX: networks are wrapped into a bundle's graphs, exported, checked and compared with PyTorch.
+"""From PyTorch to ONNX: wraps networks into a bundle's graphs, exports and checks them, and compares them with PyTorch.
 
-The graphs take uint8 pixels and normalise them inside; softmax and rounding to uint8 are inside as well, so serving
-needs no arithmetic of its own. See `services.inference.bundle` for the signatures, and `training.anomaly.export`
-for the scorer.
+The graphs take uint8 pixels; normalisation, softmax and rounding to uint8 are part of the graph, so serving needs no
+further arithmetic. See `services.inference.bundle` for the signatures, and `training.anomaly.export` for the scorer.
 """
 
 from __future__ import annotations
@@ -40,17 +39,17 @@ OPSET = 20
 def export_classifier(
     cnn: nn.Module, dataset: Dataset, directory: Path
 ) -> tuple[dict[str, bundle.Graph], dict[str, float]]:
-    """`classify.onnx` in `directory` and the manifest's constants: how its probabilities were calibrated.
+    """`classify.onnx` in `directory`, and the constants of its calibration for the manifest.
 
-    The validation split fits the temperature, and the calibration split the threshold of the prediction sets: a set
-    covers its class as often as it says only if the probabilities were made without the images that the threshold is
-    from. Those come from the exported graph, not from PyTorch: close to 1, rounding decides the order of probabilities.
+    The validation split fits the temperature, and the calibration split fits the threshold of the prediction sets: the
+    coverage is valid only if the probabilities were made without the images that fit the threshold. The probabilities
+    come from the exported graph, not from PyTorch, because close to 1 their order depends on rounding.
     """
     path = directory / "classify.onnx"
     feeds = {"images": _some(dataset.test.images)}
     validation, calibration = dataset.validation, dataset.calibration
     if validation.labels is None or calibration.labels is None:
-        raise ExportError(f"classify: {dataset.name} has no labels to calibrate with; use labelled data")
+        raise ExportError(f"classify: {dataset.name} has no labels to calibrate with; give labelled data")
     export_graph(Classify(cnn), feeds, path)
     temperature = fit_temperature(run(open_graph(path), {"images": validation.images})["logits"], validation.labels)
     export_graph(Classify(cnn, temperature), feeds, path)
@@ -77,9 +76,9 @@ def export_vae(vae: nn.Module, dataset: Dataset, directory: Path) -> dict[str, b
 
 
 def export_gan(generator: Any, dataset: Dataset, directory: Path) -> dict[str, bundle.Graph]:
-    """`decode.onnx` in `directory`, and `discriminate.onnx` if there is a discriminator too.
+    """`decode.onnx` in `directory`, and `discriminate.onnx` if there is a discriminator.
 
-    They take labels where the data set has classes.
+    They take labels if the data set has classes.
     """
     given = _classes_in_turn(dataset)
     path = directory / "decode.onnx"
@@ -118,7 +117,7 @@ def _export_discriminator(gan: GAN, dataset: Dataset, decoder: Path, feeds: Mapp
 def export_conditional_vae(
     vae: ConditionalVAE, dataset: Dataset, directory: Path
 ) -> tuple[dict[str, bundle.Graph], dict[str, float]]:
-    """`encode.onnx`, `prior.onnx` and `decode.onnx` in `directory`, and the constants: what a pixel is drawn from.
+    """`encode.onnx`, `prior.onnx` and `decode.onnx` in `directory`, and the constants of the pixel likelihood.
 
     With `binarised` 1 the pixels are 0 or 1; the logistic likelihood has a logarithmic scale for each channel.
     """
@@ -159,7 +158,7 @@ def save(
     feeds: Mapping[str, Array],
     settled: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None,
 ) -> bundle.Graph:
-    """Write a model to `path`, the same bytes each time, and compare it with `graph` on `feeds` (64 rows each).
+    """Write a model to `path`, always with the same bytes, and compare it with `graph` on `feeds` (64 rows each).
 
     `settled`: see `measure_parity`.
 
@@ -182,10 +181,10 @@ def save(
 
 
 def trace(graph: nn.Module, feeds: Mapping[str, Array], name: str) -> onnx.ModelProto:
-    """The ONNX model of what PyTorch computes; the first axis of every input and output stays open.
+    """The ONNX model of a PyTorch graph; the first axis of every input and output is dynamic.
 
     Args:
-        graph: its `outputs` are the names of what it returns.
+        graph: its `outputs` are the names of its results.
         feeds: arguments by name, two rows or more.
         name: of the file, for messages.
     """
@@ -220,7 +219,7 @@ def _tensor(value: onnx.ValueInfoProto) -> bundle.Tensor:
 
 
 def _anonymise(model: onnx.ModelProto) -> None:
-    """Drop the exporter's stack traces: they hold paths of the machine, and the digest must not depend on them."""
+    """Drop the exporter's stack traces: they contain paths of the machine, and the digest must not depend on them."""
     graph = model.graph
     messages: Sequence[Any] = (
         model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer
@@ -232,7 +231,7 @@ def _anonymise(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Torch's exporter warns of its own deprecations and of libraries that Duet does not use."""
+    """Ignore warnings of torch's exporter about its own deprecations and about libraries that Duet does not use."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""A bundle's graphs as PyTorch modules around the networks: uint8 pixels in, every constant inside."""
+"""A bundle's graphs as PyTorch modules around the networks: they take uint8 pixels and contain every constant."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from training.networks.prior import ClassPrior
 
 
 class Classify(nn.Module):
-    """Images uint8 [N,C,H,W] to logits and probabilities [N,K], and to what explains and bounds them.
+    """Images uint8 [N,C,H,W] to logits and probabilities [N,K], class activations and prediction sets.
 
-    A network whose maps [N,D,h,w] (its `features`) are averaged into its last layer (its `classify`) has a class
-    activation [N,K,h,w] too: each map weighed by its weight for the class, so that the mean over h and w plus the bias
-    is the logit (B. Zhou et al., "Learning deep features for discriminative localization", CVPR 2016, equation 2).
+    If the maps [N,D,h,w] of a network (its `features`) are averaged into its last layer (its `classify`), it also has a
+    class activation [N,K,h,w]: the sum of the maps, each times its weight for the class. Its mean over h and w plus the
+    bias is the logit (B. Zhou et al., "Learning deep features for discriminative localization", CVPR 2016, equation 2).
 
-    With a threshold there is a prediction set uint8 [N,K]: 1 for each class of at least that probability.
+    With a threshold there is a prediction set uint8 [N,K]: 1 for each class with at least that probability.
 
     Args:
         cnn: the network.
@@ -55,7 +55,7 @@ class Classify(nn.Module):
         return tuple(results)
 
     def settled(self, actual: Mapping[str, Array]) -> dict[str, Array]:
-        """The prediction set at the probabilities that the file itself gives: it jumps at the threshold."""
+        """The prediction set at the probabilities of the exported file, because it jumps at the threshold."""
         if self.threshold is None:
             return {}
         return {"prediction_set": actual["probabilities"] >= np.float32(self.threshold)}
@@ -91,7 +91,7 @@ class Decode(nn.Module):
 class Generate(nn.Module):
     """Latents [N,D] and labels [N] to images uint8 and pixels in 0..1 [N,C,H,W], by a network that draws by class.
 
-    Label 0 where data have no classes.
+    Label 0 for data without classes.
     """
 
     outputs = ("images", "pixels")
@@ -111,7 +111,7 @@ class Discriminate(nn.Module):
 
     Args:
         discriminator: its scores are high for real images.
-        slope, offset: make scores logits (logistic regression on images of neither network's training).
+        slope, offset: turn scores into logits (logistic regression on images that trained neither network).
     """
 
     outputs = ("log_ratio",)

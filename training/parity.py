@@ -1,4 +1,4 @@
-"""Parity: how far an exported graph on ONNX Runtime may be, and is, from the network in PyTorch."""
+"""Parity: the difference of an exported graph on ONNX Runtime from the network in PyTorch, and its bounds."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ TOLERANCES = {
     "prediction_set": (1e-6, 0.0),
     "log_ratio": (1e-3, 1e-3),
 }
-LEVELS = ("images", "look_alike")  # in grey levels: bounds are shares of the 255
+LEVELS = ("images", "look_alike")  # outputs in grey levels, whose bounds are shares of 255
 GraphT = TypeVar("GraphT", bound=nn.Module)
 SAME_PIXELS = 0.999  # share of uint8 pixels that must be equal; rounding may move the rest by one level
 
 
 class ExportError(RuntimeError):
-    """A graph cannot be exported, or differs from PyTorch; the message gives the number and the bound."""
+    """A graph cannot be exported, or differs from PyTorch; the message gives the difference and the bound."""
 
 
 def as_shipped(graph: GraphT) -> GraphT:
-    """A copy of `graph` that computes what its file does: float32, on the CPU, nothing random, no gradients."""
+    """A copy of `graph` that computes like its file: float32, on the CPU, deterministic, without gradients."""
     return copy.deepcopy(graph).cpu().float().eval().requires_grad_(False)
 
 
@@ -71,10 +71,10 @@ def measure_parity(
 ) -> Parity:
     """Compare `graph` with the file at `path` at batch 1, 3 and 64.
 
-    An element of output o may differ by atol(o) + rtol(o) |reference|; uint8 images count in units of 255 levels and
-    must moreover be equal on 99.9 % of all pixels. The parity names the element that comes nearest to its bound. A
-    p-value jumps at each calibration score and a prediction set at its threshold: what `settled` makes of the file's
-    own outputs takes their place.
+    An element of output o may differ by atol(o) + rtol(o) |reference|. uint8 images are divided by 255, and 99.9 % of
+    all pixels must be equal. The parity is that of the element nearest to its bound. A p-value jumps at each
+    calibration score, and a prediction set at its threshold, so their reference is what `settled` computes from the
+    file's own outputs.
 
     Raises:
         ExportError: with the output, the batch size, the difference and the bound.
@@ -114,7 +114,7 @@ def measure_parity(
 
 
 def _compare(name: str, expected: Array, actual: Array) -> tuple[float, float, float]:
-    """The largest ratio of difference to bound, and that difference and bound; NaN counts as infinitely far."""
+    """The largest ratio of difference to bound, and that difference and bound; NaN counts as infinite."""
     absolute, relative = TOLERANCES[name]
     scale = 255 if name in LEVELS else 1
     reference = expected.astype(np.float64) / scale
@@ -123,6 +123,6 @@ def _compare(name: str, expected: Array, actual: Array) -> tuple[float, float, f
     difference[~np.isfinite(difference)] = np.inf
     bound = absolute + relative * np.nan_to_num(np.abs(reference), posinf=0.0)
     index = np.unravel_index((difference / bound).argmax(), difference.shape)
-    # Half a millionth of slack, so that one grey level is not above one grey level.
+    # A tolerance of half a millionth, so that rounding does not put one grey level above one grey level.
     ratio = float(difference[index] / bound[index]) * (1 - 5e-7)
     return ratio, float(difference[index]), float(bound[index])

@@ -65,23 +65,23 @@ def publish(
 ) -> list[bundle.Bundle]:
     """Turn one trained network into sealed bundles below `run_dir`/bundles.
 
-    A conditional VAE of data with classes gives two, itself and a classifier.
+    A conditional VAE of data with classes gives two bundles, the VAE and a classifier.
 
-    The same weights and data give the same digests: nothing depends on the time or the directory.
+    The same weights and data give the same digests, at any time and in any directory.
 
     Args:
-        network: which.
+        network: the name of the network.
         module: the network with its final weights (the generator, for a gan; the parts, for a scorer); left as it is.
         dataset: the data that it was trained with.
         recipe: the recipe's name, for the manifest.
         seed: the training seed, for the manifest.
         run_dir: the directory of the run.
-        judge: a classifier of the same classes that judges a gan's samples; without one they go unjudged.
-        name: stands for the data set in the bundles' names.
+        judge: a classifier of the same classes that judges a GAN's samples; without it they are not judged.
+        name: replaces the data set's name in the names of the bundles.
 
     Raises:
         ExportError: a graph differs from PyTorch by more than its bound.
-        GateError: metrics missed bounds; the staged directory with its card stays beside the bundles.
+        GateError: metrics missed their bounds; the staged directory with its card stays beside the bundles.
         EvaluationError: data or judge do not fit the network.
     """
     bundles = run_dir / "bundles"
@@ -107,7 +107,7 @@ def publish(
 
 
 def slug(name: str) -> str:
-    """`name` in lower case with every run of other characters than a-z and 0-9 as one dash, at most 50 long."""
+    """`name` in lower case, at most 50 characters; each run of characters other than a-z and 0-9 becomes one dash."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower())[:50].strip("-") or "data"
 
 
@@ -122,7 +122,7 @@ def exported(
     seed: int,
     directory: Path,
 ) -> bundle.Bundle:
-    """A bundle of graphs in `directory`, made if need be, that is neither measured nor described nor sealed."""
+    """A bundle of graphs in `directory` (created if needed), without metrics, card and digest."""
     directory.mkdir(parents=True, exist_ok=True)
     statistics: tuple[str, ...] = ()
     if isinstance(module, Parts):
@@ -164,7 +164,7 @@ def _draft(
     bundles: Path,
     judge: bundle.Bundle | None,
 ) -> bundle.Bundle:
-    """A complete bundle but for its digest, beside its final place."""
+    """A bundle that is complete except for its digest, beside its final directory."""
     staged = bundles / f".{name}.staged"
     shutil.rmtree(staged, ignore_errors=True)
     bare = exported(product, network, module, dataset, name=name, recipe=recipe, seed=seed, directory=staged)

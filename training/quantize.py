@@ -1,8 +1,8 @@
-"""int8: a classifier's graph with 8-bit weights and activations, calibrated again, as a bundle of its own.
+"""int8: a classifier's graph with 8-bit weights and activations, calibrated again, as its own bundle.
 
 Static quantisation with explicit QuantizeLinear and DequantizeLinear (B. Jacob et al., CVPR 2018, by ONNX Runtime's
-tools): ranges of activations come from training images, never from test. The last layer, softmax, class activation and
-prediction set stay in float32, so that the identity of logits and class activation holds as it did.
+tools). The ranges of activations come from training images, never from test images. The last layer, softmax, class
+activation and prediction set stay in float32, so that the mean of the class activation is still the logit.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from training.evaluation.report import assess, require_same
 from training.evaluation.runtime import CHUNK, Array, open_graph, run, spread
 
 SUFFIX = "-int8"
-LOSS = 0.001  # of accuracy, the most that may be lost
-CALIBRATION = 512  # training images that the ranges of activations are from
+LOSS = 0.001  # largest allowed loss of accuracy
+CALIBRATION = 512  # training images for the ranges of activations
 WEIGHTED = ("Conv", "Gemm", "MatMul")
-BETWEEN = ("Add", "Relu", "MaxPool", "Reshape")  # or every layer would go to float32 and back
+BETWEEN = ("Add", "Relu", "MaxPool", "Reshape")  # quantised too, to avoid conversions to float32 between layers
 SCALED = ("logits", "class_activation")  # what a temperature divides
 
 
 class QuantizationError(ValueError):
-    """A bundle cannot be quantised, or loses too much; the message gives the numbers."""
+    """A bundle cannot be quantised, or loses too much accuracy; the message gives the figures."""
 
 
 def quantize(source: Bundle, dataset: Dataset, directory: Path) -> tuple[Bundle, Comparison]:
@@ -64,12 +64,12 @@ def quantize(source: Bundle, dataset: Dataset, directory: Path) -> tuple[Bundle,
     """
     manifest = source.manifest
     if manifest.task != "classification":
-        raise QuantizationError(f"{source.name}: is for {manifest.task}; only classifiers are quantised")
+        raise QuantizationError(f"{source.name} is a bundle for {manifest.task}; give a classifier")
     require_same(source.name, source, dataset)
     if dataset.digest != manifest.dataset.digest:
         raise QuantizationError(
-            f"{source.name}: was trained with {manifest.dataset.name} (digest {manifest.dataset.digest[:12]}), but "
-            f"this is {dataset.name} ({dataset.digest[:12]}); give the data whose training images it knows"
+            f"{source.name} was trained with {manifest.dataset.name} (digest {manifest.dataset.digest[:12]}), but the "
+            f"data are {dataset.name} ({dataset.digest[:12]}); give the data that it was trained with"
         )
     staged = directory / f".{source.name}{SUFFIX}.staged"
     shutil.rmtree(staged, ignore_errors=True)
@@ -98,7 +98,7 @@ def quantize(source: Bundle, dataset: Dataset, directory: Path) -> tuple[Bundle,
     gate = Gate(metric="accuracy_loss", value=loss, bound=LOSS, direction="at most")
     if not gate.passed:
         raise QuantizationError(
-            f"{draft.name}: not sealed, for it loses {loss:.2%} of accuracy, at most {LOSS:.1%} is allowed; "
+            f"{draft.name} is not stored: it loses {loss:.2%} of accuracy, and at most {LOSS:.1%} is allowed; "
             f"serve {source.name} in float32\n\n{comparison.markdown()}"
         )
     metrics |= {"accuracy_loss": loss}
@@ -112,7 +112,7 @@ def quantize(source: Bundle, dataset: Dataset, directory: Path) -> tuple[Bundle,
 
 
 def wins(comparison: Comparison) -> bool:
-    """Whether the second, int8, is smaller and faster at every batch size."""
+    """Whether the second classifier, int8, is smaller and faster at every batch size."""
     fp32, int8 = comparison.first, comparison.second
     faster = all(int8.microseconds[batch] < fp32.microseconds[batch] for batch in BATCHES)
     return faster and int8.graph_bytes < fp32.graph_bytes
@@ -121,8 +121,8 @@ def wins(comparison: Comparison) -> bool:
 def _quantize_graph(source: Path, target: Path, images: NDArray[np.uint8]) -> None:
     """Unsigned 8-bit activations, signed 7-bit weights by channel.
 
-    Seven bits, for the pairs of products that AVX2 adds would overflow 16 bits with eight: a bundle travels to
-    machines other than the one that measured it.
+    Weights have seven bits, because with eight the sum of two products would overflow 16 bits on AVX2, and a bundle
+    must be correct on every machine.
     """
     with tempfile.TemporaryDirectory(prefix="duet-quantize-") as scratch, _quiet():
         prepared = Path(scratch, "prepared.onnx")
@@ -131,7 +131,7 @@ def _quantize_graph(source: Path, target: Path, images: NDArray[np.uint8]) -> No
         kept = _last_layers(model)
         if not any(node.op_type in WEIGHTED and node.name not in kept for node in model.graph.node):
             raise QuantizationError(
-                f"{source.name}: has no {' or '.join(WEIGHTED)} before its last layer, so there is nothing to quantise"
+                f"{source.name} has no {' or '.join(WEIGHTED)} before its last layer, so there is nothing to quantise"
             )
         quantize_static(
             str(prepared),
@@ -149,7 +149,7 @@ def _quantize_graph(source: Path, target: Path, images: NDArray[np.uint8]) -> No
 
 def _last_layers(model: onnx.ModelProto) -> list[str]:
     """Names of the last layers with weights, and of all that comes after them."""
-    before: set[str] = set()  # tensors that a layer with weights is still to come for
+    before: set[str] = set()  # tensors before a later layer with weights
     last = []
     for node in reversed(model.graph.node):
         ahead = any(output in before for output in node.output)
@@ -209,7 +209,7 @@ def _replace_threshold(model: onnx.ModelProto, threshold: float) -> None:
 
 
 def _parity(fp32: Bundle, int8: Bundle, images: NDArray[np.uint8]) -> Parity:
-    """Against the float32 graph, over `images`: probabilities may differ by any amount, for accuracy is gated."""
+    """The difference from the float32 graph over `images`, without a bound, because accuracy is gated."""
     ours, theirs = (predict(bundle, images)["probabilities"] for bundle in (fp32, int8))
     return Parity(
         batch_sizes=(CHUNK,),
@@ -224,21 +224,21 @@ def _with(draft: Bundle, **changes: object) -> Bundle:
 
 
 def _note(source: Bundle) -> str:
-    refitted = "Temperature and prediction sets were fitted again on the calibration split."
+    refitted = "Temperature and prediction sets were fitted again, on the validation and the calibration split."
     if "temperature" not in source.manifest.constants:
-        refitted = "There was no temperature to fit again: probabilities are as quantisation left them."
+        refitted = "The source has no temperature, so the probabilities are not calibrated again."
     return f"""
 ## int8
 
-Static quantisation of {source.name}:{source.version}, ranges from at most {CALIBRATION} training images: 8-bit
-activations, 7-bit weights by channel, the last layer in float32. Parity above is with that float32 graph instead of
-PyTorch, over all test images; it has no bound, for accuracy is what is gated. {refitted}
+Static quantisation of {source.name}:{source.version}, with ranges from at most {CALIBRATION} training images: 8-bit
+activations, 7-bit weights by channel, the last layer in float32. The parity above is the difference from the float32
+graph, not from PyTorch, over all test images. It has no bound; the gate is on accuracy. {refitted}
 """
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantiser logs advice about steps that were taken."""
+    """Silence the quantiser's log, which advises steps that are already done."""
     logging.disable(logging.WARNING)
     try:
         yield

@@ -40,8 +40,8 @@ class Run:
         return self.directory / "pictures"
 
     def note(self, **facts: Any) -> None:
-        """Write what the run found out about itself into notes.json, beside what it knew: arithmetic, CPU minutes."""
-        (self.directory / NOTES).write_text(json.dumps(self.notes() | facts, indent=2) + "\n")
+        """Add measurements of the run to notes.json: arithmetic, CPU minutes."""
+        _replace(self.directory / NOTES, json.dumps(self.notes() | facts, indent=2) + "\n")
 
     def notes(self) -> dict[str, Any]:
         path = self.directory / NOTES
@@ -59,12 +59,12 @@ class Run:
         return [json.loads(line) for line in self.metrics.read_text().splitlines()]
 
     def forget_from(self, epoch: int) -> None:
-        """Drop the records of `epoch` and later: a crash can fall between a record and its checkpoint."""
+        """Drop the records of `epoch` and later: a crash may happen between a record and its checkpoint."""
         kept = [record for record in self.records() if record["epoch"] < epoch]
-        self.metrics.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        _replace(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write the checkpoint so that a reader sees the old one or the new one, never a part."""
+        """Write the checkpoint atomically: a reader gets the old one or the new one."""
         temporary = self.checkpoint.with_suffix(".tmp")
         torch.save({**state, "config": self.config}, temporary)
         os.replace(temporary, self.checkpoint)
@@ -79,23 +79,23 @@ class Run:
             return None
         try:
             state: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load raises whatever the zip reader or the unpickler met
+        except Exception as error:  # torch.load raises the errors of the zip reader and the unpickler
             raise RunError(f"{self.checkpoint}: not readable ({error}); delete it to train from the start") from None
         _require_same(self.checkpoint, state["config"], self.config)
         return state
 
 
 def open_run(parent: Path, network: str, config: Mapping[str, Any], *, resume: bool) -> Run:
-    """Create the directory `parent/network` for a run of `config`, or find the run that is there.
+    """Create the directory `parent/network` for a run of `config`, or open the existing run.
 
-    Without `resume` a run of the same config starts anew (its checkpoint, log and notes are removed): the same config
-    and seed lead to the same weights, so that nothing but time is lost.
+    Without `resume` a run of the same config starts again (its checkpoint, log and notes are removed): the same config
+    and seed give the same weights, so only time is lost.
 
     Args:
         parent: the directory of the data set, recipe and seed.
         network: cnn, vae or gan.
         config: everything that decides the weights, as JSON values.
-        resume: continue from the checkpoint, where there is one.
+        resume: continue from the checkpoint, if there is one.
 
     Raises:
         RunError: the directory holds a run of another config.
@@ -114,14 +114,21 @@ def open_run(parent: Path, network: str, config: Mapping[str, Any], *, resume: b
     versions = {"python": platform.python_version()} | {
         name: version(name) for name in ("torch", "lightning-fabric", "numpy")
     }
-    path.write_text(json.dumps({"config": canonical, "versions": versions}, indent=2) + "\n")
+    _replace(path, json.dumps({"config": canonical, "versions": versions}, indent=2) + "\n")
     return run
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file so that an interruption leaves the old one or the new one, never a part."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
 
 
 def _require_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     for key in sorted(found.keys() | wanted.keys()):
         if found.get(key) != wanted.get(key):
             raise RunError(
-                f"{path}: this directory holds a run with {key} {found.get(key)!r}, but {wanted.get(key)!r} was asked "
-                f"for; choose another output directory, or delete {path.parent}"
+                f"{path}: this directory holds a run with {key} {found.get(key)!r}, but the command gives "
+                f"{wanted.get(key)!r}; choose another output directory, or delete {path.parent}"
             )

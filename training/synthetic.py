@@ -13,7 +13,7 @@ from training.evaluation.generation import balanced_labels, sample
 
 
 def with_samples(dataset: Dataset, generator: str, count: int, *, seed: int) -> Dataset:
-    """`dataset` with `count` samples more to train on, of each class as many; the other splits stay real.
+    """`dataset` with `count` additional samples in the training split, equally many of each class.
 
     Args:
         dataset: labelled.
@@ -29,26 +29,26 @@ def with_samples(dataset: Dataset, generator: str, count: int, *, seed: int) -> 
     bundle = load(entry.path)
     manifest = bundle.manifest
     if manifest.task != "generation":
-        raise ValueError(f"{entry.tag}: a bundle for {manifest.task}, which draws no images; give a conditional GAN")
+        raise ValueError(f"{entry.tag} is a bundle for {manifest.task}, which draws no images; give a conditional GAN")
     if (manifest.image.shape, manifest.class_names) != (dataset.image_shape, dataset.class_names):
         raise ValueError(
-            f"{entry.tag}: draws images {manifest.image.shape} of {', '.join(manifest.class_names) or 'no classes'}, "
+            f"{entry.tag} draws images {manifest.image.shape} of {', '.join(manifest.class_names) or 'no classes'}, "
             f"but {dataset.name} has {dataset.image_shape} of {', '.join(dataset.class_names) or 'no classes'}; give a "
-            "generator that was trained on such data"
+            "generator that was trained on data like these"
         )
     labels = balanced_labels(bundle, count)
     if labels is None:
-        raise ValueError(f"{entry.tag}: does not draw by class, so its samples have no labels; give a conditional GAN")
+        raise ValueError(f"{entry.tag} does not draw by class, so its samples have no labels; give a conditional GAN")
     images = sample(bundle, count, labels, seed=seed)
     return replace(dataset, train=joined(dataset.train, Split(images, labels)))
 
 
 def joined(first: Split, second: Split) -> Split:
-    """The images and labels of both.
+    """The images and labels of both splits.
 
     Raises:
         ValueError: one has no labels.
     """
     if first.labels is None or second.labels is None:
-        raise ValueError("labels: there are no labels on some of the images; use labelled data")
+        raise ValueError("labels: some of the images have no labels; use labelled data")
     return Split(np.concatenate([first.images, second.images]), np.concatenate([first.labels, second.labels]))

@@ -1,4 +1,4 @@
-"""Starting from what a stored classifier has learnt on other data, instead of from random weights."""
+"""Transfer: training starts from the weights of a stored classifier of other data, not from random weights."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from services.inference.bundle import Bundle, BundleError, load
 from training.loops.cnn import CNNRecipe
 from training.networks.residual_cnn import ResidualCNN, ResidualCNNConfig
 
-SLOWER = 0.3  # fine-tuning takes this share of the recipe's learning rate: large steps would undo what is known
-# A last layer alone is a convex problem: a recipe's steps, made for whole networks, leave it far from its end. Of 0.003
-# to 0.3, on the validation split of the digits, from Fashion-MNIST and from MNIST.
+SLOWER = 0.3  # share of the recipe's learning rate for fine-tuning: large steps would destroy the transferred weights
+# Training only the last layer is a convex problem, and the recipe's learning rate would be too small for it. Selected
+# from 0.003 to 0.3 on the validation split of the digits, from Fashion-MNIST and from MNIST.
 LAST_LAYER = 0.1
 
 
 class FixedStatistics(nn.Sequential):
-    """Layers whose batch normalisations never look at the batch: they stay the affine maps that they are."""
+    """Layers whose batch normalisations use fixed statistics: they stay affine maps."""
 
     def train(self, mode: bool = True) -> FixedStatistics:
         return super().train(False)
@@ -31,12 +31,12 @@ class FixedStatistics(nn.Sequential):
 
 @dataclass(frozen=True)
 class TransferConfig:
-    """A residual network whose convolutions start as those of a stored classifier; its last layer is new.
+    """A residual network whose convolutions start with the weights of a stored classifier; its last layer is new.
 
     Args:
-        network: the sizes of both.
+        network: the sizes of both networks.
         source: NAME:VERSION of the classifier; the version begins its digest.
-        frozen: train the last layer alone.
+        frozen: train only the last layer.
     """
 
     network: ResidualCNNConfig
@@ -44,12 +44,12 @@ class TransferConfig:
     frozen: bool
 
     def build(self, image_shape: tuple[int, int, int], classes: int) -> ResidualCNN:
-        """Raises ValueError where the classifier takes images of other channels or has other weights."""
+        """Raises ValueError if the classifier takes images of other channels or has other weights."""
         network = self.network.build(image_shape, classes)
         bundle = load(registry.find(self.source).path)
         theirs = bundle.manifest.image.channels
         if theirs != image_shape[0]:
-            raise ValueError(f"{self.source}: takes images of {theirs} channels, but the data have {image_shape[0]}")
+            raise ValueError(f"{self.source} takes images of {theirs} channels, but the data have {image_shape[0]}")
         weights = {
             tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy())
             for tensor in onnx.load(bundle.graph_path("classify")).graph.initializer
@@ -72,9 +72,9 @@ def transfer(recipe: CNNRecipe, source: str, *, frozen: bool) -> CNNRecipe:
     sizes = _sizes(bundle)
     if sizes is None:
         raise ValueError(
-            f"{entry.tag}: a {bundle.manifest.network} of recipe {bundle.manifest.recipe}, but training can start from "
-            "residual networks in float32 alone; choose a bundle that `duet train --recipe demo` or `--recipe "
-            "reference` made"
+            f"{entry.tag} is a {bundle.manifest.network} of recipe {bundle.manifest.recipe}, but training can start "
+            "only from residual networks in float32; choose a bundle from `duet train --recipe demo` or `--recipe "
+            "reference`"
         )
     recipe = replace(recipe, network=TransferConfig(sizes, entry.tag, frozen))
     if frozen:
@@ -83,9 +83,9 @@ def transfer(recipe: CNNRecipe, source: str, *, frozen: bool) -> CNNRecipe:
 
 
 def _sizes(bundle: Bundle) -> ResidualCNNConfig | None:
-    """Of the residual network in the bundle's graph; None where there is none.
+    """The sizes of the residual network in the bundle's graph; None if there is none.
 
-    By its weights, not by its recipe's name: what was itself transferred has the sizes of where it started.
+    They are read from the weights, not from the recipe: a transferred network has the sizes of its source.
     """
     if "classify" not in bundle.manifest.graphs:
         return None
@@ -99,10 +99,10 @@ def _sizes(bundle: Bundle) -> ResidualCNNConfig | None:
 
 @torch.no_grad()
 def _fill(layers: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Give each convolution its exported weights, and the normalisation after it what the exporter folded into them.
+    """Give each convolution its exported weights, and the normalisation after it the exported bias.
 
-    The exporter multiplies a normalisation's gain into the convolution before it and leaves a bias. Here the gain
-    and the statistics then are those of the map x -> x + bias.
+    The exporter folds a normalisation into the convolution before it, which leaves weights and a bias. So here gain
+    and statistics of the normalisation are set to the map x -> x + bias.
     """
     convolution: tuple[str, nn.Conv2d] | None = None
     for name, module in layers.named_modules():
@@ -113,15 +113,15 @@ def _fill(layers: nn.Module, weights: dict[str, Tensor], source: str) -> None:
             weight, bias = weights.get(key), weights.get(f"{key}_bias")
             if weight is None or bias is None or weight.shape != before.weight.shape:
                 raise BundleError(
-                    f"{source}: its graph has no {key} of shape {list(before.weight.shape)} with a bias; its recipe "
-                    "has changed since, or it is quantised: choose another bundle, or train it again"
+                    f"{source}: its graph has no {key} of shape {list(before.weight.shape)} with a bias (the recipe "
+                    "has changed, or the bundle is quantised); choose another bundle, or train it again"
                 )
             before.weight.copy_(weight)
             _shift(module, bias)
 
 
 def _shift(normalisation: Any, bias: Tensor) -> None:
-    """Make it x -> x + bias."""
+    """Set it to x -> x + bias."""
     normalisation.weight.fill_(1.0)
     normalisation.bias.copy_(bias)
     normalisation.running_mean.zero_()

@@ -1,4 +1,4 @@
-"""A recipe's classifier with one thing changed: where its weights start, whether its images are augmented."""
+"""A variant of a recipe's classifier: with transferred weights, or without augmentation."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from training.transfer import transfer
 
 
 def variant(recipe: Recipe, dataset: str, *, source: str | None, frozen: bool, augmented: bool) -> Recipe:
-    """The recipe without its other networks; its name goes on with the options that make it: cards quote it.
+    """The recipe with only its classifier; its name includes the options, because cards quote it.
 
     Args:
         recipe: one with a CNN.
         dataset: name of the data set.
-        source: stored classifier to start from, NAME or NAME:VERSION; random weights without it.
-        frozen: with a source, train the last layer alone.
-        augmented: as in the recipe; else images stay as they are.
+        source: stored classifier to start from, NAME or NAME:VERSION; without it, weights are random.
+        frozen: with a source, train only the last layer.
+        augmented: augment as in the recipe, or not at all.
 
     Raises:
         BundleError: there is no such bundle, or it does not verify.
@@ -25,7 +25,7 @@ def variant(recipe: Recipe, dataset: str, *, source: str | None, frozen: bool, a
     """
     cnn, name = recipe.on(dataset).cnn, recipe.name
     if cnn is None:
-        raise ValueError(f"--recipe {name}: has no CNN to change; use demo, classic or reference")
+        raise ValueError(f"--recipe {name} has no CNN to change; give demo, classic or reference")
     if frozen and source is None:
         raise ValueError("--freeze: there is nothing to freeze in random weights; name a classifier with --from")
     if source is not None:

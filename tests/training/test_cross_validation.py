@@ -41,7 +41,7 @@ def test_every_image_is_held_out_once(digits: Dataset, brief: Recipe, monkeypatc
 
 
 def test_a_recipe_that_selects_is_refused(digits: Dataset) -> None:
-    with pytest.raises(ValueError, match="recipe demo would choose"):
+    with pytest.raises(ValueError, match="recipe demo selects"):
         cross_validate(digits, RECIPES["demo"], folds=2, seed=0)
 
 

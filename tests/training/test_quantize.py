@@ -117,17 +117,17 @@ def test_a_loss_beyond_the_bound_is_not_sealed(
     """Ranges from black images only: a fault injected into the calibration."""
     whole = module._quantize_graph
     monkeypatch.setattr(module, "_quantize_graph", lambda source, target, images: whole(source, target, images * 0))
-    with pytest.raises(QuantizationError, match=r"digits-cnn-int8: not sealed, for it loses .*\n\n\| measure"):
+    with pytest.raises(QuantizationError, match=r"digits-cnn-int8 is not stored: it loses .*\n\n\| measure"):
         quantize(fp32, dataset, tmp_path)
     assert not (tmp_path / "digits-cnn-int8").exists()
 
 
 def test_other_data_and_other_bundles_are_refused(fp32: Bundle, dataset: Dataset, tmp_path: Path) -> None:
     moved = dataclasses.replace(dataset, calibration=dataset.validation)
-    with pytest.raises(QuantizationError, match=r"was trained with digits .*, but this is digits"):
+    with pytest.raises(QuantizationError, match=r"was trained with digits .*, but the data are digits"):
         quantize(fp32, moved, tmp_path)
     scorer = Bundle(fp32.path, fp32.manifest.model_copy(update={"task": "anomaly"}))
-    with pytest.raises(QuantizationError, match="is for anomaly; only classifiers are quantised"):
+    with pytest.raises(QuantizationError, match="is a bundle for anomaly; give a classifier"):
         quantize(scorer, dataset, tmp_path)
     assert not list(tmp_path.iterdir())
 

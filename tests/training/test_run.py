@@ -22,7 +22,9 @@ def test_a_new_run_writes_its_config_and_versions(tmp_path: Path) -> None:
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_run_of_another_config_is_refused(tmp_path: Path, resume: bool) -> None:
     open_run(tmp_path, "cnn", CONFIG, resume=False)
-    with pytest.raises(RunError, match=r"config\.json.*digest 'aa', but 'bb'.*another output directory"):
+    with pytest.raises(
+        RunError, match=r"config\.json.*digest 'aa', but the command gives 'bb'.*another output directory"
+    ):
         open_run(tmp_path, "cnn", CONFIG | {"digest": "bb"}, resume=resume)
 
 

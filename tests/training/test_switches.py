@@ -38,7 +38,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, list[str]]]:
         (["--synthetic", "nobody:10"], "model 'nobody' is not in the store"),
         (["--from", "nobody"], "model 'nobody' is not in the store"),
         (["--no-augment", "--network", "vae"], "--no-augment are for the CNN; give --network cnn"),
-        (["--no-augment", "--recipe", "baselines"], "--recipe baselines: has no CNN to change"),
+        (["--no-augment", "--recipe", "baselines"], "--recipe baselines has no CNN to change"),
         (["--network", "scorer"], "model 'digits-cnn' is not in the store"),
         (["--network", "scorer", "--classifier", "nobody"], "model 'nobody' is not in the store"),
         (["--generator", "nobody"], "model 'nobody' is not in the store"),

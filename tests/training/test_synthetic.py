@@ -55,7 +55,7 @@ def test_what_does_not_draw_such_data_is_refused(generator: str, published: Publ
     data = published.dataset
     registry.store(published.generator)
     registry.store(published.scorer)
-    with pytest.raises(ValueError, match="a bundle for anomaly, which draws no images"):
+    with pytest.raises(ValueError, match="is a bundle for anomaly, which draws no images"):
         with_samples(data, "digits-scorer", 10, seed=0)
     with pytest.raises(ValueError, match="does not draw by class"):
         with_samples(data, "digits-vae", 10, seed=0)
@@ -66,5 +66,5 @@ def test_what_does_not_draw_such_data_is_refused(generator: str, published: Publ
 
 def test_images_without_labels_are_not_joined(published: Published) -> None:
     train = published.dataset.train
-    with pytest.raises(ValueError, match="no labels on some"):
+    with pytest.raises(ValueError, match="labels: some of the images have no labels"):
         joined(train, Split(train.images))

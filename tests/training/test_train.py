@@ -32,7 +32,7 @@ def test_a_network_that_the_recipe_lacks_is_left_out(tmp_path: Path, capsys: pyt
 
 
 def test_a_scorer_of_classes_needs_a_classifier(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="scorer: digits has classes, but no classifier of them was given"):
+    with pytest.raises(ValueError, match="scorer: digits has classes, so a classifier is needed"):
         train(load("digits"), RECIPES["demo"], ["scorer"], seed=0, out=tmp_path, resume=False, accelerator="cpu")
 
 

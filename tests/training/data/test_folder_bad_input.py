@@ -137,7 +137,7 @@ def nowhere(root: Path) -> None:
     (link_to_nowhere, ("cat/missing.png: not readable", "No such file")),
     (images_beside_classes, ("2 images such as 00500.png are beside class folders (cat, dog)", "move every image")),
     (ten_thousand_classes, ("10,000 sub-folders (00000, 00001, 00002, 00003, 00004 and 9,995 more)", "at most 1,000")),
-    (ten_thousand_classes_of_one, ("10,000 sub-folders (00000, 00001,", "at most 1,000 classes are learned")),
+    (ten_thousand_classes_of_one, ("10,000 sub-folders (00000, 00001,", "at most 1,000 classes are allowed")),
     (many_small_classes, ("in class 00 (2), class 01 (2), class 02 (2), class 03 (2), class 04 (2) and 25 more;",)),
     (name_of_no_text, ("is not printable text; rename the folder",)),
     (file_for_a_folder, ("no such folder; give one with PNG or JPEG images",)),
