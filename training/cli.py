@@ -68,7 +68,7 @@ app.command(
 app.command(
     rich_help_panel=TRAIN,
     epilog=examples(
-        "duet compare digits-cnn digits-logistic", "duet compare digits-logistic digits-cnn --dataset digits"
+        "duet compare digits-cnn digits-cnn-int8", "duet compare digits-cnn-int8 digits-cnn --dataset digits"
     ),
 )(compare.compare)
 app.command(

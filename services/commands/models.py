@@ -139,7 +139,10 @@ def export(
 
 
 @app.command(
-    "import", epilog=examples("duet models import digits-cnn.tar.gz", "duet models import runs/digits-demo-0/cnn")
+    "import",
+    epilog=examples(
+        "duet models import digits-cnn.tar.gz", "duet models import runs/digits-demo-0/cnn/bundles/digits-cnn"
+    ),
 )
 def import_model(
     source: Annotated[
