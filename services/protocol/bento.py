@@ -1,4 +1,4 @@
-"""How a Duet service sits in BentoML: its configuration, its life cycle and its guard."""
+"""A Duet service in BentoML: its configuration, its life cycle and its guard."""
 
 from __future__ import annotations
 
@@ -13,20 +13,29 @@ from circus.sighandler import SysHandler
 
 from services.dataplane import DataPlane
 from services.protocol.guard import Lane
-from services.settings import Settings
+from services.settings import Settings, SettingsError, read
 from services.telemetry import logs
 
 log = logging.getLogger("duet")
 
-# BentoML keeps every request's timer and context for this long, so it must stay short; the deadline proper is ours.
-TIMEOUT_SECONDS = Settings().request_timeout_ms / 1000 + 1
+
+def _settings() -> Settings:
+    """The settings; a wrong one ends the process with one sentence in the log and without BentoML's traceback."""
+    try:
+        return read()
+    except SettingsError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+# BentoML keeps the timer and context of every request for this long, so it is short; Duet itself enforces deadlines.
+TIMEOUT_SECONDS = _settings().request_timeout_ms / 1000 + 1
 
 CONFIG: dict[str, Any] = {
-    "workers": 1,  # one process a pod: one queue, one registry of metrics; replicas scale
+    "workers": 1,  # one process in a pod: one queue, one registry of metrics; replicas scale
     "traffic": {"timeout": TIMEOUT_SECONDS},
-    "metrics": {"enabled": False},  # raw paths as labels; ours are on the same /metrics
-    "logging": {"access": {"enabled": False}},  # 17 % of the throughput; metrics and the ingress know it all
-    "envs": [{"name": "OTEL_SDK_DISABLED", "value": "true"}],  # it records spans even when it samples none
+    "metrics": {"enabled": False},  # BentoML's use raw paths as labels; Duet's are on /metrics
+    "logging": {"access": {"enabled": False}},  # costs 17 % of the throughput; metrics and ingress have the same data
+    "envs": [{"name": "OTEL_SDK_DISABLED", "value": "true"}],  # else BentoML records spans, even if it samples none
 }
 
 
@@ -38,12 +47,12 @@ class Lifecycle:
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def hear_haste() -> None:
-        """Runs in BentoML's parent process, which starts the workers and minds the signals."""
+        """Runs in BentoML's parent process, which starts the workers and handles the signals."""
         _hear_haste()
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start_plane(self) -> None:
-        """Load in the background: until then probes and callers get a 503 that says so, not an open end."""
+        """Load in the background; until the models are ready, probes and callers get a 503 with the reason."""
         logs.configure()
         self._starting = asyncio.create_task(self.plane.start())
         _drain_on_signals(self.plane)
@@ -58,16 +67,16 @@ class Lifecycle:
 def _drain_on_signals(plane: DataPlane) -> None:
     """Put a grace period before the server's own SIGTERM handler, which stops accepting at once.
 
-    In it /readyz says 503, so that the load balancer stops sending, while whatever still comes is answered. A second
-    SIGTERM ends it, and SIGINT goes without.
+    During this period /readyz answers 503, so that the load balancer stops sending, and requests are still answered. A
+    second SIGTERM ends the period; SIGINT skips it.
     """
-    if threading.current_thread() is not threading.main_thread():  # a test's client; signals are not ours there
+    if threading.current_thread() is not threading.main_thread():  # a test client: only the main thread handles signals
         return
     loop = asyncio.get_running_loop()
     stop = signal.getsignal(signal.SIGTERM)
 
     def begin(seconds: float) -> None:
-        log.info("told to stop: not ready from now on, accepting for %g s more", seconds)
+        log.info("stopping: /readyz answers 503 from now on; requests are accepted for %g s more", seconds)
         plane.drain()
         if callable(stop):
             loop.call_later(seconds, stop, signal.SIGTERM, None)
@@ -83,8 +92,8 @@ def _drain_on_signals(plane: DataPlane) -> None:
 def _hear_haste() -> None:
     """Pass Ctrl-C, or a second SIGTERM, on to the workers as SIGINT.
 
-    The parent (circus) makes one SIGTERM of whatever comes first and is deaf from then on, and the terminal's Ctrl-C
-    does not reach the workers, for each has a session of its own.
+    The parent (circus) sends one SIGTERM for the first signal and ignores all later ones. The terminal's Ctrl-C does
+    not reach the workers, because each has its own session.
     """
     first = SysHandler.signal
     heard: list[int] = []
@@ -101,7 +110,7 @@ def _hear_haste() -> None:
 
 
 def outfit(service: Any, plane: DataPlane) -> None:
-    """Put the guard around a service and record its models, so that a bento of it packs them."""
+    """Put the guard around a service and record its models, so that its bento includes them."""
     service.models.extend(bentoml.models.BentoModel(entry.tag) for entry in plane.entries)
     routes = {method.route for method in service.apis.values()}
     service.add_asgi_middleware(Lane, plane=plane, routes=routes, name=service.name)
