@@ -116,12 +116,12 @@ def _ask_of(batch: list[Path], url: str, task: Task, model: str | None, client: 
 
 
 def _refused(response: httpx.Response, url: str, batch: list[Path]) -> NoReturn:
-    """End with the server's reason, and with the file that it is about."""
+    """End with the server's reason; it counts the images, so each number becomes the name of the file."""
     try:
         detail = str(response.json()["detail"])
     except (ValueError, KeyError, TypeError):
         detail = response.text[:200]
-    about = re.match(r"images\[(\d+)\]: ?", detail)
-    if about and int(about[1]) < len(batch):
-        stop(f"{batch[int(about[1])]}: {detail[about.end() :]}")
+    named, files = re.subn(r"images\[(\d+)\]", lambda found: str(batch[int(found[1])]), detail)
+    if files:
+        stop(named)
     stop(f"--url {url}: {response.status_code}: {detail}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from sklearn.datasets import load_digits
 from typer.testing import CliRunner, Result
 
 from services.commands.predict import predict
+from tests.conftest import Serve
 
 pytestmark = pytest.mark.server
 
@@ -92,8 +95,84 @@ def test_a_file_name_with_brackets_is_printed_as_it_is(allinone_url: str, digits
 def test_a_file_that_is_no_image_is_named_with_the_servers_reason(allinone_url: str, digits: Path) -> None:
     result = duet_predict(digits / "0.png", digits / "notes.txt", "--url", allinone_url)
     assert result.exit_code == 1
-    assert f"error: {allinone_url}/classify: 4" in result.stderr
-    assert "images[1]" in result.stderr or "images.1" in result.stderr or "notes.txt" in result.stderr
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"error: {digits / 'notes.txt'} ")
+    assert "PNG" in line
+    assert "images[" not in line
+
+
+def test_what_is_no_picture_in_a_folder_is_passed_over(allinone_url: str, tmp_path: Path) -> None:
+    """Hidden files (macOS writes `._x.png`), hidden folders, and a folder with the name of a picture."""
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "._a.png").write_bytes(b"no image")
+    for folder in (".thumbnails", "photo0.png"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / ".thumbnails" / "b.png").write_bytes(b"no image")
+    Image.new("L", (8, 8)).save(tmp_path / "photo0.png" / "c.png")
+    result = duet_predict(tmp_path, "--url", allinone_url, "--json")
+    assert result.exit_code == 0, result.stderr
+    asked = [Path(json.loads(line)["file"]) for line in result.stdout.splitlines()]
+    assert asked == [tmp_path / "a.png", tmp_path / "photo0.png" / "c.png"]
+    assert not result.stderr
+
+
+def test_a_folder_below_a_hidden_one_is_read(allinone_url: str, tmp_path: Path) -> None:
+    folder = tmp_path / ".cache" / "pictures"
+    folder.mkdir(parents=True)
+    Image.new("L", (8, 8)).save(folder / "a.png")
+    assert duet_predict(folder, "--url", allinone_url).exit_code == 0
+
+
+def test_a_link_to_nothing_is_skipped_and_named(allinone_url: str, tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
+    result = duet_predict(tmp_path, "--url", allinone_url, "--json")
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 1
+    assert result.stderr == f"skipped {tmp_path / 'b.png'}: it is no file, or a link to none\n"
+
+
+def test_a_broken_file_in_a_folder_is_named(allinone_url: str, digits: Path) -> None:
+    (digits / "more" / "9.png").write_bytes((digits / "more" / "9.png").read_bytes()[:50])
+    result = duet_predict(digits, "--url", allinone_url)
+    assert result.exit_code == 1
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"error: {digits / 'more' / '9.png'} ")
+
+
+def test_files_too_large_for_one_request_are_sent_in_several(serve: Serve, tmp_path: Path) -> None:
+    for i in range(5):
+        Image.new("L", (100, 100)).save(tmp_path / f"{i}.png")
+    with serve("classification", DUET_IMAGE_PIXELS="20000") as server:
+        result = duet_predict(tmp_path, "--url", server.url, "--json")
+        assert result.exit_code == 0, result.stderr
+        names = [Path(json.loads(line)["file"]).name for line in result.stdout.splitlines()]
+        assert names == [f"{i}.png" for i in range(5)]
+        Image.new("L", (200, 200)).save(tmp_path / "large.png")
+        result = duet_predict(tmp_path / "large.png", "--url", server.url)
+        assert result.exit_code == 1
+        assert "413" in result.stderr or "large.png" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "answer", [b"<html>", b"[]", b"{}", b'{"predictions": []}', b'{"predictions": [{}, {}]}', b"3"]
+)
+def test_an_answer_that_is_not_duets_is_named(answer: bytes, digits: Path) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.handle_request).start()
+        result = duet_predict(digits / "0.png", "--url", f"http://127.0.0.1:{other.server_port}")
+    assert result.exit_code == 1
+    assert "the answer is not one of Duet" in result.stderr
 
 
 def test_an_unknown_model_is_named(allinone_url: str, digits: Path) -> None:
@@ -112,7 +191,7 @@ def test_without_a_server_it_says_how_to_start_one(digits: Path) -> None:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else can answer there
         result = duet_predict(digits / "0.png", "--url", f"http://127.0.0.1:{taken.getsockname()[1]}")
     assert result.exit_code == 1
-    assert "is the service running? `duet serve` starts one" in result.stderr
+    assert "start the service with `duet serve`, or give its address" in result.stderr
 
 
 @pytest.mark.parametrize("url", ["localhost", "http://[::1", "http://a b", ""])
