@@ -233,7 +233,7 @@ def test_a_message_of_several_lines_is_one_line(tmp_path: Path) -> None:
     [
         (
             ["train", "--dataset", "nobody"],
-            "--dataset nobody: unknown; give digits, mnist, fashion-mnist or folder:PATH",
+            "--dataset nobody: data set 'nobody' is unknown; give digits, mnist, fashion-mnist or folder:PATH",
         ),
         (["train", "--dataset", "folder:nothing"], "--dataset folder:nothing: no such folder"),
         (["train", "--accelerator", "cuda"], "--accelerator cuda: PyTorch finds no CUDA device"),

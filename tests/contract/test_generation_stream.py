@@ -129,7 +129,7 @@ def test_what_is_wrong_from_the_start_is_a_status(
 def test_the_page_says_what_the_lines_are(client: httpx.Client) -> None:
     page = json.dumps(client.get("/docs.json").json())
     assert "application/x-ndjson" in page
-    assert "at last how many were drawn, or a problem" in page
+    assert "the number of samples, or a problem" in page
 
 
 def test_streams_leave_the_cache_to_others(client: httpx.Client) -> None:

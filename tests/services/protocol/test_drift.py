@@ -47,4 +47,4 @@ async def test_a_service_without_scorers_has_no_such_route(empty_store: object) 
     plane.problems = []
     answer = await Client(plane, never).ask(DRIFT, "GET")
     assert answer.status == 404
-    assert DRIFT not in answer.problem["detail"].partition("there is ")[2]
+    assert DRIFT not in answer.problem["detail"].partition("the routes are ")[2]

@@ -101,7 +101,7 @@ async def test_a_route_takes_its_methods_and_names_them(plane: DataPlane, path: 
     "path", ["/v2/models/nope", "/v2/models/nope/infer", "/v2/models/digits-cnn/versions/nope/infer", "/v2/models//x"]
 )
 async def test_an_unknown_model_is_refused_with_the_known_ones(plane: DataPlane, path: str) -> None:
-    with pytest.raises(UnknownModel, match="there is digits-cnn:"):
+    with pytest.raises(UnknownModel, match="is not served here; served are digits-cnn:"):
         await answer(plane, path, "POST")
 
 
