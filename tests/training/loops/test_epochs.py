@@ -126,7 +126,7 @@ def test_a_learning_rate_without_bounds_stops(digits: Dataset, fabric: Fabric, n
 def test_a_checkpoint_of_another_config_is_refused(trains: Any, new_run: Callable[..., Run]) -> None:
     run = new_run("a")
     trains["cnn"](run)
-    with pytest.raises(RunError, match="seed 0, but 1 was asked"):
+    with pytest.raises(RunError, match="holds a run with seed 0, but the command gives 1"):
         trains["cnn"](replace(run, config={"seed": 1}))
 
 
