@@ -64,13 +64,14 @@ def fingerprint() -> str:
     digest = hashlib.sha256((ROOT / "deploy/requirements/dev.txt").read_bytes())
     for path in sorted((ROOT / "training").rglob("*.py")):
         digest.update(path.read_bytes())
-    digest.update((ROOT / "services" / "inference" / "bundle.py").read_bytes())
+    for path in (ROOT / "services" / "inference" / "bundle.py", ROOT / "tests" / "brief.py"):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
 @pytest.fixture(scope="session")
 def model_store() -> Path:
-    """A BENTOML_HOME with the bundles that `duet train --dataset digits --recipe demo` makes; read, never written.
+    """A BENTOML_HOME with the bundles that `duet train --dataset digits --recipe demo` makes in fewer steps; read only.
 
     It is kept between runs for as long as the code that makes it does not change.
     """
@@ -80,7 +81,7 @@ def model_store() -> Path:
         if home.exists():
             return home
         with tempfile.TemporaryDirectory(dir=STORES) as scratch:
-            command = [sys.executable, "-m", "training", "train", "--dataset", "digits", "--recipe", "demo"]
+            command = [sys.executable, "-m", "tests.brief", "train", "--dataset", "digits", "--recipe", "demo"]
             run = subprocess.run(
                 [*command, "--out", f"{scratch}/runs"],
                 env=clean_environment(BENTOML_HOME=scratch),

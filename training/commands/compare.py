@@ -29,10 +29,11 @@ def compare(
     need_training_extra()
     from services.inference import registry  # noqa: PLC0415
     from services.inference.bundle import load  # noqa: PLC0415
-    from training.evaluation.compare import compare as run  # noqa: PLC0415
-    from training.evaluation.compare import require_comparable  # noqa: PLC0415
 
     one, other = (load(registry.find(model).path) for model in (first, second))
+    from training.evaluation.compare import compare as run  # noqa: PLC0415 (imports PyTorch, which takes seconds)
+    from training.evaluation.compare import require_comparable  # noqa: PLC0415
+
     try:
         require_comparable(one, other)
         data = data_of(one, dataset, data_dir, image_size, colour, skip_unreadable)

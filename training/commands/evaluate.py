@@ -44,12 +44,13 @@ def evaluate(
     need_training_extra()
     from services.inference import registry  # noqa: PLC0415
     from services.inference.bundle import load  # noqa: PLC0415
-    from training.evaluation.report import add_chapter  # noqa: PLC0415
-    from training.evaluation.report import evaluate as run  # noqa: PLC0415
 
     bundle = load(registry.find(model).path)
     referee = load(registry.find(judge).path) if judge else None
     data = data_of(bundle, dataset, data_dir, image_size, colour, skip_unreadable)
+    from training.evaluation.report import add_chapter  # noqa: PLC0415 (imports PyTorch, which takes seconds)
+    from training.evaluation.report import evaluate as run  # noqa: PLC0415
+
     try:
         metrics = run(bundle, data, judge=referee, out=out, full=full, data_dir=data_dir)
         if full and bundle.manifest.task == "generation":

@@ -120,7 +120,8 @@ def train(
     checkpoint; the same command with --resume continues from it, to the same weights as without the interruption.
     """
     need_training_extra()
-    import torch  # noqa: PLC0415
+    data = load_data(dataset, data_dir, image_size, colour, skip_unreadable)
+    import torch  # noqa: PLC0415 (takes seconds, and a mistake in the data is told at once)
 
     from training.recipes import RECIPES  # noqa: PLC0415
     from training.train import NETWORKS  # noqa: PLC0415
@@ -130,7 +131,6 @@ def train(
     if accelerator is Accelerator.cuda and not torch.cuda.is_available():
         stop("--accelerator cuda: PyTorch finds no CUDA device on this machine; use --accelerator cpu")
     how, asked = RECIPES[recipe], set(network or [Network.all])
-    data = load_data(dataset, data_dir, image_size, colour, skip_unreadable)
 
     from services.inference import registry  # noqa: PLC0415
     from services.inference.bundle import BundleError, load  # noqa: PLC0415
