@@ -1,7 +1,7 @@
 """The `duet` command with a demo recipe of fewer steps: `python -m tests.brief train --dataset digits`.
 
-The tests of services need models that pass their gates, not the best ones. The recipe as it is trains in `make demo` and
-with `-m nightly`.
+The tests of services need models that pass their gates, not the best ones. `make demo` and `-m nightly` train the whole
+recipe.
 """
 
 from __future__ import annotations
