@@ -24,7 +24,7 @@ from deploy.demo.train import TrainingFailed, train_all
 from training.data.digits import load_digits
 
 HOME = Path(".duet/demo")
-ENVIRONMENT = os.environ | {
+os.environ |= {  # of the trainings and of the server
     "BENTOML_HOME": str(HOME.absolute()),
     "BENTOML_DO_NOT_TRACK": "True",
     "DUET_DRAIN_SECONDS": "0",  # no load balancer is here, so Ctrl-C need not wait
@@ -39,9 +39,7 @@ def header(number: int, title: str) -> None:
 
 def duet(*arguments: str) -> None:
     CONSOLE.print(f"\n  $ duet {shlex.join(arguments)}", markup=False)
-    run = subprocess.run(
-        [sys.executable, "-m", "training", *arguments], env=ENVIRONMENT, check=False, stdout=subprocess.PIPE, text=True
-    )
+    run = subprocess.run([sys.executable, "-m", "training", *arguments], check=False, stdout=subprocess.PIPE, text=True)
     for line in run.stdout.splitlines():
         CONSOLE.print(f"  {line}", markup=False)
     if run.returncode:
@@ -54,7 +52,7 @@ def train() -> None:
     if done.exists():
         CONSOLE.print(f"  The models in {HOME} are used again (`rm -r {HOME}` to train anew).", markup=False)
         return
-    train_all(HOME, ENVIRONMENT, CONSOLE)
+    train_all(HOME, CONSOLE)
     done.touch()
     CONSOLE.print(f"  Logs and pictures of the trainings: {HOME}/runs", markup=False)
 
@@ -127,7 +125,7 @@ def main() -> None:
     CONSOLE.print(f"\n  $ duet serve allinone --port {port}", markup=False)
     with log.open("wb") as stream:
         command = [sys.executable, "-m", "training", "serve", "allinone", "--port", str(port)]
-        server = subprocess.Popen(command, env=ENVIRONMENT, stdout=stream, stderr=stream)
+        server = subprocess.Popen(command, stdout=stream, stderr=stream)
     try:
         wait_until_ready(server, url, log)
         header(4, "Ask")

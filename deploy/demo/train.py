@@ -1,20 +1,26 @@
-"""Train the four networks of a recipe, as many side by side as there are cores, and show how far each is."""
+"""Train the four networks of the demo recipe, two side by side, and show how far each is.
+
+Each training is a process that is forked from one which has imported PyTorch already, where the system can do that.
+"""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 HEARTBEAT = 10  # seconds between lines where there is no terminal
+METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+PROCESSES = multiprocessing.get_context(METHOD)
+IMPORTED = ["training.train", "training.recipes", "training.commands.train", "torch._dynamo", "onnxscript"]
 
 
 class TrainingFailed(RuntimeError):
@@ -29,16 +35,16 @@ class Training:
     title: str
     options: list[str]
     needs: tuple[str, ...] = ()
-    process: subprocess.Popen[bytes] | None = None
+    process: BaseProcess | None = None
     bar: TaskID = field(default=TaskID(0))
 
     @property
     def done(self) -> bool:
-        return self.process is not None and self.process.poll() == 0
+        return self.process is not None and self.process.exitcode == 0
 
     @property
     def running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
+        return self.process is not None and self.process.exitcode is None
 
 
 def trainings() -> list[Training]:
@@ -53,8 +59,20 @@ def trainings() -> list[Training]:
     ]
 
 
-def train_all(home: Path, environment: dict[str, str], console: Console) -> None:
-    """Train the demo recipe on the digits into the store of `environment`; runs and logs lie below `home`.
+def run(arguments: list[str], log: Path) -> None:
+    """`duet` with these arguments, in a process of its own, with the output in `log`."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C of the terminal reaches the parent alone, for a second SIGINT would leave no checkpoint
+    with log.open("wb") as stream:
+        for descriptor in (1, 2):
+            os.dup2(stream.fileno(), descriptor)
+    from training.cli import app  # noqa: PLC0415  (each process imports it once)
+
+    app(arguments)
+
+
+def train_all(home: Path, console: Console) -> None:
+    """Train the demo recipe on the digits into the store of this process; runs and logs lie below `home`.
 
     What an interrupted call has trained is used again.
 
@@ -65,7 +83,9 @@ def train_all(home: Path, environment: dict[str, str], console: Console) -> None
     plan = trainings()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     at_once = min(2, cores)
-    environment = environment | {"OMP_NUM_THREADS": str(max(1, cores // at_once))}
+    os.environ["OMP_NUM_THREADS"] = str(max(1, cores // at_once))
+    if METHOD == "forkserver":
+        PROCESSES.set_forkserver_preload(IMPORTED)
     shown = Progress(
         *(TextColumn("  {task.description:15}"), BarColumn(), TextColumn("{task.fields[state]:20}")),
         TimeElapsedColumn(),
@@ -78,7 +98,7 @@ def train_all(home: Path, environment: dict[str, str], console: Console) -> None
             for training in plan:
                 training.bar = shown.add_task(training.title, start=False, total=1, state="waits")
             while not all(training.done for training in plan):
-                start_what_can(plan, home, environment, at_once, shown)
+                start_what_can(plan, home, at_once, shown)
                 time.sleep(0.2)
                 for training in plan:
                     show(training, home, shown)
@@ -87,33 +107,28 @@ def train_all(home: Path, environment: dict[str, str], console: Console) -> None
                     console.print("  " + ", ".join(f"{each.title} {state(each, home)}" for each in plan))
     finally:
         for training in plan:
-            if training.running and training.process:
-                training.process.send_signal(signal.SIGINT)  # it writes its checkpoint, as after Ctrl-C
+            if training.running and training.process and training.process.pid:
+                os.kill(training.process.pid, signal.SIGINT)  # it writes its checkpoint, as after Ctrl-C
         for training in plan:
             if training.process:
-                training.process.wait()
+                training.process.join()
 
 
-def start_what_can(
-    plan: list[Training], home: Path, environment: dict[str, str], at_once: int, shown: Progress
-) -> None:
+def start_what_can(plan: list[Training], home: Path, at_once: int, shown: Progress) -> None:
     """Start the next trainings whose parts are there, and stop at the first that failed."""
     done = {training.name for training in plan if training.done}
     for training in plan:
-        if training.process and training.process.poll() not in (None, 0):
+        if training.process and training.process.exitcode not in (None, 0):
             log = (home / f"{training.name}.log").read_text()
             raise TrainingFailed(
                 f"{log[-2000:]}\nThe training of the {training.title} failed; the lines above say why."
             )
         free = sum(each.running for each in plan) < at_once
         if training.process is None and free and done.issuperset(training.needs):
-            command = [sys.executable, "-m", "training", "train", "--dataset", "digits", "--recipe", "demo", "--resume"]
-            command += ["--network", training.name, *training.options, "--out", str(home / "runs")]
-            with (home / f"{training.name}.log").open("wb") as log:
-                # In a session of its own it gets one SIGINT, from here: a second one would end it without a checkpoint.
-                training.process = subprocess.Popen(
-                    command, env=environment, stdout=log, stderr=log, start_new_session=True
-                )
+            arguments = ["train", "--dataset", "digits", "--recipe", "demo", "--resume", "--network", training.name]
+            arguments += [*training.options, "--out", str(home / "runs")]
+            training.process = PROCESSES.Process(target=run, args=(arguments, home / f"{training.name}.log"))
+            training.process.start()
             shown.start_task(training.bar)
 
 
