@@ -1,14 +1,16 @@
 """Train the four networks of the demo recipe, two side by side, and show how far each is.
 
-Each training is a process that is forked from one which has imported PyTorch already, where the system can do that.
+On Linux each training is forked from this process, so that PyTorch is imported once; elsewhere it imports it itself.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -18,7 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 HEARTBEAT = 10  # seconds between lines where there is no terminal
-METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+SECONDS_TO_SAVE = 10  # after Ctrl-C: a checkpoint takes less, an export may not stop for longer
+METHOD = "fork" if sys.platform == "linux" else "spawn"
 PROCESSES = multiprocessing.get_context(METHOD)
 IMPORTED = ["training.train", "training.recipes", "training.commands.train", "torch._dynamo", "onnxscript"]
 
@@ -63,6 +66,7 @@ def run(arguments: list[str], log: Path) -> None:
     """`duet` with these arguments, in a process of its own, with the output in `log`."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C of the terminal reaches the parent alone, for a second SIGINT would leave no checkpoint
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with log.open("wb") as stream:
         for descriptor in (1, 2):
             os.dup2(stream.fileno(), descriptor)
@@ -84,13 +88,16 @@ def train_all(home: Path, console: Console) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     at_once = min(2, cores)
     os.environ["OMP_NUM_THREADS"] = str(max(1, cores // at_once))
-    if METHOD == "forkserver":
-        PROCESSES.set_forkserver_preload(IMPORTED)
+    if METHOD == "fork":
+        console.print("  importing PyTorch")
+        for module in IMPORTED:
+            importlib.import_module(module)
     shown = Progress(
         *(TextColumn("  {task.description:15}"), BarColumn(), TextColumn("{task.fields[state]:20}")),
         TimeElapsedColumn(),
         console=console,
         disable=not console.is_terminal,
+        auto_refresh=False,  # by a thread, and threads do not survive a fork
     )
     said = time.monotonic()
     try:
@@ -102,6 +109,7 @@ def train_all(home: Path, console: Console) -> None:
                 time.sleep(0.2)
                 for training in plan:
                     show(training, home, shown)
+                shown.refresh()
                 if not console.is_terminal and time.monotonic() - said >= HEARTBEAT:
                     said = time.monotonic()
                     console.print("  " + ", ".join(f"{each.title} {state(each, home)}" for each in plan))
@@ -111,7 +119,8 @@ def train_all(home: Path, console: Console) -> None:
                 os.kill(training.process.pid, signal.SIGINT)  # it writes its checkpoint, as after Ctrl-C
         for training in plan:
             if training.process:
-                training.process.join()
+                training.process.join(SECONDS_TO_SAVE if training.running else None)
+                training.process.terminate()
 
 
 def start_what_can(plan: list[Training], home: Path, at_once: int, shown: Progress) -> None:
@@ -127,8 +136,9 @@ def start_what_can(plan: list[Training], home: Path, at_once: int, shown: Progre
         if training.process is None and free and done.issuperset(training.needs):
             arguments = ["train", "--dataset", "digits", "--recipe", "demo", "--resume", "--network", training.name]
             arguments += [*training.options, "--out", str(home / "runs")]
-            training.process = PROCESSES.Process(target=run, args=(arguments, home / f"{training.name}.log"))
-            training.process.start()
+            process = PROCESSES.Process(target=run, args=(arguments, home / f"{training.name}.log"))
+            process.start()
+            training.process = process
             shown.start_task(training.bar)
 
 
