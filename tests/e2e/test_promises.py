@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 HERE = Path(__file__).parent
 PATIENCE = 60
 BUSY_SECONDS = 0.5  # until a request is being computed; the large one takes several seconds
-LARGE = 256
+LARGE = 128
 NO_CACHE = {"Cache-Control": "no-store"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from services.inference.bundle import Bundle
 from training.anomaly.parts import Parts
@@ -62,6 +64,14 @@ def brief_defects(dataset: Dataset, steps: int = 40) -> DefectNet:
         pixel_loss(network(spoilt), changed).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return network.eval()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_table_of_operators() -> Iterator[None]:
+    """The exporter builds the same table at every export, which takes half a second: here it is built once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", functools.cache(ONNXRegistry.from_torchlib))
+        yield
 
 
 @pytest.fixture
