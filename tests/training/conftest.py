@@ -70,7 +70,7 @@ def brief_defects(dataset: Dataset, steps: int = 40) -> DefectNet:
 def _one_table_of_operators() -> Iterator[None]:
     """The exporter builds the same table at every export, which takes half a second: here it is built once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ONNXRegistry, "from_torchlib", functools.cache(ONNXRegistry.from_torchlib))
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
         yield
 
 
