@@ -23,6 +23,8 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
+from services.commands.serve import TARGETS, Service
+
 # One thread a process: tests run side by side, and threads of PyTorch that wait for each other use the processor too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -125,7 +127,9 @@ def serve(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Serve:
     def start(service: str, *, home: Path = model_store, ready: bool = True, **settings: str) -> Iterator[Server]:
         port = free_port()
         log = tmp_path_factory.mktemp("server") / f"{service}.log"
-        command = [sys.executable, "-m", "training", "serve", service, "--port", str(port)]
+        # What `duet serve` becomes once it has looked at the store, and what an image runs.
+        command = [sys.executable, "-m", "bentoml", "serve", TARGETS[Service(service)], "--port", str(port)]
+        command += ["--host", "127.0.0.1"]
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 command,

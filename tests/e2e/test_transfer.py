@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -40,6 +41,14 @@ def write(folder: Path, images: np.ndarray) -> None:
         Image.fromarray(image).save(folder / f"{index}.png")
 
 
+ONE_AFTER_ANOTHER = """
+import json, sys
+from training.cli import app
+for command in json.loads(sys.argv[1]):
+    app(command, standalone_mode=False)
+"""
+
+
 @pytest.fixture(scope="module")
 def drawn() -> dict[str, np.ndarray]:
     return {kind: shapes(kind, 130) for kind in ("cross", "disc", "frame")}
@@ -55,18 +64,21 @@ def home(model_store: Path, drawn: dict[str, np.ndarray], tmp_path_factory: pyte
     train = load("digits").train
     for label in range(10):
         write(home / "few" / str(label), train.images[train.labels == label][:12, 0])
-    for name, *options in (("shapes", "--from", "digits-cnn", "--freeze"), ("few", "--synthetic", "digits-gan:200")):
-        command = ["train", "--dataset", f"folder:{home / name}", "--network", "cnn", *options, "--out", "runs"]
-        run = subprocess.run(
-            [sys.executable, "-m", "training", *command],
-            env=clean_environment(BENTOML_HOME=str(home), PYTHONPATH=str(ROOT)),
-            cwd=home,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-        assert f"stored {name}-cnn:" in run.stdout
+    trainings = (("shapes", "--from", "digits-cnn", "--freeze"), ("few", "--synthetic", "digits-gan:200"))
+    commands = [
+        ["train", "--dataset", f"folder:{home / name}", "--network", "cnn", *options, "--out", "runs"]
+        for name, *options in trainings
+    ]
+    run = subprocess.run(  # in one process, which imports PyTorch once
+        [sys.executable, "-c", ONE_AFTER_ANOTHER, json.dumps(commands)],
+        env=clean_environment(BENTOML_HOME=str(home), PYTHONPATH=str(ROOT)),
+        cwd=home,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    assert re.findall(r"stored (\w+)-cnn:", run.stdout) == ["shapes", "few"]
     return home
 
 
