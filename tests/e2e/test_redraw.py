@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.conftest import clean_environment
+from tests.conftest import ROOT, clean_environment
 from training.data import load
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -25,10 +25,11 @@ def home(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the demo's models and a conditional VAE of the digits, which was judged by the demo's CNN."""
     home = tmp_path_factory.mktemp("home")
     shutil.copytree(model_store / "models", home / "models", symlinks=True)
-    command = [sys.executable, "-m", "training", "train", "--dataset", "digits", "--recipe", "reference"]
+    command = [sys.executable, "-m", "tests.brief", "train", "--dataset", "digits", "--recipe", "reference"]
     run = subprocess.run(
         [*command, "--network", "cvae", "--judge", "digits-cnn", "--out", str(home / "runs")],
         env=clean_environment(BENTOML_HOME=str(home)),
+        cwd=ROOT,
         check=False,
         capture_output=True,
         text=True,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import functools
+import os
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,12 @@ import pytest
 import torch
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
+from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from services.inference.bundle import Bundle
+from tests.brief import reuse_table_of_operators
 from training.anomaly.parts import Parts
 from training.data import Dataset, load
 from training.loops.pasting import pasted
@@ -66,12 +68,7 @@ def brief_defects(dataset: Dataset, steps: int = 40) -> DefectNet:
     return network.eval()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_table_of_operators() -> Iterator[None]:
-    """The exporter builds the same table at every export, which takes half a second: here it is built once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
-        yield
+reuse_table_of_operators()
 
 
 @pytest.fixture
@@ -86,6 +83,21 @@ def empty_store(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """Made once in a run of the tests: the first process that asks makes it, others that run beside it load it."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:
+        return make(tmp_path_factory.mktemp("run"))
+    run_dir = tmp_path_factory.getbasetemp().parent / f"published-{run}"
+    kept = run_dir / "published.pickle"
+    with FileLock(f"{run_dir}.lock"):
+        if not kept.exists():
+            run_dir.mkdir()
+            kept.write_bytes(pickle.dumps(make(run_dir)))
+    published: Published = pickle.loads(kept.read_bytes())
+    return published
+
+
+def make(run_dir: Path) -> Published:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     dataset = load("digits")
@@ -100,7 +112,6 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
         return loss
 
     fit(vae, dataset, negative_elbo, steps=400)
-    run_dir = tmp_path_factory.mktemp("run")
     [classifier] = publish("cnn", cnn, dataset, recipe="brief", seed=0, run_dir=run_dir)
     [generator] = publish("vae", vae, dataset, recipe="brief", seed=0, run_dir=run_dir)
     parts = Parts(generator, brief_defects(dataset), classifier, looks=100)
