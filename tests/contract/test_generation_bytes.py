@@ -171,36 +171,52 @@ def test_v2_draws_what_the_native_route_draws(
     assert np.array_equal(images.reshape(-1, 28, 28), arrays(client, source | {"count": 6}))
 
 
-def drawn_offline(store: Path, out: Path, *arguments: str) -> None:
-    command = [sys.executable, "-m", "training", "generate", "--seed", str(SEED), "--out", str(out), *arguments]
-    environment = clean_environment(BENTOML_HOME=str(store))
-    run = subprocess.run(command, env=environment, cwd=ROOT, check=False, capture_output=True, text=True)
+DRAW = """
+import json, sys
+from training.cli import app
+for command in json.loads(sys.argv[1]):
+    app(command, standalone_mode=False)
+"""
+HISTOGRAM = "a histogram"
+
+
+@pytest.fixture(scope="module")
+def drawn_offline(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of files for each source, all drawn by `duet generate` in one process, and one for a histogram."""
+    out = tmp_path_factory.mktemp("drawn")
+    commands = []
+    for name, source in SOURCES.items():
+        options = ["--model", source["model"], "--truncation", str(source.get("truncation", 1.0))]
+        options += ["--sampler", source.get("sampler", "prior")]
+        options += ["--histogram", f"{source['class']}=12"] if "class" in source else ["--count", "12"]
+        commands += [[*options, "--out", str(out / name / "npz"), "--format", "npz"]]
+        commands += [[*options, "--out", str(out / name / "png")]]
+    commands += [["--model", GAN, "--histogram", "7=3,2=2", "--format", "npz", "--out", str(out / HISTOGRAM)]]
+    script = json.dumps([["generate", "--seed", str(SEED), *command] for command in commands])
+    environment = clean_environment(BENTOML_HOME=str(model_store))
+    run = subprocess.run(
+        [sys.executable, "-c", DRAW, script], env=environment, cwd=ROOT, check=False, capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stderr
+    return out
 
 
-@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
-def test_files_drawn_offline_hold_what_the_service_draws(
-    client: httpx.Client, model_store: Path, tmp_path: Path, source: dict[str, Any]
-) -> None:
-    options = ["--model", source["model"], "--truncation", str(source.get("truncation", 1.0))]
-    options += ["--sampler", source.get("sampler", "prior")]
-    options += ["--histogram", f"{source['class']}=12"] if "class" in source else ["--count", "12"]
-    drawn_offline(model_store, tmp_path / "npz", *options, "--format", "npz")
-    drawn_offline(model_store, tmp_path / "png", *options)
+@pytest.mark.parametrize("name", SOURCES)
+def test_files_drawn_offline_hold_what_the_service_draws(client: httpx.Client, drawn_offline: Path, name: str) -> None:
+    source, folder = SOURCES[name], drawn_offline / name
     pixels = arrays(client, source | {"count": 12})
-    with np.load(tmp_path / "npz" / "samples-00000.npz") as kept:
+    with np.load(folder / "npz" / "samples-00000.npz") as kept:
         assert np.array_equal(kept["images"][:, 0], pixels)
-    files = sorted((tmp_path / "png").rglob("*.png"), key=lambda path: path.name)
+    files = sorted((folder / "png").rglob("*.png"), key=lambda path: path.name)
     assert np.array_equal(np.stack([opened(file.read_bytes()) for file in files]), pixels)
     answer = ask(client, source | {"count": 12}).json()
-    assert json.loads((tmp_path / "png" / "provenance.json").read_text())["digest"] == answer["model"]["digest"]
+    assert json.loads((folder / "png" / "provenance.json").read_text())["digest"] == answer["model"]["digest"]
     if "labels" in answer:
         assert [file.parent.name for file in files] == answer["labels"]
 
 
-def test_a_histogram_draws_each_number_as_its_class(client: httpx.Client, model_store: Path, tmp_path: Path) -> None:
-    drawn_offline(model_store, tmp_path, "--model", GAN, "--histogram", "7=3,2=2", "--format", "npz")
-    with np.load(tmp_path / "samples-00000.npz") as kept:
+def test_a_histogram_draws_each_number_as_its_class(client: httpx.Client, drawn_offline: Path) -> None:
+    with np.load(drawn_offline / HISTOGRAM / "samples-00000.npz") as kept:
         images = kept["images"][:, 0]
     sevens, twos = (arrays(client, {"model": GAN, "count": 5, "class": label}) for label in ("7", "2"))
     assert np.array_equal(images, np.concatenate([sevens[:3], twos[3:]]))
