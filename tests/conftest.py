@@ -180,14 +180,14 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
 
-@pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+@contextlib.contextmanager
+def start_redis(directory: Path) -> Iterator[RedisServer]:
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
     port = free_port()
     process = subprocess.Popen(
-        [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)],
+        [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)],
         stdout=subprocess.DEVNULL,
     )
     try:
@@ -201,3 +201,9 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
         process.send_signal(signal.SIGCONT)
         process.terminate()
         process.wait(timeout=PATIENCE)
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    with start_redis(tmp_path) as server:
+        yield server
