@@ -134,7 +134,7 @@ def main() -> int:
     parser = report.options(__doc__)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="length of each load level")
     options = parser.parse_args()
-    seconds = 0.5 if options.quick else options.seconds
+    seconds = 0.3 if options.quick else options.seconds
     home, served = network.ready(options.home)
     about = report.facts(served)
     report.show(about)

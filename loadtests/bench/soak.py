@@ -77,7 +77,7 @@ def main() -> int:
     parser = report.options(__doc__)
     parser.add_argument("--minutes", type=float, default=MINUTES)
     options = parser.parse_args()
-    minutes = 0.1 if options.quick else options.minutes
+    minutes = 0.05 if options.quick else options.minutes
     home, served = network.ready(options.home)
     about = report.facts(served)
     report.show(about)
@@ -87,7 +87,7 @@ def main() -> int:
     with server.duet(home, f"{served.name}:{served.version}") as duet:
         duet.check(asked, network.answer(served, images))
         raw = asked.raw(f"127.0.0.1:{duet.port}")
-        capacity = uvloop.run(capacity_of(duet, raw, 1.0 if options.quick else 3.0))
+        capacity = uvloop.run(capacity_of(duet, raw, 0.5 if options.quick else 3.0))
         rows, rss = uvloop.run(soak(duet, raw, LEVEL * capacity, minutes))
 
     growth = slope(rss)

@@ -26,7 +26,7 @@ def test_scratches_are_found_though_none_was_ever_seen(tmp_path: Path) -> None:
     # The demo's networks, trained for fewer steps.
     brief = replace(
         how,
-        defects=replace(how.defects, steps=250, batch_size=16, arithmetic="float32"),
+        defects=replace(how.defects, steps=160, batch_size=16, arithmetic="float32"),
         vae=replace(how.vae, epochs=10),
         views=replace(how.views, epochs=1),
     )
