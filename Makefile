@@ -4,6 +4,8 @@ PYTHON ?= python3
 PORT ?=
 TORCH_INDEX ?=
 export PYTHON PORT TORCH_INDEX
+# Containers often set it. uv leaves packages uncompiled: every process would compile PyTorch again, which takes ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 MINUTES ?= 30

@@ -16,7 +16,6 @@ from training.recipes import RECIPES, Recipe
 
 
 def shortened(demo: Recipe) -> Recipe:
-    assert demo.cnn
     assert demo.vae
     assert demo.gan
     assert demo.scorer
@@ -24,7 +23,6 @@ def shortened(demo: Recipe) -> Recipe:
     defects = replace(demo.scorer.defects, steps=150)
     return replace(
         demo,
-        cnn=replace(demo.cnn, epochs=14),
         vae=vae,
         gan=replace(demo.gan, epochs=26, picture_every=13),
         scorer=replace(demo.scorer, vae=vae, defects=defects),
