@@ -12,7 +12,7 @@ from torch import Tensor
 from services.inference import bundle
 from training.anomaly.graph import Fuse, p_value
 from training.anomaly.parts import FindDefects, Measure, Parts, features_of, pieces
-from training.anomaly.scorer import Scorer, assemble, calibrated, constants, fit
+from training.anomaly.scorer import Scorer, assemble, calibrated, constants, filled, fit, unmeasured
 from training.anomaly.views import Views
 from training.data import Dataset
 from training.evaluation.runtime import Array, open_graph, run, spread
@@ -40,10 +40,13 @@ def export_scorer(
     measure = Measure(parts, found)
     scorer = fit(parts, dataset, measure)
     made = {name: array for name, array in measure(example["images"]).items() if name in parts.made()}
-    bare = assemble(scorer, found, trace(scorer.fuse, made, "fuse"))
+    # Traced once, which takes seconds: the table of p-values is filled in when the calibration scores are known.
+    empty = unmeasured(scorer, len(dataset.calibration)).fuse
+    fuse = trace(empty, made, "fuse")
+    bare = assemble(scorer, found, fuse)
     calibration = run(open_graph(bare.SerializeToString()), {"images": dataset.calibration.images})
     scorer = calibrated(scorer, calibration["score"], calibration.get("label"))
-    model = assemble(scorer, found, trace(scorer.fuse, made, "fuse"))
+    model = assemble(scorer, found, filled(fuse, empty, scorer.fuse))
     graph = save(model, directory / "score.onnx", (apart := Apart(scorer)), example, apart.settled)
     folded = run(open_graph(directory / "score.onnx"), {"images": dataset.calibration.images})["score"]
     if not np.array_equal(folded, calibration["score"]):

@@ -56,6 +56,10 @@ class Fuse(nn.Module):
             *("residual", "statistics", "look_alike"),
         )
 
+    def table(self) -> tuple[Tensor, ...]:
+        """What p-values are looked up in: the calibration scores, their classes, and the number of each class."""
+        return (*((self.scores,) if self.calibrated else ()), *((self.labels, self.counts) if self.by_class else ()))
+
     def forward(
         self,
         images: Tensor,

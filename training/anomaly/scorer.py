@@ -41,12 +41,10 @@ def fit(parts: Parts, dataset: Dataset, measure: Measure) -> Scorer:
         measure: the parts as a graph.
     """
     train = dataset.train.take(spread(len(dataset.train), FITTED))
-    measured, classes = measure(train.images), max(1, len(dataset.class_names))
+    measured, classes = measure(train.images), 1 if parts.classifier is None else max(1, len(dataset.class_names))
     some = spread(len(train), parts.looks)
     labels = train.labels if parts.classifier is not None and train.labels is not None else np.zeros(len(train), int)
-    statistics = Statistics(
-        measured, labels, classes if parts.classifier is not None else 1, conditional=parts.conditional, looks=some
-    )
+    statistics = Statistics(measured, labels, classes, conditional=parts.conditional, looks=some)
     normal = measure(dataset.validation.images)
     with torch.no_grad():
         values, residual, _ = statistics({name: torch.from_numpy(array) for name, array in normal.items()})
@@ -68,6 +66,41 @@ def calibrated(scorer: Scorer, scores: NDArray[np.float32], labels: NDArray[np.i
             classes=fuse.classes,
         ),
     )
+
+
+def unmeasured(scorer: Scorer, size: int) -> Scorer:
+    """`scorer` with a table of p-values of `size` calibration images that is to be filled in.
+
+    Its values are like no other constant's, because the exporter keeps one of constants that are equal.
+    """
+    labels = np.zeros(size, np.int64) if scorer.fuse.classes else None
+    made = calibrated(scorer, np.zeros(size, np.float32), labels)
+    for values in made.fuse.table():
+        values.copy_(2**20 + torch.arange(len(values)))
+    return made
+
+
+def filled(traced: onnx.ModelProto, empty: Fuse, fuse: Fuse) -> onnx.ModelProto:
+    """The exported graph of an `unmeasured` scorer's `empty` stage with the table of p-values of `fuse`.
+
+    The exporter gives constants names of its own, so each is found by its values.
+
+    Raises:
+        ExportError: the exporter did not keep the table as it was.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(traced)
+    for name, before, now in zip(("scores", "labels", "counts"), empty.table(), fuse.table(), strict=False):
+        found = [tensor for tensor in model.graph.initializer if _holds(tensor, before.numpy())]
+        if len(found) != 1:
+            raise ExportError(f"score: {len(found)} constants of the exported graph hold the table {name}, not one")
+        found[0].CopyFrom(onnx.numpy_helper.from_array(now.numpy(), found[0].name))
+    return model
+
+
+def _holds(tensor: onnx.TensorProto, array: Array) -> bool:
+    held = onnx.numpy_helper.to_array(tensor)
+    return held.dtype == array.dtype and np.array_equal(held, array)
 
 
 def assemble(scorer: Scorer, found: list[Piece], fuse: onnx.ModelProto) -> onnx.ModelProto:

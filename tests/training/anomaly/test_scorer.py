@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from services.inference.bundle import Bundle
 from tests.training.anomaly.conftest import Made, Seal
 from training.anomaly.export import export_scorer
 from training.anomaly.parts import FindDefects, Measure, Parts, pieces
-from training.anomaly.scorer import Scorer, assemble, calibrated, fit
+from training.anomaly.scorer import Scorer, assemble, calibrated, filled, fit, unmeasured
 from training.anomaly.splice import Piece
 from training.data import Dataset
 from training.export import trace
@@ -70,6 +71,20 @@ def test_calibrating_adds_p_values_and_changes_nothing_else(fitted: Scorer) -> N
     before, after = fitted.fuse.state_dict(), both.fuse.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert both.digests == fitted.digests
+
+
+def test_without_a_classifier_there_are_no_classes(parts: Parts, digits: Dataset, found: list[Piece]) -> None:
+    alone = replace(parts, classifier=None)
+    scorer = fit(alone, digits, Measure(alone, found))
+    assert scorer.fuse.classes == 0
+    assert "class_p_value" not in calibrated(scorer, np.zeros(3, np.float32), None).fuse.outputs
+
+
+def test_a_table_that_the_exporter_did_not_keep_is_named(fitted: Scorer) -> None:
+    empty = unmeasured(fitted, 3)
+    known = calibrated(fitted, np.array([3, 1, 2], np.float32), np.array([0, 0, 4]))
+    with pytest.raises(ExportError, match="score: 0 constants of the exported graph hold the table scores, not one"):
+        filled(onnx.ModelProto(), empty.fuse, known.fuse)
 
 
 def refused(fitted: Scorer, found: list[Piece], other: Bundle) -> None:
