@@ -17,12 +17,14 @@ from training.recipes import RECIPES, Recipe
 
 def shortened(demo: Recipe) -> Recipe:
     assert demo.vae
+    assert demo.cnn
     assert demo.gan
     assert demo.scorer
     vae = replace(demo.vae, epochs=50)
     defects = replace(demo.scorer.defects, steps=150)
     return replace(
         demo,
+        cnn=replace(demo.cnn, epochs=18),
         vae=vae,
         gan=replace(demo.gan, epochs=26, picture_every=13),
         scorer=replace(demo.scorer, vae=vae, defects=defects),
@@ -30,11 +32,11 @@ def shortened(demo: Recipe) -> Recipe:
 
 
 def smaller(reference: Recipe) -> Recipe:
-    """The conditional VAE of the digits with half the channels."""
+    """The conditional VAE of the digits with half the channels and fewer epochs."""
     digits = reference.on("digits")
     assert digits.cvae
     network = replace(digits.cvae.network, channels=16)
-    cvae = replace(digits.cvae, network=network, arithmetic="float32")
+    cvae = replace(digits.cvae, network=network, epochs=28, arithmetic="float32")
     return replace(reference, special={"digits": replace(digits, cvae=cvae)})
 
 

@@ -8,9 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from lightning_fabric import Fabric
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -30,6 +29,9 @@ from training.loops.vae import train_vae
 from training.publish import TASKS, Network, publish
 from training.recipes import Recipe
 from training.run import Run, open_run
+
+if TYPE_CHECKING:  # takes two seconds to import
+    from lightning_fabric import Fabric
 
 NETWORKS: tuple[Network, ...] = ("logistic", "svm", "gru", "cnn", "vae", "cvae", "gan", "scorer")
 
@@ -113,6 +115,8 @@ def train(
 
 def launch(accelerator: str, devices: int) -> Fabric:
     """A launched Fabric; under torchrun, the number of processes and nodes is torchrun's."""
+    from lightning_fabric import Fabric  # noqa: PLC0415 (takes two seconds, and options are checked before)
+
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
     nodes = int(os.environ.get("WORLD_SIZE", processes)) // processes
     fabric = Fabric(accelerator=accelerator, devices=processes, num_nodes=nodes)

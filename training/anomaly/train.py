@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from lightning_fabric import Fabric
 from torch import nn
 
 from services.inference.bundle import Bundle, seal
@@ -19,6 +18,9 @@ from training.loops.defects import train_defects
 from training.loops.vae import train_vae
 from training.publish import Network, exported, slug
 from training.run import Run, open_run
+
+if TYPE_CHECKING:  # takes two seconds to import
+    from lightning_fabric import Fabric
 
 T = TypeVar("T")
 OWN = "scorer"  # part of the names of bundles that are made for the scorer alone and not stored

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from training.baselines.gru import GRUConfig
@@ -26,6 +26,9 @@ from training.networks.residual_cnn import ResidualCNNConfig
 from training.run import open_run
 from training.synthetic import joined
 from training.transfer import TransferConfig, transfer
+
+if TYPE_CHECKING:  # takes two seconds to import
+    from lightning_fabric import Fabric
 
 BATCH = 32
 GAN = GANRecipe(

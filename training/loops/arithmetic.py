@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from training.loops.progress import write
 from training.run import Run
+
+if TYPE_CHECKING:  # takes two seconds to import
+    from lightning_fabric import Fabric
 
 Arithmetic = Literal["float32", "bfloat16"]
 NetworkT = TypeVar("NetworkT", bound=nn.Module)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
@@ -20,6 +19,9 @@ from training.loops.batches import Images
 from training.loops.epochs import Epochs, Stateful
 from training.loops.schedule import Schedule, learning_rate, set_learning_rate
 from training.run import Run
+
+if TYPE_CHECKING:  # takes two seconds to import
+    from lightning_fabric import Fabric
 
 CLEAN = 5000  # training images for the means and variances of batch normalisation
 CHUNK = 500  # of these images in a batch

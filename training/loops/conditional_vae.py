@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,6 +20,9 @@ from training.loops.pictures import save_grid
 from training.loops.schedule import Schedule, learning_rate, set_learning_rate
 from training.networks.conditional_vae import BayesClassifier, ConditionalVAE, ConditionalVAEConfig
 from training.run import Run
+
+if TYPE_CHECKING:  # takes two seconds to import
+    from lightning_fabric import Fabric
 
 CLIP = 200.0  # largest norm of the gradient of a sum over pixels; only the first steps reach it
 

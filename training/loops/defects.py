@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from lightning_fabric import Fabric
 from torch.optim import AdamW
 
 from training.data import Dataset
@@ -19,6 +18,9 @@ from training.loops.pictures import save_grid
 from training.loops.schedule import Schedule, learning_rate, set_learning_rate
 from training.networks.defects import DefectNet, DefectNetConfig, pixel_loss
 from training.run import Run
+
+if TYPE_CHECKING:  # takes two seconds to import
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,18 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from training.loops.batches import Images, batches, step_seed, steps_per_epoch
 from training.loops.interrupt import Interrupt
 from training.loops.progress import Progress, write
 from training.run import Run
+
+if TYPE_CHECKING:  # takes two seconds to import
+    from lightning_fabric import Fabric
 
 
 class TrainingError(RuntimeError):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -26,6 +25,9 @@ from training.loops.schedule import Schedule, learning_rate, set_learning_rate
 from training.loops.watch import Watch
 from training.networks.gan import GAN, Discriminator, GANConfig, Generator
 from training.run import Run
+
+if TYPE_CHECKING:  # takes two seconds to import
+    from lightning_fabric import Fabric
 
 CHUNK = 500  # samples drawn at once
 LAZY = 8  # the gradient penalty is computed every so many steps, with the weight of all of them

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,6 +17,9 @@ from training.loops.pictures import save_grid
 from training.loops.schedule import Schedule, learning_rate, set_learning_rate
 from training.networks.vae import VAE, VAEConfig
 from training.run import Run
+
+if TYPE_CHECKING:  # takes two seconds to import
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ from torch.nn import functional as F
 
 from services.inference.bundle import Bundle, Graph, seal
 from tests.training.conftest import brief_defects
-from training.anomaly.export import export_scorer
+from training.anomaly import export
+from training.anomaly.export import Apart, export_scorer
 from training.anomaly.parts import Parts
+from training.anomaly.scorer import Scorer
 from training.data import Dataset, load
 from training.evaluation.runtime import Array, open_graph, run
 from training.networks.cnn import CNNConfig
@@ -30,6 +32,7 @@ class Made:
     """A scorer's file, and what it says of its own calibration images."""
 
     parts: Parts
+    scorer: Scorer
     path: Path
     graph: Graph
     constants: dict[str, float]
@@ -95,7 +98,16 @@ def scorer(parts: Parts, digits: Dataset, tmp_path_factory: pytest.TempPathFacto
 
 
 def made(parts: Parts, dataset: Dataset, directory: Path) -> Made:
-    graphs, constants, statistics = export_scorer(parts, dataset, directory)
+    kept: list[Scorer] = []
+
+    class Kept(Apart):
+        def __init__(self, scorer: Scorer) -> None:
+            kept.append(scorer)
+            super().__init__(scorer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "Apart", Kept)
+        graphs, constants, statistics = export_scorer(parts, dataset, directory)
     path = directory / "score.onnx"
     calibration = run(open_graph(path), {"images": dataset.calibration.images})
-    return Made(parts, path, graphs["score"], constants, statistics, calibration)
+    return Made(parts, kept[0], path, graphs["score"], constants, statistics, calibration)

@@ -13,7 +13,6 @@ from tests.training.anomaly.conftest import Made, Seal, made
 from training.anomaly import export as module
 from training.anomaly.export import Apart, export_scorer
 from training.anomaly.parts import Parts
-from training.anomaly.scorer import Scorer
 from training.data import Dataset
 from training.evaluation.anomaly import simple_anomalies
 from training.evaluation.classification import predict
@@ -151,22 +150,10 @@ def test_a_graph_that_is_not_its_parts_is_refused(
         export_scorer(parts, digits, tmp_path)
 
 
-@pytest.mark.slow
-def test_the_graph_is_its_parts_run_apart(
-    parts: Parts, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_graph_is_its_parts_run_apart(scorer: Made, digits: Dataset) -> None:
     """On images that the export did not compare, anomalies among them."""
-    kept: list[Scorer] = []
-
-    class Kept(Apart):
-        def __init__(self, scorer: Scorer) -> None:
-            kept.append(scorer)
-            super().__init__(scorer)
-
-    monkeypatch.setattr(module, "Apart", Kept)
-    whole = made(parts, digits, tmp_path)
     strange = simple_anomalies(digits.test.images[:8]).values()
-    compare(whole, Apart(kept[0]), np.concatenate([digits.train.images[:40], *strange]))
+    compare(scorer, Apart(scorer.scorer), np.concatenate([digits.train.images[:40], *strange]))
 
 
 def compare(whole: Made, apart: Apart, images: Array) -> None:
