@@ -26,6 +26,7 @@ from services.telemetry import metrics
 
 log = logging.getLogger("duet.batcher")
 
+MOST_GROWTH = 5  # times the running mean, that one batch counts at most
 Run = Callable[[Mapping[str, np.ndarray]], Arrays]
 
 
@@ -175,6 +176,7 @@ class Batcher:
                     if self._executor is None:
                         await asyncio.sleep(0)  # send answers and read requests between two batches
                 else:
+                    self._busy_since = None  # all waiting jobs were dropped: a pause is not the pace of the model
                     self._wake.clear()
                     await self._wake.wait()
         finally:  # every waiting request gets an answer, however the task ends
@@ -201,6 +203,8 @@ class Batcher:
         self._sizes.observe(size)
         # While jobs wait, the time from batch to batch counts: sending answers and refusals takes time too.
         pace = (end - (self._busy_since or begin)) / size
+        if self.item_seconds:  # a process that was suspended during a batch must not refuse requests afterwards
+            pace = min(pace, MOST_GROWTH * self.item_seconds)
         self.item_seconds = 0.9 * self.item_seconds + 0.1 * pace
         self._busy_since = end if self._jobs else None
         self._deliver(batch, outputs, begin, seconds)
