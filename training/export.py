@@ -34,6 +34,7 @@ from training.networks.prior import ClassPrior, fit_prior
 from training.parity import BATCH_SIZES, ExportError, as_shipped, measure_parity, top1_agreement
 
 OPSET = 20
+UNKNOWN = 0.123456789  # stands for a threshold that is filled in later; no other constant has this value
 
 
 def export_classifier(
@@ -50,13 +51,15 @@ def export_classifier(
     validation, calibration = dataset.validation, dataset.calibration
     if validation.labels is None or calibration.labels is None:
         raise ExportError(f"classify: {dataset.name} has no labels to calibrate with; give labelled data")
-    export_graph(Classify(cnn), feeds, path)
-    temperature = fit_temperature(run(open_graph(path), {"images": validation.images})["logits"], validation.labels)
-    export_graph(Classify(cnn, temperature), feeds, path)
-    probabilities = run(open_graph(path), {"images": calibration.images})["probabilities"]
-    threshold = set_threshold(probabilities, calibration.labels, COVERAGE)
-    graph = Classify(cnn, temperature, threshold)
-    exported = export_graph(graph, feeds, path)
+    logits = run(open_graph(_model(Classify(cnn), feeds, path.name).SerializeToString()), {"images": validation.images})
+    temperature = fit_temperature(logits["logits"], validation.labels)
+    # Traced once for the last two steps, which takes seconds: the threshold is filled in when it is known.
+    model = _model(Classify(cnn, temperature, UNKNOWN), feeds, path.name)
+    calibrated = run(open_graph(model.SerializeToString()), {"images": calibration.images})
+    threshold = set_threshold(calibrated["probabilities"], calibration.labels, COVERAGE)
+    _fill(model, threshold, path.name)
+    graph = as_shipped(Classify(cnn, temperature, threshold))
+    exported = save(model, path, graph, feeds, graph.settled)
     parity = exported.parity.model_copy(update={"top1_agreement": top1_agreement(graph, path, dataset.test.images)})
     constants = {
         "temperature": temperature,
@@ -143,12 +146,28 @@ def export_graph(graph: Graph, feeds: Mapping[str, Array], path: Path) -> bundle
     Raises:
         ExportError: ONNX finds the file invalid, or an output differs from PyTorch by more than its bound.
     """
+    return save(_model(graph, feeds, path.name), path, as_shipped(graph), feeds)
+
+
+def _model(graph: Graph, feeds: Mapping[str, Array], name: str) -> onnx.ModelProto:
     graph = as_shipped(graph)
     if isinstance(graph, Classify) and isinstance(graph.cnn, Scores):
-        model = convert(graph)
-    else:
-        model = trace(graph, feeds, path.name)
-    return save(model, path, graph, feeds, graph.settled if isinstance(graph, Classify) else None)
+        return convert(graph)
+    return trace(graph, feeds, name)
+
+
+def _fill(model: onnx.ModelProto, threshold: float, name: str) -> None:
+    """Put a threshold in the place of `UNKNOWN`.
+
+    Raises:
+        ExportError: the exporter did not keep it as one constant.
+    """
+    unknown = onnx.numpy_helper.from_array(np.array(UNKNOWN, np.float32)).raw_data
+    found = [tensor for tensor in model.graph.initializer if onnx.numpy_helper.to_array(tensor).tobytes() == unknown]
+    if len(found) != 1:
+        raise ExportError(f"{name}: {len(found)} constants of the exported graph hold the threshold, not one")
+    value = np.full(tuple(found[0].dims), threshold, np.float32)
+    found[0].CopyFrom(onnx.numpy_helper.from_array(value, found[0].name))
 
 
 def save(
