@@ -1,6 +1,6 @@
-"""The transport-free core that every protocol shares: look up -> cache per item -> batch the misses -> infer -> keep.
+"""The transport-free core that every protocol shares: the models that are served, which of them answers, readiness.
 
-The protocols validate, because they know the caller's field names; the inputs of `infer` fit the model.
+The protocols validate, because they know the caller's field names; the inputs of `Served.infer` fit the model.
 """
 
 from __future__ import annotations
@@ -8,58 +8,28 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, cast
 
-import numpy as np
-
-from services.caching.admission import Worth
-from services.caching.cache import Cache, Subject
-from services.caching.values import Layout
-from services.errors import NotReady, UnknownModel
+from services.caching.cache import Cache
+from services.errors import InvalidInput, NotReady, UnknownModel
 from services.inference import registry
-from services.inference.bundle import BundleError, Task, load
-from services.inference.cpus import cpu_limit
-from services.inference.model import Model, load_model
+from services.inference.bundle import BundleError, Task
+from services.inference.model import Model
 from services.inference.registry import Entry
 from services.inference.scorer import Scorer
-from services.scheduling.batcher import Batcher
 from services.scheduling.lag import LoopLag
+from services.scheduling.offload import Offload
+from services.served import Served, open_model, serve
 from services.settings import Settings
 from services.telemetry import metrics
-from services.telemetry.call import Call
 
 log = logging.getLogger("duet")
 
-M = TypeVar("M")
-WARM_BATCHES = (1, 2, 8)
-MEASURED_RUNS = 5
+M = TypeVar("M", bound=Model)
 GC_THRESHOLD = (20_000, 20, 20)  # a request leaves no reference cycles, so a collection every 700 objects is waste
-INLINE_SECONDS = 0.001  # a thread hop costs about 0.1 ms, so an operation up to ten of them runs on the event loop
-INLINE_BATCH_SECONDS = 0.008  # longest batch on the event loop: probes and new requests wait meanwhile
-THREAD_BATCH_SECONDS = 0.1  # longest batch of a slow operation in the compute thread, which all operations share
-
-
-@dataclass(frozen=True)
-class Served:
-    """A model with the queue and the cache subject of each of its operations."""
-
-    entry: Entry
-    model: Model
-    batchers: dict[str, Batcher]
-    subjects: dict[str, Subject]
-
-
-@dataclass(frozen=True)
-class Warm:
-    """What the warm-up of one operation measured: seconds for one item, and the layout of its outputs in the cache."""
-
-    seconds: float
-    layout: Layout
+STARTING = "starting: models are being verified and warmed"
 
 
 class DataPlane:
@@ -69,15 +39,23 @@ class DataPlane:
 
     Args:
         tasks: the tasks to serve.
+
+    Attributes:
+        entries: the selected bundles, by name, the newest version of a name first.
+        problems: what keeps models from being served.
+        damaged: why a selected bundle is not served, by tag.
+        offload: the thread for work on bodies and images.
     """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.tasks = tuple(tasks)
         self.settings = Settings()
-        self.problems: list[str] = ["starting: models are being verified and warmed"]
+        self.problems: list[str] = [STARTING]
+        self.damaged: dict[str, str] = {}
         self.draining = False
         self.loaded = False
         self.lag = LoopLag()
+        self.offload = Offload()
         self._watch: asyncio.Task[None] | None = None
         self.entries: list[Entry] = []
         self._unresolved = ""
@@ -85,24 +63,53 @@ class DataPlane:
             self.entries = registry.resolve(self.settings.models, self.tasks)
         except BundleError as error:
             self._unresolved = str(error)
-        self._served: dict[str, Served] = {}
-        self._queues: dict[tuple[int, str], tuple[Batcher, Subject]] = {}
+        self._served: dict[str, Served[Model]] = {}
         self._cache = Cache()
         self._executor: ThreadPoolExecutor | None = None
 
     @property
     def ready(self) -> bool:
-        return not self.problems and not self.draining
+        return not self.unready and not self.draining
 
     @property
-    def served(self) -> list[Served]:
-        """The loaded models, by tag."""
+    def served(self) -> list[Served[Model]]:
+        """The models that are served, by name, the newest version of a name first."""
         return list(self._served.values())
 
-    def check(self) -> None:
-        """Raise `NotReady`, with the reasons, unless every model is verified and warm."""
-        if self.problems:
+    @property
+    def stopping(self) -> bool:
+        """Whether the queues have stopped."""
+        return not self.loaded
+
+    def check_damage(self, name: str) -> None:
+        """Raise `NotReady` if models are not loaded, or if this one, `NAME` or `NAME:VERSION`, did not verify."""
+        if not self.loaded and self.problems:
             raise NotReady("; ".join(self.problems), retry_after=1.0)
+        for tag, problem in self.damaged.items():
+            if name in (tag, tag.partition(":")[0]):
+                raise NotReady(problem, retry_after=1.0)
+
+    def of(self, kind: type[M]) -> list[Served[M]]:
+        """The served models of one kind."""
+        return [cast("Served[M]", served) for served in self._served.values() if isinstance(served.model, kind)]
+
+    @property
+    def unready(self) -> str:
+        """Why the service is not ready, by the setting `readiness`; empty if it is."""
+        if not self.loaded or not self.problems:
+            return "; ".join(self.problems)
+        if self.settings.readiness == "any" and self._served:
+            return ""
+        if self.settings.readiness == "default":
+            served = {entry.name for entry in self.entries if entry.tag in self._served}
+            if all(served.intersection(self._defaults(task)) for task in self.tasks):
+                return ""
+        return "; ".join(self.problems)
+
+    def check(self) -> None:
+        """Raise `NotReady`, with the reasons, unless the service is ready for requests."""
+        if reasons := self.unready:
+            raise NotReady(reasons, retry_after=1.0)
 
     async def start(self) -> None:
         """Verify, load and warm every model; errors are logged and kept in `problems`, never raised.
@@ -117,9 +124,8 @@ class DataPlane:
 
     async def _start(self) -> None:
         problems = [self._unresolved] if self._unresolved else []
-        for task in self.tasks:
-            if not self._unresolved and not any(entry.task == task for entry in self.entries):
-                problems.append(f"no {task} model in the store: run `duet train` or `duet models import`")
+        if not self._unresolved:
+            problems += [_missing(task) for task in self.tasks if not any(e.task == task for e in self.entries)]
         self._watch = asyncio.create_task(self.lag.watch())
         try:
             self._cache = Cache.from_settings(self.settings)
@@ -131,11 +137,18 @@ class DataPlane:
         loop = asyncio.get_running_loop()
         for entry in self.entries:
             try:
-                model, warm = await loop.run_in_executor(self._executor, self._open, entry)
+                model, warm = await loop.run_in_executor(self._executor, open_model, entry, self.settings)
             except BundleError as error:
                 problems.append(str(error))
-            else:
-                self._served[entry.tag] = await self._serve(entry, model, warm, self._executor)
+                self.damaged[entry.tag] = str(error)
+                continue
+            served = serve(entry, model, warm, self._executor, self._cache, self.settings)
+            await served.start()
+            if isinstance(model, Scorer):
+                model.drift.show(entry.version)
+            self._served[entry.tag] = served
+            ways = ", ".join(f"{operation} {1e6 * found.seconds:.0f} µs" for operation, found in warm.items())
+            log.info("serving %s (%s), digest %s; an item takes: %s", entry.tag, entry.task, model.bundle.digest, ways)
         for problem in problems:
             log.error("not ready: %s", problem)
         # Everything loaded so far stays until the process ends; frozen, it does not slow down full collections.
@@ -151,150 +164,76 @@ class DataPlane:
         self.draining = True
         metrics.READY.set(0)
 
-    def _open(self, entry: Entry) -> tuple[Model, dict[str, Warm]]:
-        """Verify, load and warm one model; returns it with the measurements of each operation."""
-        bundle = load(entry.path)
-        if bundle.version != entry.version:
-            raise BundleError(f"{entry.path}: holds version {bundle.version}, not {entry.version}; import it again")
-        warm: dict[str, Warm] = {}
-        try:
-            model = load_model(bundle, threads=self.settings.threads or cpu_limit())
-            for operation in model.operations:
-                if operation in model.untried:
-                    passes, outputs = model.untried[operation]
-                    warm[operation] = Warm(passes * warm[model.operations[0]].seconds, Layout.of(outputs))
-                    continue
-                example = model.example(operation)
-                for size in WARM_BATCHES:
-                    batch = {name: np.repeat(array, size, axis=0) for name, array in example.items()}
-                    layout = Layout.of(model.run(operation, batch))
-                seconds = min(_seconds(model, operation, example) for _ in range(MEASURED_RUNS))
-                warm[operation] = Warm(seconds, layout)
-        except BundleError:
-            raise
-        except KeyError as error:
-            raise BundleError(f"{bundle.path}: a bundle for {bundle.manifest.task} needs {error}") from None
-        except Exception as error:  # ONNX Runtime raises many types, none of them public
-            raise BundleError(
-                f"{bundle.path}: a graph does not run on the inputs of {bundle.manifest.task}: {error}"
-            ) from error
-        return model, warm
-
-    async def _serve(self, entry: Entry, model: Model, warm: dict[str, Warm], executor: Executor) -> Served:
-        batchers, subjects = {}, {}
-        digest = model.bundle.digest
-        for operation, found in warm.items():
-            seconds = found.seconds
-            inline = seconds <= INLINE_SECONDS
-            limit = self.settings.batch_items
-            if inline:
-                limit = min(limit, int(INLINE_BATCH_SECONDS / seconds))
-            elif operation in model.untried:
-                limit = min(limit, int(THREAD_BATCH_SECONDS / seconds))
-            batchers[operation] = Batcher(
-                partial(model.run, operation),
-                (entry.name, operation),
-                None if inline else executor,
-                batch_items=max(1, limit),
-                queue_items=self.settings.queue_items,
-                batch_bytes=self.settings.batch_bytes,
-                item_seconds=seconds,
-            )
-            await batchers[operation].start()
-            measured = partial(getattr, batchers[operation], "item_seconds")
-            subjects[operation] = subject = Subject(digest, operation, found.layout, measured)
-            self._queues[id(model), operation] = batchers[operation], subject
-            metrics.ITEM_SECONDS.labels(entry.name, operation).set_function(measured)
-            metrics.REDIS_FROM_ITEMS.labels(entry.name, operation).set_function(partial(self._from_items, subject))
-        if isinstance(model, Scorer):
-            model.drift.show()
-        metrics.MODEL_INFO.labels(entry.name, entry.version, digest, entry.task).set(1)
-        ways = ", ".join(f"{operation} {1e6 * found.seconds:.0f} µs" for operation, found in warm.items())
-        log.info("serving %s (%s), digest %s; an item takes: %s", entry.tag, entry.task, digest, ways)
-        return Served(entry, model, batchers, subjects)
-
-    def _from_items(self, subject: Subject) -> int:
-        return self._cache.worth(subject).from_items or 0
-
-    def worth(self, model: Model) -> dict[str, Worth]:
-        """What decides whether Redis is asked, for each operation."""
-        return {name: self._cache.worth(self._queues[id(model), name][1]) for name in model.operations}
-
     async def stop(self) -> None:
-        self.problems = ["stopping"]
+        self.problems, self.loaded = ["stopping"], False
         for served in self._served.values():
-            for batcher in served.batchers.values():
-                await batcher.stop()
-        if self._executor is not None:
-            self._executor.shutdown()
+            await served.stop()
+        self.offload.close()
+        if self._executor is not None:  # a batch that runs may take a second
+            await asyncio.to_thread(self._executor.shutdown)
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
         await self._cache.close()
 
-    def select(self, kind: type[M], operation: str, name: str | None) -> M:
-        """The model `NAME` or `NAME:VERSION`; without a name the first (by name) that offers `operation`.
+    def select(self, kind: type[M], operation: str, name: str | None) -> Served[M]:
+        """The model `NAME` (its newest version) or `NAME:VERSION`; without a name the default of its task.
 
         Raises:
-            NotReady: models are not loaded, or did not verify.
+            NotReady: models are not loaded, or this one did not verify, or there is none of its task.
             UnknownModel: no such model; the message lists the models that are served.
+            InvalidInput: without a name, several models could answer.
         """
-        self.check()
-        fitting = {
-            tag: served.model
-            for tag, served in self._served.items()
-            if isinstance(served.model, kind) and operation in served.batchers
-        }
-        for tag, model in fitting.items():
-            if name is None or name in (tag, tag.partition(":")[0]):
-                return model
-        wanted = f"model {name[:80]!r}" if name else "a model"
+        if not self.loaded and self.problems:
+            self.check()
+        served = {one.entry.tag: one for one in self.of(kind) if operation in one.batchers}
+        if name is None:
+            return self._default(kind.task, operation, list(served.values()))
+        for tag, one in served.items():
+            if name in (tag, one.entry.name):
+                return one
+        self.check_damage(name)
+        if self.problems and not any(entry.task == kind.task for entry in self.entries):
+            raise NotReady("; ".join(self.problems), retry_after=1.0)
         raise UnknownModel(
-            f"{wanted} for {operation!r} is not served here; served are {', '.join(fitting) or 'none'}", field="model"
+            f"model {name[:80]!r} for {operation!r} is not served here; served are {', '.join(served) or 'none'}",
+            field="model",
         )
 
-    def admit(self, model: Model, call: Call) -> None:
-        """Refuse a request before its body is read, if even one item would miss the deadline.
+    def _default(self, task: Task, operation: str, fitting: list[Served[M]]) -> Served[M]:
+        """The model for a request that names none: the setting's, or the only one of its task."""
+        by_name: dict[str, Served[M]] = {}
+        for one in fitting:  # the newest version of a name comes first
+            by_name.setdefault(one.entry.name, one)
+        damaged = {e.name: self.damaged[e.tag] for e in self.entries if e.task == task and e.tag in self.damaged}
+        for name in self._preferred():
+            if name in by_name:
+                return by_name[name]
+            if name in damaged:
+                raise NotReady(damaged[name], retry_after=1.0)
+        if len(by_name) == 1 and not damaged.keys() - by_name.keys():
+            return next(iter(by_name.values()))
+        if not by_name and self.problems:
+            raise NotReady("; ".join(self.problems), retry_after=1.0)
+        if not by_name:
+            raise UnknownModel(f"a model for {operation!r} is not served here; served are none", field="model")
+        raise InvalidInput(
+            f"model is missing, and several models offer {operation!r}: send one of "
+            f"{', '.join(sorted({*by_name, *damaged}))}, or let the operator choose with DUET_DEFAULT_MODELS",
+            field="model",
+        )
 
-        Raises:
-            QueueFull, DeadlineExceeded: see `Batcher.admit`.
-        """
-        for operation in model.operations:
-            batcher, _ = self._queues[id(model), operation]
-            if batcher.waiting:
-                batcher.admit(1, call.remaining())
+    def _preferred(self) -> list[str]:
+        """The names of the default models; those of the reference bundles, if nothing else is served."""
+        if self.settings.default_models.strip():
+            return [name.strip() for name in self.settings.default_models.split(",")]
+        return list(registry.REFERENCE_DEFAULTS) if registry.all_reference(self.entries) else []
 
-    async def infer(
-        self, model: Model, operation: str, inputs: dict[str, np.ndarray], call: Call, *, cacheable: bool = True
-    ) -> dict[str, np.ndarray]:
-        """Outputs for every item of a batch, from the cache where it holds them.
-
-        Args:
-            model: one that `select` returned.
-            operation: one of its operations.
-            inputs: arrays whose first axis is the batch, validated.
-            call: the request, for its deadline, cache directives and timings.
-            cacheable: False for answers that cannot be requested again (samples without a seed).
-
-        Raises:
-            QueueFull, DeadlineExceeded, InferenceFailed: see `Batcher.submit`.
-        """
-        batcher, subject = self._queues[id(model), operation]
-        if not cacheable:
-            return await self._compute(batcher, call, inputs, None)
-        return await self._cache.answer(subject, inputs, call, partial(self._compute, batcher, call, inputs))
-
-    async def _compute(
-        self, batcher: Batcher, call: Call, inputs: dict[str, np.ndarray], rows: np.ndarray | None
-    ) -> dict[str, np.ndarray]:
-        chosen = inputs if rows is None else {name: array[rows] for name, array in inputs.items()}
-        job = await batcher.submit(chosen, deadline=call.deadline, gone=call.gone)
-        call.add("queue", job.queue_seconds)
-        call.add("compute", job.compute_seconds)
-        return job.outputs
+    def _defaults(self, task: Task) -> set[str]:
+        """The names of the default models of a task; all of its models, if none is preferred."""
+        names = {entry.name for entry in self.entries if entry.task == task}
+        return names.intersection(self._preferred()) or names
 
 
-def _seconds(model: Model, operation: str, example: Mapping[str, np.ndarray]) -> float:
-    begin = time.perf_counter()
-    model.run(operation, example)
-    return time.perf_counter() - begin
+def _missing(task: Task) -> str:
+    return f"no {task} model in the store: run `duet train` or `duet models import`"

@@ -80,5 +80,15 @@ class DeadlineExceeded(DuetError):
     status, slug, title = 504, "deadline-exceeded", "The deadline passed before an answer was ready"
 
 
+class BodiesFull(DuetError):
+    status, slug, title = 429, "bodies-full", "Request bodies take too much memory"
+
+
+class CallerLeft(DuetError):
+    """The client has disconnected, so nobody reads the answer, and it counts as no rejection."""
+
+    status, slug, title = 499, "caller-left", "The client left"
+
+
 class InferenceFailed(DuetError):
     status, slug, title = 500, "inference-failed", "The model failed on this input"

@@ -22,6 +22,18 @@ class Settings(BaseSettings):
         description="Models to serve: NAME or NAME:VERSION, separated by commas; empty: the newest version of every "
         "name in the store.",
     )
+    default_models: str = Field(
+        default="",
+        description="Names of models, separated by commas: a request that names no model is answered by the first of "
+        "them that can. Empty: by the only model that can; with several, the request is refused with 422. Where only "
+        "reference models are served, those of MNIST are the default.",
+    )
+    readiness: Literal["all", "default", "any"] = Field(
+        default="all",
+        description="When /readyz answers 200. all: every selected model is verified and warm; default: each task has "
+        "its default model, or any model if none is its default; any: a model is served. A model that is not damaged "
+        "answers in any case.",
+    )
     redis_url: SecretStr = Field(
         default=SecretStr(""),
         description="URL of the Redis for the shared cache tier, such as redis://[user:password@]host:port/db; "
@@ -45,6 +57,12 @@ class Settings(BaseSettings):
         default=2**20, ge=1, description="Bytes of the largest answer, of one item, that is cached."
     )
     body_bytes: int = Field(default=16 * 2**20, ge=1, description="Bytes of the largest request body.")
+    bodies_bytes: int = Field(
+        default=128 * 2**20,
+        ge=1,
+        description="Bytes of all request bodies in memory at once; what exceeds them is refused with 429. At least "
+        "DUET_BODY_BYTES.",
+    )
     image_pixels: int = Field(
         default=16_000_000,
         ge=1,

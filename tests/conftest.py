@@ -61,7 +61,8 @@ def clean_environment(**extra: str) -> dict[str, str]:
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DUET_", "BENTOML_"))}
     patient = {"DUET_REDIS_TIMEOUT_MS": "10000", "DUET_REQUEST_TIMEOUT_MS": "60000"}
-    return kept | {"BENTOML_DO_NOT_TRACK": "True", "DUET_DRAIN_SECONDS": "0", **patient, **extra}
+    models = {"DUET_DEFAULT_MODELS": "digits-cnn,digits-cvae,digits-gan,digits-vae,digits-scorer"}
+    return kept | {"BENTOML_DO_NOT_TRACK": "True", "DUET_DRAIN_SECONDS": "0", **patient, **models, **extra}
 
 
 def fingerprint() -> str:

@@ -17,9 +17,12 @@ ROOT = Path(__file__).parents[1]
 LAYERS: list[set[str]] = [
     {"generation", "classification", "anomaly", "allinone"},
     {"protocol"},
+    {"tasks"},
     {"dataplane"},
+    {"served"},
     {"scheduling", "caching"},
     {"inference"},
+    {"call"},
     {"telemetry", "settings", "errors", "__version__"},
 ]
 ENTRIES = LAYERS[0]

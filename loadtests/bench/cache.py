@@ -32,10 +32,10 @@ from loadtests.bench.causes import PASSWORD, Redis
 from loadtests.bench.request import JSON
 from loadtests.bench.server import Server
 from services.caching.redis import PROBE_SECONDS, PROBES
+from services.call import Call
 from services.dataplane import DataPlane
 from services.inference.bundle import Bundle
 from services.inference.classifier import Classifier
-from services.telemetry.call import Call
 
 ITEMS = (1, 4, 16, 64)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -103,7 +103,7 @@ async def infer(plane: DataPlane, batch: np.ndarray, *, cached: bool = True) -> 
     model = plane.select(Classifier, "classify", None)
     call = Call(read_cache=cached, write_cache=cached)
     begin = time.perf_counter()
-    await plane.infer(model, "classify", {"images": batch}, call)
+    await model.infer("classify", {"images": batch}, call)
     return time.perf_counter() - begin, call.hits
 
 

@@ -20,7 +20,7 @@ from loadtests.bench import network, report
 from services.caching.cache import Cache, Subject
 from services.caching.memory import MemoryTier
 from services.caching.values import Layout
-from services.telemetry.call import Call
+from services.call import Call
 
 MIB = 2**20
 LIMITS = (64, 256)  # MiB

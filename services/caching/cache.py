@@ -18,10 +18,9 @@ from services.caching.lease import once_in_all
 from services.caching.memory import MemoryTier
 from services.caching.redis import RedisTier, RedisUnavailable
 from services.caching.values import CorruptValue, Layout, created
-from services.errors import DeadlineExceeded
+from services.call import Call, late
 from services.settings import Settings
 from services.telemetry import metrics
-from services.telemetry.call import Call
 
 Arrays = dict[str, np.ndarray]
 Values = dict[str, bytes]
@@ -148,7 +147,7 @@ class Cache:
             with call.stage("cache"):
                 outputs = self._assembled(subject, call, keys, lookup.values, lookup.known, lookup.whole)
         if (remaining := call.remaining()) is not None and remaining <= 0:
-            raise _late()
+            raise late()
         return outputs
 
     def _assembled(
@@ -182,7 +181,7 @@ class Cache:
                 try:
                     lookup.values |= await follow(theirs, lookup.call.remaining())
                 except TimeoutError:
-                    raise _late() from None
+                    raise late() from None
             missing = [key for key in theirs if key not in lookup.values]
             if missing and self._memory is not None:  # another follower may have computed them meanwhile
                 lookup.values |= self._memory.get(missing)
@@ -269,9 +268,3 @@ def _rows(keys: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
     for row, key in enumerate(keys):
         first.setdefault(key, row)
     return np.array([first[key] for key in wanted], np.intp)
-
-
-def _late() -> DeadlineExceeded:
-    return DeadlineExceeded(
-        "no answer was ready before the deadline (X-Request-Timeout-Ms)", field="X-Request-Timeout-Ms"
-    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
-from services.inference.bundle import Bundle
+from services.inference.bundle import Bundle, Task
 from services.inference.explanation import occlusion, passes, rise
 from services.inference.session import Arrays, Session
 
@@ -23,6 +24,8 @@ class Classifier:
     `occlusion` and `rise` also take labels int64 [N], the classes to explain -> saliency float32 [N,H,W]; they run the
     graph some hundred times for each image.
     """
+
+    task: ClassVar[Task] = "classification"
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         self.bundle = bundle

@@ -134,11 +134,11 @@ class Drift:
         self._settle()
         return {kind: events.rates() for kind, events in self._events.items()}
 
-    def show(self) -> None:
+    def show(self, version: str) -> None:
         """Register the metrics; they are computed when the page of metrics is read."""
         for kind in self._events:
-            metrics.DRIFT_EVIDENCE.labels(self._name, kind).set_function(partial(self._log10, kind))
-        metrics.DRIFT_ALARM.labels(self._name).set_function(lambda: self.alarm_at is not None)
+            metrics.DRIFT_EVIDENCE.labels(self._name, version, kind).set_function(partial(self._log10, kind))
+        metrics.DRIFT_ALARM.labels(self._name, version).set_function(lambda: self.alarm_at is not None)
 
     def _log10(self, kind: str) -> float:
         self._settle()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 
-from services.inference.bundle import Bundle, BundleError
+from services.inference.bundle import Bundle, BundleError, Task
 from services.inference.session import Arrays, Session
 
 OUTPUTS = {"decode": "images", "encode": "mean", "discriminate": "log_ratio"}
@@ -24,6 +25,7 @@ class Generator:
     must give the same bytes in every batch. On a CPU this costs almost nothing.
     """
 
+    task: ClassVar[Task] = "generation"
     untried: Mapping[str, tuple[int, Arrays]] = MappingProxyType({})
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:

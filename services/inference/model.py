@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
-from services.inference.bundle import Bundle
+from services.inference.bundle import Bundle, Task
 from services.inference.classifier import Classifier
 from services.inference.generator import Generator
 from services.inference.scorer import Scorer
@@ -15,6 +15,7 @@ from services.inference.session import Arrays
 
 
 class Model(Protocol):
+    task: ClassVar[Task]
     bundle: Bundle
 
     @property
@@ -33,9 +34,5 @@ class Model(Protocol):
 
 def load_model(bundle: Bundle, *, threads: int) -> Classifier | Generator | Scorer:
     """Start the ONNX Runtime sessions of a verified bundle."""
-    kinds: dict[str, type[Classifier] | type[Generator] | type[Scorer]] = {
-        "classification": Classifier,
-        "generation": Generator,
-        "anomaly": Scorer,
-    }
-    return kinds[bundle.manifest.task](bundle, threads=threads)
+    kinds: tuple[type[Classifier] | type[Generator] | type[Scorer], ...] = (Classifier, Generator, Scorer)
+    return next(kind for kind in kinds if kind.task == bundle.manifest.task)(bundle, threads=threads)

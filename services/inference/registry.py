@@ -20,6 +20,7 @@ from services.inference.bundle import MANIFEST, Bundle, BundleError, Task
 
 LABEL = "duet.task"
 REFERENCE = Path(__file__).parents[1] / "reference"  # bundles that are part of an install
+REFERENCE_DEFAULTS = ("mnist-cnn", "mnist-cvae", "mnist-gan", "mnist-scorer")  # for requests that name no model
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,12 @@ def entries() -> list[Entry]:
     ]
 
 
+def all_reference(served: Iterable[Entry]) -> bool:
+    """Whether all of these bundles have the names of reference bundles."""
+    names = {path.parent.name for path in REFERENCE.glob(f"*/{MANIFEST}")}
+    return all(entry.name in names for entry in served)
+
+
 def bring_along(tasks: Iterable[Task]) -> list[Entry]:
     """Store the reference bundles for those of `tasks` that have no model in the store; returns the new entries.
 
@@ -73,7 +80,7 @@ def bring_along(tasks: Iterable[Task]) -> list[Entry]:
 
 
 def resolve(selection: str, tasks: Iterable[Task]) -> list[Entry]:
-    """The bundles to serve for `tasks`.
+    """The bundles to serve for `tasks`, by name, the newest version of a name first.
 
     Args:
         selection: comma-separated `name` or `name:version`; empty selects the newest of every name.
@@ -91,7 +98,8 @@ def resolve(selection: str, tasks: Iterable[Task]) -> list[Entry]:
         chosen = list(newest.values())
     else:
         chosen = [find(part.strip(), stored) for part in selection.split(",") if part.strip()]
-    return sorted({entry for entry in chosen if entry.task in wanted}, key=lambda entry: entry.tag)
+    kept = [entry for entry in stored if entry in chosen and entry.task in wanted]
+    return sorted(kept, key=lambda entry: entry.name)  # the newest version of a name stays first
 
 
 def find(tag: str, stored: list[Entry] | None = None) -> Entry:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 
-from services.inference.bundle import Bundle, BundleError
+from services.inference.bundle import Bundle, BundleError, Task
 from services.inference.drift import Drift
 from services.inference.session import Arrays, Session
 
@@ -28,6 +29,7 @@ class Scorer:
         drift: the drift test of the scored images; the protocols pass it the p-values.
     """
 
+    task: ClassVar[Task] = "anomaly"
     operations = ("score", "score_map")
     untried: Mapping[str, tuple[int, Arrays]] = MappingProxyType({})
 

@@ -6,13 +6,16 @@ import asyncio
 import logging
 import signal
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import bentoml
 from circus.sighandler import SysHandler
 
 from services.dataplane import DataPlane
+from services.inference.bundle import Task
 from services.protocol.guard import Lane
+from services.protocol.services import routes_of
 from services.settings import Settings, SettingsError, read
 from services.telemetry import logs
 
@@ -109,8 +112,16 @@ def _hear_haste() -> None:
     SysHandler.signal = on_signal
 
 
-def outfit(service: Any, plane: DataPlane) -> None:
-    """Put the guard around a service and record its models, so that its bento includes them."""
+def make_service(name: str, tasks: Sequence[Task], description: str) -> Any:
+    """A BentoML service for some tasks: its data plane, its routes behind BentoML's layers, and the guard before them.
+
+    Its models are recorded, so that its bento includes them.
+    """
+    plane = DataPlane(tasks)
+    routes = routes_of(tasks)
+    methods = {path.strip("/"): route.api() for path, route in routes.items()}
+    made = type(name, (Lifecycle,), {"plane": plane, "__doc__": description, **methods})
+    service = bentoml.service(name=name.lower(), **CONFIG)(made)
     service.models.extend(bentoml.models.BentoModel(entry.tag) for entry in plane.entries)
-    routes = {method.route for method in service.apis.values()}
     service.add_asgi_middleware(Lane, plane=plane, routes=routes, name=service.name)
+    return service

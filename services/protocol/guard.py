@@ -13,32 +13,23 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Collection
-from functools import partial
+from collections.abc import Mapping
+from typing import Any
 
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.call import Call
 from services.dataplane import DataPlane
-from services.errors import (
-    DuetError,
-    MalformedRequest,
-    MethodNotAllowed,
-    NotReady,
-    TooLarge,
-    Unexpected,
-    UnknownRoute,
-    UnsupportedMedia,
-)
+from services.errors import MethodNotAllowed, NotReady, UnknownRoute, UnsupportedMedia
 from services.protocol.answer import Answer
+from services.protocol.body import Bodies, Body
 from services.protocol.drift import drift_report
-from services.protocol.headers import arrived, by_name, call_from_raw, call_headers, client_left, in_time
-from services.protocol.native import RESPONDERS
-from services.protocol.problems import problem
+from services.protocol.headers import by_name, call_from_raw, call_headers, client_left
+from services.protocol.native.routes import Route
+from services.protocol.problems import problem, refusal
 from services.protocol.v2.routes import V2
 from services.telemetry import metrics
-from services.telemetry.call import Call
 
 log = logging.getLogger("duet.guard")
 
@@ -59,7 +50,7 @@ class Lane:
     (which keeps every request alive for the timeout), spans and contexts.
     """
 
-    def __init__(self, app: ASGIApp, plane: DataPlane, routes: Collection[str], name: str) -> None:
+    def __init__(self, app: ASGIApp, plane: DataPlane, routes: Mapping[str, Route[Any]], name: str) -> None:
         self._app = app
         self._plane = plane
         self._guard = Guard(app, plane, routes, name)
@@ -86,16 +77,17 @@ class Guard:
     Args:
         app: the rest of the service.
         plane: the models, whether they are ready, and the settings.
-        routes: the paths of the native protocol, all POST.
+        routes: of the native protocol, by path.
         name: the service's name.
     """
 
-    def __init__(self, app: ASGIApp, plane: DataPlane, routes: Collection[str], name: str) -> None:
+    def __init__(self, app: ASGIApp, plane: DataPlane, routes: Mapping[str, Route[Any]], name: str) -> None:
         self.app = app
         self._plane = plane
-        self._routes = frozenset(routes)
+        self._routes = routes
         self._probes = PROBES | {DRIFT} if "anomaly" in plane.tasks else PROBES
         self._v2 = V2(plane, name)
+        self._bodies = Bodies(plane.settings)
         # The random part differs between replicas, the count between requests; a UUID costs ten times as much.
         prefix = secrets.token_hex(6).encode()
         self._ids = (b"%s-%x" % (prefix, n) for n in itertools.count())
@@ -124,8 +116,12 @@ class Guard:
 
         in_flight = metrics.in_flight(route)
         in_flight.count += 1
+        body: Body | None = None
         try:
-            answer = await self._answer(scope, route, headers, receive)
+            answer: Response | Answer | None = self._about(scope, route, headers)
+            if answer is None:
+                body = Body(self._bodies, receive, headers)
+                answer = await self._answer(scope, route, headers, body, receive, request_id.decode())
             if isinstance(answer, Answer):
                 status = answer.status
                 answer.headers.append((b"x-request-id", request_id))
@@ -135,16 +131,14 @@ class Guard:
             elif answer is not None:
                 await answer(scope, receive, named_send)
             else:
-                await self.app(scope, self._bounded(receive, headers), named_send)
+                await self.app(scope, body.receive if body else receive, named_send)
         except Exception as error:
             if status:
                 raise  # too late for another answer: the server below closes the connection
-            known = error if isinstance(error, DuetError) else Unexpected()
-            if known is not error:
-                log.exception("%s failed", route)
-            metrics.REJECTIONS.labels(route, known.slug).inc()
-            await problem(known)(scope, receive, named_send)
+            await problem(refusal(error, route, request_id.decode()))(scope, receive, named_send)
         finally:
+            if body is not None:
+                body.close()
             in_flight.count -= 1
             metrics.REQUEST_SECONDS.labels(route, str(status or 500)).observe(time.perf_counter() - begin)
 
@@ -155,10 +149,8 @@ class Guard:
             return path
         return "page" if path.startswith(ASSETS) else "unknown"
 
-    async def _answer(
-        self, scope: Scope, route: str, headers: dict[bytes, bytes], receive: Receive
-    ) -> Response | Answer | None:
-        """The answer; None if BentoML has to answer.
+    def _about(self, scope: Scope, route: str, headers: dict[bytes, bytes]) -> Response | None:
+        """The answer to a probe; None if the request is for a model or for one of BentoML's pages.
 
         Raises:
             DuetError: the request is refused.
@@ -169,40 +161,52 @@ class Guard:
                 "Content-Type: pickle is always refused; send application/json", field="Content-Type"
             )
         if route.startswith("/v2"):
-            return await self._answer_v2(method, path, route, headers, receive)
+            return None
         if route == "unknown":
-            known = ", ".join(sorted(self._routes | self._probes))
+            known = ", ".join(sorted(self._routes.keys() | self._probes))
             raise UnknownRoute(f"{path[:100]}: no such route; the routes are {known} and /v2")
         allowed = ("POST",) if path in self._routes else ("GET", "HEAD")
         if method not in allowed:
             methods = ", ".join(allowed)
             raise MethodNotAllowed(f"{method[:20]} {path[:100]}: this route takes {methods}", allowed=methods)
-        if path in self._routes:
-            if not self._plane.settings.fast_lane:
-                return None
-            bounded = self._bounded(receive, headers)
-            return await RESPONDERS[path](self._plane, Request(scope, bounded), receive)
         return self._probe(path) if path in self._probes else None
 
-    async def _answer_v2(
-        self, method: str, path: str, route: str, headers: dict[bytes, bytes], receive: Receive
-    ) -> Answer:
-        call = call_from_raw(headers, self._plane.settings, self._plane.lag.seconds)
-        call.gone = client_left(receive)
-        read = partial(self._read, receive, headers, call)
-        answer = await self._v2.answer(method, path, headers, read, call)
-        for stage, seconds in call.seconds.items():
-            metrics.STAGE_SECONDS.labels(route, stage).observe(seconds)
-        answer.headers.extend(call_headers(call))
-        return answer
+    async def _answer(
+        self,
+        scope: Scope,
+        route: str,
+        headers: dict[bytes, bytes],
+        body: Body,
+        receive: Receive,
+        request_id: str,
+    ) -> Response | Answer | None:
+        """The answer; None if BentoML has to answer.
 
-    def _read(self, receive: Receive, headers: dict[bytes, bytes], call: Call) -> Awaitable[bytes]:
-        """The whole body, read before the deadline: a client may send it slowly, or never."""
-        bounded = self._bounded(receive, headers)
-        if not arrived(receive):  # else no timer is needed; a timer costs four times as much as reading
-            return in_time(_body(bounded), call)
-        # A declared length has been checked, and the server passes no more bytes than declared.
-        return _body(receive if b"content-length" in headers else bounded)
+        Raises:
+            DuetError: the request is refused.
+        """
+        path = scope["path"]
+        if route.startswith("/v2"):
+            call = self._call(headers, receive, request_id)
+            answer = await self._v2.answer(scope["method"], path, headers, body, call)
+            for stage, seconds in call.seconds.items():
+                metrics.STAGE_SECONDS.labels(route, stage).observe(seconds)
+            answer.headers.extend(call_headers(call))
+            return answer
+        native = self._routes.get(path)
+        if native is None:
+            return None
+        call = self._call(headers, receive, request_id)
+        if self._plane.settings.fast_lane:
+            return await native.respond(self._plane, headers, body, call)
+        scope["duet"] = headers, body, call
+        return None
+
+    def _call(self, headers: dict[bytes, bytes], receive: Receive, request_id: str) -> Call:
+        call = call_from_raw(headers, self._plane.settings, self._plane.lag.seconds)
+        call.id = request_id
+        call.gone = client_left(receive)
+        return call
 
     def _probe(self, path: str) -> Response:
         if path == "/metrics":
@@ -215,35 +219,7 @@ class Guard:
         self._plane.check()
         if self._plane.draining:
             raise NotReady("draining: this replica is about to stop", retry_after=1.0)
-        body = {"ready": True, "models": [entry.tag for entry in self._plane.entries]}
+        body: dict[str, Any] = {"ready": True, "models": [served.entry.tag for served in self._plane.served]}
+        if self._plane.problems:
+            body["problems"] = self._plane.problems
         return Response(json.dumps(body), media_type="application/json")
-
-    def _bounded(self, receive: Receive, headers: dict[bytes, bytes]) -> Receive:
-        """Count the bytes of the body while it is read: Content-Length may be absent or wrong."""
-        limit = self._plane.settings.body_bytes
-        declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > limit:
-            raise TooLarge(f"the body has {declared.decode()} bytes; at most {limit} are allowed", field="body")
-        read = 0
-
-        async def counted() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > limit:
-                raise TooLarge(f"the body has more than {limit} bytes", field="body")
-            return message
-
-        return counted
-
-
-async def _body(receive: Receive) -> bytes:
-    """Raises: MalformedRequest: the client left halfway."""
-    chunks: list[bytes] = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise MalformedRequest("the client left before its request was read", field="body")
-        chunks.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from starlette.types import Receive
 
-from services.errors import DeadlineExceeded, InvalidInput
+from services.call import TIMEOUT, Call
+from services.errors import InvalidInput
 from services.settings import Settings
-from services.telemetry.call import Call
 
 T = TypeVar("T")
 
-TIMEOUT = "X-Request-Timeout-Ms"
 CACHE = "Cache-Control"
 RAW = ((b"x-request-timeout-ms", TIMEOUT), (b"cache-control", CACHE))
 
@@ -88,16 +86,3 @@ def client_left(receive: Receive) -> Callable[[], bool] | None:
     """
     cycle: Any = getattr(receive, "__self__", None)
     return (lambda: cycle.disconnected) if hasattr(cycle, "disconnected") else None
-
-
-async def in_time(reading: Awaitable[T], call: Call) -> T:
-    """Read a request before its deadline: a client may send the body slowly, or never.
-
-    Raises:
-        DeadlineExceeded: it did not arrive in time.
-    """
-    try:
-        async with asyncio.timeout(call.remaining()):
-            return await reading
-    except TimeoutError:
-        raise DeadlineExceeded(f"the body did not arrive before the deadline ({TIMEOUT})", field=TIMEOUT) from None

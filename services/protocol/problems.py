@@ -6,13 +6,27 @@ An extra string member `error` repeats the detail, because V2 clients and BentoM
 from __future__ import annotations
 
 import json
+import logging
 import math
 
 from starlette.responses import Response
 
-from services.errors import DuetError, MethodNotAllowed
+from services.errors import CallerLeft, DuetError, MethodNotAllowed, Unexpected
+from services.telemetry import metrics
+
+log = logging.getLogger("duet.protocol")
 
 MEDIA_TYPE = "application/problem+json"
+
+
+def refusal(error: Exception, route: str, request_id: str) -> DuetError:
+    """The error that the caller is told, counted by route; one that is not in the catalogue is logged."""
+    known = error if isinstance(error, DuetError) else Unexpected()
+    if known is not error:
+        log.error("%s failed (request %s)", route, request_id, exc_info=error)
+    if not isinstance(known, CallerLeft):
+        metrics.REJECTIONS.labels(route, known.slug).inc()
+    return known
 
 
 def body_of(error: DuetError) -> bytes:

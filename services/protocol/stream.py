@@ -9,10 +9,9 @@ from collections.abc import AsyncGenerator
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from services.errors import DuetError, Unexpected
-from services.protocol.problems import body_of
+from services.call import Call
+from services.protocol.problems import body_of, refusal
 from services.telemetry import metrics
-from services.telemetry.call import Call
 
 log = logging.getLogger("duet.stream")
 
@@ -40,7 +39,7 @@ class Stream(StreamingResponse):
         self._call = call
 
     @classmethod
-    async def begun(cls, parts: AsyncGenerator[bytes, None], call: Call) -> Stream:
+    async def start(cls, parts: AsyncGenerator[bytes, None], call: Call) -> Stream:
         """A stream whose first part is computed, so that a refused request gets an error status, not an error line.
 
         Raises:
@@ -58,7 +57,9 @@ class Stream(StreamingResponse):
                 last = await self._rest(send, left)
                 await send({"type": "http.response.body", "body": last, "more_body": False})
         except TimeoutError:  # the server closes the connection, so the client notices that the end is missing
-            log.info("%s: the client did not read its answer before the deadline", self.route)
+            log.info(
+                "%s: the client did not read its answer before the deadline (request %s)", self.route, self._call.id
+            )
         finally:
             left.cancel()
             await self._parts.aclose()
@@ -74,13 +75,6 @@ class Stream(StreamingResponse):
                 await send({"type": "http.response.body", "body": await anext(self._parts), "more_body": True})
         except StopAsyncIteration:
             pass
-        except DuetError as error:
-            return self._failed(error)
-        except Exception:
-            log.exception("%s failed", self.route)
-            return self._failed(Unexpected())
+        except Exception as error:
+            return body_of(refusal(error, self.route, self._call.id)) + b"\n"
         return b""
-
-    def _failed(self, error: DuetError) -> bytes:
-        metrics.REJECTIONS.labels(self.route, error.slug).inc()
-        return body_of(error) + b"\n"

@@ -20,12 +20,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.errors import DeadlineExceeded, InferenceFailed, NotReady, QueueFull
-from services.scheduling.job import Arrays, CallerLeft, Job
+from services.call import TIMEOUT, Call, late
+from services.errors import DeadlineExceeded, DuetError, InferenceFailed, NotReady, QueueFull
+from services.scheduling.job import Arrays, Job
 from services.telemetry import metrics
 
 log = logging.getLogger("duet.batcher")
 
+LISTED = 8  # request ids in one log line, at most
 MOST_GROWTH = 5  # times the running mean, that one batch counts at most
 Run = Callable[[Mapping[str, np.ndarray]], Arrays]
 
@@ -44,7 +46,7 @@ class Batcher:
 
     Args:
         run: computes one batch, one call at a time.
-        labels: model and operation, for metrics.
+        labels: model, version and operation, for metrics.
         executor: where `run` runs, so that the event loop stays free; None: on the event loop, for models that are
         faster than handing a batch to a thread and back.
         batch_items: most items in a batch.
@@ -60,7 +62,7 @@ class Batcher:
     def __init__(
         self,
         run: Run,
-        labels: tuple[str, str],
+        labels: tuple[str, str, str],
         executor: Executor | None,
         *,
         batch_items: int,
@@ -95,17 +97,15 @@ class Batcher:
             self._owner.cancel()
             await asyncio.gather(self._owner, return_exceptions=True)
 
-    async def submit(
-        self, inputs: Arrays, *, deadline: float | None = None, gone: Callable[[], bool] | None = None
-    ) -> Job:
+    async def submit(self, inputs: Arrays, call: Call) -> Job:
         """Compute `inputs` (first axis: items); the answer is the job's `outputs`.
 
         Args:
             inputs: arrays whose first axis is the items.
-            deadline: `time.monotonic()` seconds after which no answer is given.
-            gone: returns whether the caller has left; called just before compute.
+            call: the request; whether its client has left is asked just before compute.
 
         Raises:
+            CallerLeft: the client left before compute.
             QueueFull: the queue is full, or the answer would miss the deadline; it says when to retry.
             DeadlineExceeded: the deadline passed first.
             InferenceFailed: the model failed on one of these items.
@@ -117,13 +117,14 @@ class Batcher:
         if self._owner is None or self._owner.done():
             raise NotReady(f"{self._model} is stopped", retry_after=1.0)
         now = time.monotonic()
+        deadline = call.deadline
         try:
             self.admit(count, None if deadline is None else deadline - now)
         except DeadlineExceeded:
             metrics.ABANDONED.labels(self._model, "deadline").inc(count)
             raise
         loop = asyncio.get_running_loop()
-        job = Job(inputs, count, deadline, loop.create_future(), now, self._virtual + count, gone=gone)
+        job = Job(inputs, count, call, loop.create_future(), now, self._virtual + count)
         # Without an executor no timer can fire during a batch, and between batches expired jobs are dropped anyway.
         if deadline is not None and self._executor is not None:
             job.timer = loop.call_later(deadline - now, job.expire)
@@ -148,9 +149,7 @@ class Batcher:
             QueueFull, DeadlineExceeded: as `submit`.
         """
         if remaining is not None and remaining <= 0:
-            raise DeadlineExceeded(
-                "the deadline (X-Request-Timeout-Ms) passed before the items were queued", field="X-Request-Timeout-Ms"
-            )
+            raise late("the items were not queued")
         drain = self.waiting * self.item_seconds
         if self.waiting and self.waiting + count > self._queue_items:
             message = f"{self.waiting} items wait for {self._model}, and the limit is {self._queue_items}; retry later"
@@ -164,7 +163,7 @@ class Batcher:
                 f"{self.waiting} items wait for {self._model}, which takes about {1000 * drain:.0f} ms, "
                 f"but the deadline is in {1000 * remaining:.0f} ms; retry later, or allow more time",
                 retry_after=max(1.0, drain),
-                field="X-Request-Timeout-Ms",
+                field=TIMEOUT,
             )
 
     async def _work(self) -> None:
@@ -192,7 +191,9 @@ class Batcher:
         try:
             outputs = await self._infer(_join(batch), size)
         except Exception:
-            log.exception("%s failed on a batch of %d items; running them one by one", self._model, size)
+            requests = ", ".join(part.job.call.id for part in batch[:LISTED])
+            message = "%s failed on a batch of %d items of %d requests (%s); running them one by one"
+            log.exception(message, self._model, size, len(batch), requests)
             await self._isolate(batch)
             self._count_last(batch)
             return
@@ -235,14 +236,12 @@ class Batcher:
         return batch
 
     def _drop_dead(self) -> None:
-        now = time.monotonic()
         alive = []
         for job in self._jobs:
-            late = job.deadline is not None and now >= job.deadline
-            if job.gone is not None and job.gone():
-                job.fail(CallerLeft("the caller left"))
-            if late:
-                job.expire()
+            try:
+                job.call.check()
+            except DuetError as error:
+                job.fail(error)
             if job.future.done():
                 self.waiting += job.taken - job.count
                 self._count_lost(job)

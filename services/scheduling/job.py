@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from services.errors import DeadlineExceeded, DuetError, NotReady
+from services.call import Call, late
+from services.errors import CallerLeft, DeadlineExceeded, DuetError
 
 Arrays = dict[str, np.ndarray]
-
-
-class CallerLeft(NotReady):
-    """The caller has disconnected; nobody reads the answer."""
 
 
 @dataclass(eq=False, slots=True)
@@ -25,12 +21,11 @@ class Job:
 
     inputs: Arrays
     count: int
-    deadline: float | None
+    call: Call
     future: asyncio.Future[Arrays]
     enqueued: float
     finish: float = 0.0  # virtual time at which it would be done if all waiting jobs shared the model equally
     order: int = field(default_factory=itertools.count().__next__)
-    gone: Callable[[], bool] | None = None
     timer: asyncio.TimerHandle | None = None
     taken: int = 0
     done: int = 0
@@ -54,16 +49,21 @@ class Job:
             self._copy(start, rows)
             self.done += size
         if self.done == self.count and not self.future.done():
-            if self.deadline is not None and time.monotonic() >= self.deadline:
+            if self.late:
                 self.expire()
             else:
                 self.future.set_result(self.outputs)
 
     @property
+    def late(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.call.deadline is not None and time.monotonic() >= self.call.deadline
+
+    @property
     def lost(self) -> str | None:
         """Why the job was abandoned, as a metric label; None: the caller waits, the job is answered, or it failed."""
         if self.future.cancelled():
-            return "caller-left" if self.deadline is None or time.monotonic() < self.deadline else "deadline"
+            return "deadline" if self.late else "caller-left"
         error = self.future.exception() if self.future.done() else None
         if isinstance(error, CallerLeft):
             return "caller-left"
@@ -76,11 +76,7 @@ class Job:
             self.outputs[name][start : start + len(array)] = array
 
     def expire(self) -> None:
-        self.fail(
-            DeadlineExceeded(
-                "no answer was ready before the deadline (X-Request-Timeout-Ms)", field="X-Request-Timeout-Ms"
-            )
-        )
+        self.fail(late())
 
     def fail(self, error: DuetError) -> None:
         if not self.future.done():  # it is done if the caller left

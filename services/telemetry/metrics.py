@@ -22,6 +22,7 @@ REQUEST_SECONDS = Histogram(
     "duet_request_duration_seconds", "Time to answer a request.", ["route", "status"], buckets=FAST
 )
 IN_FLIGHT = Gauge("duet_requests_in_flight", "Requests in progress.", ["route"])
+BODIES_BYTES = Gauge("duet_bodies_bytes", "Bytes of request bodies in memory.")
 STAGE_SECONDS = Histogram(
     "duet_stage_duration_seconds",
     "Time of one stage of a request: parse, decode, cache, queue, compute, encode.",
@@ -29,9 +30,11 @@ STAGE_SECONDS = Histogram(
     buckets=FAST,
 )
 REJECTIONS = Counter("duet_rejections_total", "Requests answered with an error, by problem type.", ["route", "reason"])
-QUEUE_ITEMS = Gauge("duet_queue_items", "Items waiting for a model.", ["model", "operation"])
-BATCH_ITEMS = Histogram("duet_batch_items", "Items in one batch.", ["model", "operation"], buckets=POWERS)
-ITEM_SECONDS = Gauge("duet_item_seconds", "Compute time of one more item, a running mean.", ["model", "operation"])
+QUEUE_ITEMS = Gauge("duet_queue_items", "Items waiting for a model.", ["model", "version", "operation"])
+BATCH_ITEMS = Histogram("duet_batch_items", "Items in one batch.", ["model", "version", "operation"], buckets=POWERS)
+ITEM_SECONDS = Gauge(
+    "duet_item_seconds", "Compute time of one more item, a running mean.", ["model", "version", "operation"]
+)
 LOOP_LAG = Gauge("duet_event_loop_lag_seconds", "Delay of the event loop.")
 ABANDONED = Counter(
     "duet_abandoned_items_total", "Items dropped before compute: caller left or deadline passed.", ["model", "reason"]
@@ -55,7 +58,7 @@ REDIS_BREAKER = Gauge(
 REDIS_FROM_ITEMS = Gauge(
     "duet_cache_redis_from_items",
     "Items in the smallest request that asks Redis; 0: no request asks.",
-    ["model", "operation"],
+    ["model", "version", "operation"],
 )
 CACHE_BYTES = Gauge("duet_cache_memory_bytes", "Bytes in the memory tier.")
 MODEL_INFO = Gauge("duet_model_info", "1 for every model that is served.", ["model", "version", "digest", "task"])
@@ -70,10 +73,12 @@ P_VALUES = Histogram(
 DRIFT_EVIDENCE = Gauge(
     "duet_drift_evidence",
     "log10 of the evidence that scored images differ from the calibration images; the alarm is at 8.",
-    ["model", "kind"],
+    ["model", "version", "kind"],
 )
 DRIFT_ALARM = Gauge(
-    "duet_drift_alarm", "1 after a drift alarm, until another version is loaded or the process ends.", ["model"]
+    "duet_drift_alarm",
+    "1 after a drift alarm, until another version is loaded or the process ends.",
+    ["model", "version"],
 )
 SAMPLES = Counter("duet_generated_samples_total", "Images generated.", ["model"])
 

@@ -6,45 +6,54 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from services.call import Call
+from services.dataplane import DataPlane
 from services.errors import InvalidInput
 from services.inference.model import Model
-from services.protocol.answers import check_count, read_images
+from services.protocol.image_input import read_images
 from services.protocol.v2.inference import InferRequest, short
 from services.protocol.v2.tensors import datatype
-from services.settings import Settings
-from services.telemetry.call import Call
+from services.scheduling.offload import INLINE_PIXELS
+from services.served import Served
+from services.tasks.limits import check_count
 
 
-async def given_images(inputs: dict[str, np.ndarray], model: Model, settings: Settings, call: Call) -> np.ndarray:
+async def given_images(
+    inputs: dict[str, np.ndarray], served: Served[Model], plane: DataPlane, call: Call
+) -> np.ndarray:
     """The `images` input as uint8 [N,C,H,W], validated."""
     given = inputs.get("images")
     if given is None:
         raise InvalidInput(
             f"inputs.images is missing; the inputs sent are {', '.join(inputs)[:80] or 'none'}", field="inputs.images"
         )
-    shape = model.bundle.manifest.image.shape
+    shape = served.model.bundle.manifest.image.shape
     if given.dtype.kind == "O":
         if given.ndim != 1 or not len(given):
             message = f"inputs.images has shape {list(given.shape)}; send BYTES of shape [n], n at least 1"
             raise InvalidInput(message, field="inputs.images")
-        with call.stage("decode"):
-            return await read_images([_file(value) for value in given], model, settings, "inputs.images")
+        return await read_images([_file(value) for value in given], served, plane, call, "inputs.images")
     if given.shape[1:] != shape or not len(given):
         raise InvalidInput(
             f"inputs.images has shape {list(given.shape)}; this model takes [n,{','.join(map(str, shape))}]",
             field="inputs.images",
         )
-    check_count(len(given), "inputs.images", settings.request_items)
+    check_count(len(given), "inputs.images", plane.settings.request_items)
     if given.dtype == np.uint8:
         return given
     if given.dtype != np.float32:
         message = f"inputs.images is {datatype(given)}; send UINT8, FP32 (pixels in 0..1) or BYTES (files)"
         raise InvalidInput(message, field="inputs.images")
+    return await plane.offload.run_if_large(lambda: _pixels(given), call, given.size, 8 * INLINE_PIXELS)
+
+
+def _pixels(given: np.ndarray) -> np.ndarray:
     if not (given.min() >= 0 and given.max() <= 1):  # NaN fails this too
         message = f"inputs.images has values {given.min():g} to {given.max():g}; send FP32 pixels in 0..1, or UINT8"
         raise InvalidInput(message, field="inputs.images")
     # A product of 255 and k/255 rounds to k, so FP32 and UINT8 of one image are the same image.
-    return np.rint(given * np.float32(255)).astype(np.uint8)
+    rounded: np.ndarray = np.rint(given * np.float32(255)).astype(np.uint8)
+    return rounded
 
 
 def _file(value: bytes) -> bytes | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,9 @@ import numpy as np
 import orjson
 
 from services.errors import InvalidInput, MalformedRequest, TooLarge, UnsupportedMedia
+from services.protocol import json_slices
 from services.protocol.v2.tensors import DTYPES, datatype, from_binary, from_json, to_binary, to_json
+from services.tasks.limits import check_count
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 JSON = b"application/json"
@@ -30,15 +33,83 @@ class Output:
 
 
 @dataclass(slots=True)
+class Given:
+    """An input as it came, before its data are touched.
+
+    Attributes:
+        field: its name in messages.
+        datatype: one of `DTYPES`.
+        shape: as declared.
+        data: parsed JSON, or the bytes of a binary tensor.
+        booleans: whether the JSON may hold true or false.
+    """
+
+    field: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: object
+    booleans: bool = True
+
+    @property
+    def size(self) -> int:
+        """The number of values that it declares, if they have to be converted one by one; 0 for other tensors."""
+        return 0 if isinstance(self.data, memoryview) and self.datatype != "BYTES" else math.prod(self.shape)
+
+    def array(self) -> np.ndarray:
+        """Raises: MalformedRequest, InvalidInput: see `from_binary` and `from_json`."""
+        if isinstance(self.data, memoryview):
+            return from_binary(self.data, self.datatype, self.shape, self.field)
+        return from_json(self.data, self.datatype, self.shape, self.field, booleans=self.booleans)
+
+
+@dataclass(slots=True)
 class InferRequest:
-    inputs: dict[str, np.ndarray]
+    """An inference request; `read` makes the arrays `inputs` of what is `given`."""
+
+    given: dict[str, Given]
     outputs: list[Output] = field(default_factory=list)
     parameters: dict[str, Any] = field(default_factory=dict)
     id: str | None = None
     binary_output: bool = False
+    inputs: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """The number of images that are given; 1 without images."""
+        images = self.given.get("images")
+        return images.shape[0] if images is not None and images.shape else 1
+
+    @property
+    def size(self) -> int:
+        """The number of values that are converted one by one."""
+        return sum(given.size for given in self.given.values())
+
+    def check_counts(self, most: int, item_values: int) -> None:
+        """Refuse inputs of too many items before their data are touched.
+
+        Args:
+            most: items in one request.
+            item_values: values in the largest item.
+
+        Raises:
+            TooLarge: naming the input.
+        """
+        for given in self.given.values():
+            check_count(given.shape[0] if given.shape else 1, given.field, most)
+            if math.prod(given.shape) > most * item_values:
+                values = f"{math.prod(given.shape)} values; at most {most * item_values}"
+                raise TooLarge(f"{given.field} declares {values} are allowed", field=given.field)
+
+    def read(self) -> None:
+        """Make the arrays.
+
+        Raises:
+            MalformedRequest, InvalidInput: data that do not fit the datatype and the shape.
+        """
+        self.inputs = {name: given.array() for name, given in self.given.items()}
 
 
-def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+def decompress(body: bytes | bytearray, encoding: str, limit: int) -> bytes:
     """Undo `Content-Encoding`; never decompresses more than `limit` bytes.
 
     Raises:
@@ -67,7 +138,7 @@ def compress(body: bytes, encoding: str) -> bytes:
     return deflater.compress(body) + deflater.flush()
 
 
-def parse(body: bytes, header_length: str | None) -> InferRequest:
+def parse(body: bytes | bytearray, header_length: str | None) -> InferRequest:
     """Read an inference request.
 
     Args:
@@ -92,14 +163,14 @@ def parse(body: bytes, header_length: str | None) -> InferRequest:
         head, inputs = _repeated(bytes(raw[:size]))
     else:
         head, inputs = _head(raw[:size])
-    return InferRequest(_inputs(inputs, raw, size), head.outputs, head.parameters, head.id, head.binary_output)
+    return InferRequest(_given(inputs, raw, size), head.outputs, head.parameters, head.id, head.binary_output)
 
 
 def _head(text: bytes | memoryview) -> tuple[InferRequest, object]:
     """The JSON of a request: everything except its inputs, checked, and its inputs, unchecked."""
     try:
-        request = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
+        request = json_slices.loads(text)
+    except json_slices.NotJSON as error:
         raise MalformedRequest(f"the body is not JSON: {error}", field="body") from None
     if type(request) is not dict:
         raise MalformedRequest("the body is JSON, but not an object; send a JSON object", field="body")
@@ -117,8 +188,8 @@ def _head(text: bytes | memoryview) -> tuple[InferRequest, object]:
 _repeated = lru_cache(maxsize=256)(_head)
 
 
-def _inputs(specs: object, raw: memoryview, at: int) -> dict[str, np.ndarray]:
-    inputs: dict[str, np.ndarray] = {}
+def _given(specs: object, raw: memoryview, at: int) -> dict[str, Given]:
+    inputs: dict[str, Given] = {}
     for i, spec in enumerate(_list(specs, "inputs")):
         name = spec.get("name") if type(spec) is dict else None
         if type(name) is not str:
@@ -133,9 +204,9 @@ def _inputs(specs: object, raw: memoryview, at: int) -> dict[str, np.ndarray]:
             )
         shape = _shape(spec.get("shape"), where)
         if "data" in spec:
-            text: bytes = raw.obj  # type: ignore[assignment]  # a search in the text costs less than a check of every value
+            text: bytes | bytearray = raw.obj  # type: ignore[assignment]  # a search in the text costs less than a check of every value
             booleans = b"true" in text or b"false" in text
-            inputs[name] = from_json(spec["data"], kind, shape, where, booleans=booleans)
+            inputs[name] = Given(where, kind, shape, spec["data"], booleans)
             continue
         size = _mapping(spec.get("parameters"), where).get("binary_data_size")
         if type(size) is not int or size < 0:
@@ -143,7 +214,7 @@ def _inputs(specs: object, raw: memoryview, at: int) -> dict[str, np.ndarray]:
         if at + size > raw.nbytes:
             message = f"{where}: binary_data_size is {size}, but only {raw.nbytes - at} bytes of the body are left"
             raise MalformedRequest(message, field=where)
-        inputs[name] = from_binary(raw[at : at + size], kind, shape, where)
+        inputs[name] = Given(where, kind, shape, raw[at : at + size])
         at += size
     if at != raw.nbytes:
         raise MalformedRequest(f"{raw.nbytes - at} bytes follow the last binary tensor", field="body")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import orjson
 
 from services import __version__
-from services.dataplane import DataPlane, Served
+from services.call import Call
+from services.dataplane import DataPlane
 from services.errors import InvalidInput, MethodNotAllowed, NotReady, UnknownModel, UnknownRoute
+from services.inference.model import Model
 from services.protocol.answer import Answer
+from services.protocol.body import Body
+from services.protocol.services import PROTOCOLS
 from services.protocol.v2.inference import (
     BINARY,
     JSON,
@@ -24,24 +28,26 @@ from services.protocol.v2.inference import (
     parse,
     render,
 )
-from services.protocol.v2.signatures import Signature, signature
+from services.protocol.v2.signatures import Signature
 from services.protocol.v2.tensors import strings
-from services.telemetry.call import Call
+from services.scheduling.offload import INLINE_BYTES, INLINE_PIXELS
+from services.served import Arrays, Served
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository(index)")
+# Triton's asyncio client announces encodings that it cannot decode, so only a single encoding counts.
+COMPRESSIONS = (b"gzip", b"deflate")
 COMPRESS_FROM = 1024  # bytes; below, a compressed answer is hardly smaller
 
 GET = ("GET", "HEAD")
 
 Headers = dict[bytes, bytes]
-Read = Callable[[], Awaitable[bytes]]
 
 
 @dataclass(frozen=True)
 class Endpoint:
     """A model under one of its V2 paths."""
 
-    served: Served
+    served: Served[Model]
     signature: Signature
 
 
@@ -60,57 +66,67 @@ class V2:
 
     def _lay_out(self) -> None:
         """Note the infer path of every model, with and without its version, so that a request needs one look-up."""
+        if self._infer or not self._plane.loaded:
+            return
         for served in self._plane.served:
-            endpoint = Endpoint(served, signature(served.model))
+            endpoint = Endpoint(served, PROTOCOLS[served.entry.task].signature(served.model))
             name, version = served.entry.name, served.entry.version
             self._infer.setdefault(f"/v2/models/{name}/infer", endpoint)
             self._infer[f"/v2/models/{name}/versions/{version}/infer"] = endpoint
 
     def label(self, path: str) -> str:
         """The route template of a path, as a metric label."""
+        self._lay_out()
         if path in self._infer:
             return "/v2/models/{model}/infer"
         return "/v2/models" if path.startswith("/v2/models/") else "/v2"
 
-    async def answer(self, method: str, path: str, headers: Headers, read: Read, call: Call) -> Answer:
-        """The answer to a request whose body `read` reads.
+    async def answer(self, method: str, path: str, headers: Headers, body: Body, call: Call) -> Answer:
+        """The answer to a request.
 
         Raises:
             DuetError: the request is refused.
         """
-        if not self._infer and self._plane.loaded:
-            self._lay_out()
+        self._lay_out()
         endpoint = self._infer.get(path)
-        if endpoint is not None:
-            if method != "POST":
-                raise MethodNotAllowed(f"{method[:20]} {path[:100]}: this route takes POST", allowed="POST")
+        if endpoint is None:
+            return self._answer_about(method, path)
+        if method != "POST":
+            raise MethodNotAllowed(f"{method[:20]} {path[:100]}: this route takes POST", allowed="POST")
+        if self._plane.stopping:
             self._plane.check()
-            self._plane.admit(endpoint.served.model, call)
-            return await self._answer_infer(endpoint, headers, await read(), call)
-        return self._answer_about(method, path)
-
-    async def _answer_infer(self, endpoint: Endpoint, headers: Headers, body: bytes, call: Call) -> Answer:
-        begin = time.perf_counter()
-        if (encoding := headers.get(b"content-encoding", b"identity")) != b"identity":
-            body = decompress(body, encoding.decode("latin-1").lower(), self._plane.settings.body_bytes)
-        length = headers.get(b"inference-header-content-length")
-        request = parse(body, None if length is None else length.decode("latin-1"))
-        outputs = _chosen(endpoint.signature, request)
-        call.add("parse", time.perf_counter() - begin)
+        with call.stage("parse"):
+            request = await self._parse(headers, body, call)
+            outputs = _chosen(endpoint.signature, request)
+            request.check_counts(self._plane.settings.request_items, endpoint.signature.item_values)
+            await self._plane.offload.run_if_large(request.read, call, request.size, INLINE_PIXELS)
         names = {output.name for output in outputs}
-        model = endpoint.served.model
-        arrays = await endpoint.signature.infer(self._plane, model, request, names, call)
-        begin = time.perf_counter()
-        entry = endpoint.served.entry
-        about: dict[str, Any] = {"model_name": entry.name, "model_version": entry.version}
-        if request.id is not None:
-            about["id"] = request.id
-        about["parameters"] = {"digest": model.bundle.digest}
-        tensors = [(o.name, _classified(arrays[o.name], o, endpoint.signature), o.binary) for o in outputs]
-        payload, json_length = render(about, tensors)
-        answer = _respond(payload, json_length, headers)
-        call.add("encode", time.perf_counter() - begin)
-        return answer
+        served = endpoint.served
+        arrays = await endpoint.signature.infer(self._plane, served, request, names, call)
+        with call.stage("encode"):
+            work = partial(_encoded, endpoint, request, outputs, arrays, headers)
+            size = sum(arrays[output.name].size for output in outputs if not output.binary)
+            compressed = headers.get(b"accept-encoding", b"") in COMPRESSIONS
+            size += sum(arrays[output.name].nbytes for output in outputs) if compressed else 0
+            return await self._plane.offload.run_if_large(work, call, size, INLINE_PIXELS)
+
+    async def _parse(self, headers: Headers, body: Body, call: Call) -> InferRequest:
+        content = await body.read(call)
+        encoding = headers.get(b"content-encoding", b"identity")
+        length = headers.get(b"inference-header-content-length")
+        header_length = None if length is None else length.decode("latin-1")
+        limit = self._plane.settings.body_bytes
+        if encoding == b"identity":
+            work = partial(parse, content, header_length)
+            text = len(content) if length is None else 0
+            return await self._plane.offload.run_if_large(work, call, text, INLINE_BYTES)
+
+        plain = await self._plane.offload.run(
+            partial(decompress, content, encoding.decode("latin-1").lower(), limit), call
+        )
+        body.grow(len(plain))
+        work = partial(parse, plain, header_length)
+        return await self._plane.offload.run_if_large(work, call, len(plain) if length is None else 0, INLINE_BYTES)
 
     def _answer_about(self, method: str, path: str) -> Answer:
         """Health, metadata and the index of models."""
@@ -141,9 +157,9 @@ class V2:
                     version, rest = f"/versions/{rest[1]}", rest[2:]
                 endpoint = self._infer.get(f"/v2/models/{name}{version}/infer")
                 if endpoint is None:
-                    self._plane.check()
-                    known = ", ".join(served.entry.tag for served in self._plane.served) or "none"
                     tag = f"{name}{version.replace('/versions/', ':')}"
+                    self._plane.check_damage(tag)
+                    known = ", ".join(served.entry.tag for served in self._plane.served) or "none"
                     raise UnknownModel(f"model {tag[:80]!r} is not served here; served are {known}", field="model")
                 if rest == ["ready"]:
                     return GET, lambda: {"name": name, "ready": True}
@@ -152,17 +168,25 @@ class V2:
         raise UnknownRoute(f"{path[:100]}: no such route; below /v2 there are health, models and repository/index")
 
     def _readiness(self) -> object:
-        if not self._plane.ready:
-            raise NotReady("; ".join(self._plane.problems), retry_after=1.0)
+        self._plane.check()
+        if self._plane.draining:
+            raise NotReady("draining: this replica is about to stop", retry_after=1.0)
         return {"ready": True}
 
     def _server_metadata(self) -> object:
         return {"name": f"duet-{self._server}", "version": __version__, "extensions": EXTENSIONS}
 
     def _index(self) -> object:
+        damaged = self._plane.damaged
         return [
-            {"name": served.entry.name, "version": served.entry.version, "state": "READY", "reason": ""}
-            for served in self._plane.served
+            {
+                "name": entry.name,
+                "version": entry.version,
+                "state": "UNAVAILABLE" if entry.tag in damaged else "READY",
+                "reason": damaged.get(entry.tag, ""),
+            }
+            for entry in self._plane.entries
+            if self._plane.loaded
         ]
 
     def _model_metadata(self, endpoint: Endpoint) -> object:
@@ -188,7 +212,7 @@ class V2:
                         "redis_from_items": worth.from_items,
                         "computed_once_in_all": worth.leases,
                     }
-                    for operation, worth in self._plane.worth(endpoint.served.model).items()
+                    for operation, worth in endpoint.served.worth().items()
                 },
             },
         }
@@ -201,7 +225,7 @@ def _chosen(signature: Signature, request: InferRequest) -> list[Output]:
         InvalidInput: there is no such output, or no such input.
     """
     known = {tensor.name for tensor in signature.inputs}
-    for name in request.inputs:
+    for name in request.given:
         if name not in known:
             raise InvalidInput(f"input {name[:60]!r} is not one of {', '.join(sorted(known))}", field="inputs")
     if not request.outputs:
@@ -233,13 +257,22 @@ def _classified(array: np.ndarray, output: Output, signature: Signature) -> np.n
     return strings(rows).reshape(len(array), top)
 
 
-def _respond(payload: bytes, json_length: int | None, headers: Headers) -> Answer:
+def _encoded(
+    endpoint: Endpoint, request: InferRequest, outputs: list[Output], arrays: Arrays, headers: Headers
+) -> Answer:
+    """The outputs as an answer, compressed if the client asks for it."""
+    entry = endpoint.served.entry
+    about: dict[str, Any] = {"model_name": entry.name, "model_version": entry.version}
+    if request.id is not None:
+        about["id"] = request.id
+    about["parameters"] = {"digest": endpoint.served.model.bundle.digest}
+    tensors = [(o.name, _classified(arrays[o.name], o, endpoint.signature), o.binary) for o in outputs]
+    payload, json_length = render(about, tensors)
     answered = [(b"content-type", JSON if json_length is None else BINARY)]
     if json_length is not None:
         answered.append((b"inference-header-content-length", b"%d" % json_length))
-    # Triton's asyncio client announces encodings that it cannot decode, so only a single encoding counts.
     encoding = headers.get(b"accept-encoding", b"")
-    if encoding in (b"gzip", b"deflate") and len(payload) >= COMPRESS_FROM:
+    if encoding in COMPRESSIONS and len(payload) >= COMPRESS_FROM:
         payload = compress(payload, encoding.decode())
         answered.append((b"content-encoding", encoding))
     return Answer(200, answered, payload)

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast, get_args
 
 import numpy as np
 
+from services.call import Call
 from services.dataplane import DataPlane
 from services.errors import InvalidInput
 from services.inference.classifier import ACTIVATION, Classifier
 from services.inference.generator import Generator
-from services.inference.model import Model
 from services.inference.noise import SEED_LIMIT, fresh_seed, latents
 from services.inference.scorer import MAP, Scorer
-from services.protocol.answers import check_drawn, class_index, saliency
-from services.protocol.schemas import Policy
-from services.protocol.scoring import Judge, scored
 from services.protocol.v2.arguments import choice, given_images, integer, number
 from services.protocol.v2.inference import InferRequest, short
 from services.protocol.v2.tensors import datatype, strings
+from services.served import Arrays, Served
 from services.settings import Settings
-from services.telemetry import metrics
-from services.telemetry.call import Call
+from services.tasks.anomaly import AnomalyPolicy, Policy, score_images
+from services.tasks.classification import classify
+from services.tasks.generation import decode_latents, encode_images
+from services.tasks.limits import check_drawn, class_index
+from services.tasks.samples import INLINE_ITEMS
 
-Arrays = dict[str, np.ndarray]
 POLICIES = get_args(Policy)
-Infer = Callable[[DataPlane, Any, InferRequest, Collection[str], Call], Awaitable[Arrays]]
+Infer = Callable[[DataPlane, Served[Any], InferRequest, Collection[str], Call], Awaitable[Arrays]]
 
 
 @dataclass(frozen=True)
@@ -60,22 +62,21 @@ class Signature:
     class_names: tuple[str, ...] = ()
 
     @property
+    def item_values(self) -> int:
+        """The number of values of one item of the largest input."""
+        return max(math.prod(tensor.shape[1:]) for tensor in self.inputs)
+
+    @property
     def default_outputs(self) -> list[str]:
         return [output.name for output in self.outputs if not output.asked]
 
 
-def signature(model: Model) -> Signature:
-    images = Tensor("images", "UINT8", (-1, *model.bundle.manifest.image.shape))
-    if isinstance(model, Classifier):
-        return _classifier_signature(model, images)
-    if isinstance(model, Scorer):
-        return _scorer_signature(model, images)
-    if isinstance(model, Generator):
-        return _generator_signature(model, images)
-    raise TypeError(f"no V2 signature for {type(model).__name__}")
+def _images(model: Classifier | Scorer | Generator) -> Tensor:
+    return Tensor("images", "UINT8", (-1, *model.bundle.manifest.image.shape))
 
 
-def _classifier_signature(model: Classifier, images: Tensor) -> Signature:
+def of_classifier(model: Classifier) -> Signature:
+    images = _images(model)
     classes = (-1, len(model.class_names))
     outputs = [
         Tensor("probabilities", "FP32", classes),
@@ -89,7 +90,8 @@ def _classifier_signature(model: Classifier, images: Tensor) -> Signature:
     return Signature((images,), tuple(outputs), _classify, model.class_names)
 
 
-def _scorer_signature(model: Scorer, images: Tensor) -> Signature:
+def of_scorer(model: Scorer) -> Signature:
+    images = _images(model)
     optional = (
         Tensor("label", "BYTES", (-1,), asked=True),
         Tensor("class_p_value", "FP32", (-1,), asked=True),
@@ -106,7 +108,8 @@ def _scorer_signature(model: Scorer, images: Tensor) -> Signature:
     return Signature((images,), outputs, _score)
 
 
-def _generator_signature(model: Generator, images: Tensor) -> Signature:
+def of_generator(model: Generator) -> Signature:
+    images = _images(model)
     latent = Tensor("latents", "FP32", (-1, model.latent_size))
     inputs = [latent, Tensor("seed", "INT64", (1,)), Tensor("count", "INT64", (1,))]
     if model.conditional:
@@ -117,53 +120,53 @@ def _generator_signature(model: Generator, images: Tensor) -> Signature:
 
 
 async def _classify(
-    plane: DataPlane, model: Classifier, request: InferRequest, wanted: Collection[str], call: Call
+    plane: DataPlane, served: Served[Classifier], request: InferRequest, wanted: Collection[str], call: Call
 ) -> Arrays:
-    images = await given_images(request.inputs, model, plane.settings, call)
-    operation = ACTIVATION if ACTIVATION in wanted else "classify"
-    outputs = dict(await plane.infer(model, operation, {"images": images}, call))
-    names = model.class_names
-    best = outputs["probabilities"].argmax(axis=1)
-    labels = [names[index] for index in best.tolist()]
-    for label in labels:
-        metrics.predictions(model.bundle.name, label).inc()
+    model, kinds = served.model, [kind for kind in served.model.operations[1:] if kind in wanted]
+    served.admit(ACTIVATION if ACTIVATION in kinds else "classify", request.rows, call)
+    images = await given_images(request.inputs, served, plane, call)
+    explained = _explained_class(request, model) if kinds else None
+    found = await classify(served, images, call, explanations=kinds, explained=explained)
+    outputs = {**found.outputs, **found.maps}
     if "label" in wanted:
-        outputs["label"] = strings([label.encode() for label in labels])
-    for kind in model.operations[1:]:
-        if kind in wanted:
-            explained = _explained(request, names, best)
-            outputs[kind] = await saliency(plane, model, kind, images, explained, outputs, call)
+        outputs["label"] = strings([model.class_names[index].encode() for index in found.best.tolist()])
     return outputs
 
 
-def _explained(request: InferRequest, names: tuple[str, ...], best: np.ndarray) -> np.ndarray:
-    """The classes to explain: the parameter `explain_class`, or the most probable ones."""
+def _explained_class(request: InferRequest, model: Classifier) -> int | None:
+    """The class to explain: the parameter `explain_class`; None: the most probable one."""
     label = request.parameters.get("explain_class")
     if label is None:
-        return best
+        return None
     if type(label) not in (str, int):
         message = f"parameters.explain_class is {short(label)}; send a class name or index"
         raise InvalidInput(message, field="parameters.explain_class")
-    return np.full_like(best, class_index(label, names, "parameters.explain_class"))
+    return class_index(label, model.class_names, "parameters.explain_class")
 
 
-async def _score(plane: DataPlane, model: Scorer, request: InferRequest, wanted: Collection[str], call: Call) -> Arrays:
+async def _score(
+    plane: DataPlane, served: Served[Scorer], request: InferRequest, wanted: Collection[str], call: Call
+) -> Arrays:
     alpha = number(request, "alpha", 0.05)
     if not 0 < alpha < 1:
         raise InvalidInput(f"parameters.alpha is {alpha}; send a number between 0 and 1", field="parameters.alpha")
-    policy = cast("Policy", choice(request, "policy", POLICIES))
-    judge = Judge(alpha, policy, choice(request, "per_class", (False, True)) is True, "parameters.")
-    given = await given_images(request.inputs, model, plane.settings, call)
-    outputs, verdicts = await scored(plane, model, given, judge, call, mapped=not MAP.isdisjoint(wanted))
+    rule = cast("Policy", choice(request, "policy", POLICIES))
+    policy = AnomalyPolicy(alpha, rule, choice(request, "per_class", (False, True)) is True, "parameters.")
+    mapped = not MAP.isdisjoint(wanted)
+    served.admit("score_map" if mapped else "score", request.rows, call)
+    given = await given_images(request.inputs, served, plane, call)
+    outputs, verdicts = await score_images(served, given, policy, call, mapped=mapped)
     answer = outputs | {"anomalous": verdicts.anomalous}
     if "label" in wanted:
-        answer["label"] = strings([model.class_names[index].encode() for index in outputs["label"].tolist()])
+        names = served.model.class_names
+        answer["label"] = strings([names[index].encode() for index in outputs["label"].tolist()])
     return answer
 
 
 async def _generate(
-    plane: DataPlane, model: Generator, request: InferRequest, wanted: Collection[str], call: Call
+    plane: DataPlane, served: Served[Generator], request: InferRequest, wanted: Collection[str], call: Call
 ) -> Arrays:
+    model = served.model
     if "images" in request.inputs:
         if not model.can_encode:
             raise InvalidInput(
@@ -174,19 +177,18 @@ async def _generate(
                 f"inputs.labels is missing; model {model.bundle.name} draws by class, so send the class of each image",
                 field="inputs.labels",
             )
-        images = {"images": await given_images(request.inputs, model, plane.settings, call)}
-        noise, cacheable = (await plane.infer(model, "encode", images, call))["mean"], True
+        served.admit("encode", request.rows, call)
+        noise = await encode_images(served, await given_images(request.inputs, served, plane, call), call)
+        cacheable = True
     else:
         noise, cacheable = _noise(model, request, plane.settings)
-    inputs = {"latents": noise}
-    if (labels := _labels(model, request, len(noise))) is not None:
-        inputs["labels"] = labels
+    labels = _labels(model, request, len(noise))
     if request.inputs.keys().isdisjoint(("images", "latents")):
-        inputs["latents"] = model.latents(noise, labels)
-    outputs: Arrays = {"latents": inputs["latents"]}
+        noise = await plane.offload.run_if_large(partial(model.latents, noise, labels), call, len(noise), INLINE_ITEMS)
+    outputs: Arrays = {"latents": noise}
     if "images" in wanted:
-        outputs |= await plane.infer(model, "decode", inputs, call, cacheable=cacheable)
-        metrics.SAMPLES.labels(model.bundle.name).inc(len(noise))
+        served.admit("decode", len(noise), call)
+        outputs["images"] = await decode_latents(served, noise, labels, call, cacheable=cacheable)
     return outputs
 
 

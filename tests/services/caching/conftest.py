@@ -15,8 +15,8 @@ from services.caching.cache import Cache, Subject
 from services.caching.keys import item_keys
 from services.caching.redis import RedisTier
 from services.caching.values import Layout
+from services.call import Call
 from services.errors import InferenceFailed
-from services.telemetry.call import Call
 from tests.services.caching.redis_faults import (
     HASTY,
     PATIENCE,

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from services.caching.cache import Cache, Subject
 from services.caching.memory import MemoryTier
 from services.caching.values import Layout
+from services.call import Call
 from services.errors import DeadlineExceeded
 from services.inference.bundle import Bundle
 from services.inference.classifier import Classifier
-from services.telemetry.call import Call
 
 Squares = Any  # of the folder's conftest
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from services.caching.cache import Cache
 from services.caching.flights import Flights, follow
 from services.caching.memory import MemoryTier
+from services.call import Call
 from services.errors import DeadlineExceeded, InferenceFailed
 from services.telemetry import metrics
-from services.telemetry.call import Call
 
 Squares = Enqueue = Any  # of the folder's conftest
 

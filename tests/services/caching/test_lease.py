@@ -16,9 +16,9 @@ from services.caching.cache import Cache
 from services.caching.lease import Values, once_in_all
 from services.caching.memory import MemoryTier
 from services.caching.redis import LEASE, RedisTier
+from services.call import Call
 from services.errors import InferenceFailed
 from services.telemetry import metrics
-from services.telemetry.call import Call
 
 # A `RedisServer` of the conftest: port, process, url; and `Squares` of the folder's.
 RedisServer = Squares = Any

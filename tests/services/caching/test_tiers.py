@@ -15,9 +15,9 @@ from services.caching.cache import Cache
 from services.caching.memory import MemoryTier
 from services.caching.redis import RedisTier
 from services.caching.values import Layout
+from services.call import Call
 from services.settings import Settings
 from services.telemetry import metrics
-from services.telemetry.call import Call
 from tests.services.caching.redis_faults import RedisServer, written
 
 Squares = Any  # of the folder's conftest

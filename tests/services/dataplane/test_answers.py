@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from services.call import Call
 from services.dataplane import DataPlane
 from services.errors import DeadlineExceeded, InferenceFailed
 from services.inference import registry
 from services.inference.bundle import Bundle
 from services.inference.classifier import Classifier
 from services.inference.generator import Generator
-from services.telemetry.call import Call
 from tests.services.dataplane.drawings import DRAWINGS
 from tests.services.dataplane.planes import images, running, sums
 
@@ -23,22 +23,22 @@ from tests.services.dataplane.planes import images, running, sums
 async def test_an_answer_is_the_models_own(plane: DataPlane) -> None:
     model = plane.select(Classifier, "classify", None)
     inputs = images(1, 2, 250)
-    outputs = await plane.infer(model, "classify", inputs, Call())
+    outputs = await model.infer("classify", inputs, Call())
     assert sums(outputs) == [4, 8, 1000]
-    for name, direct in model.run("classify", inputs).items():
+    for name, direct in model.model.run("classify", inputs).items():
         np.testing.assert_array_equal(outputs[name], direct)
 
 
 async def test_concurrent_requests_get_their_own_answers(plane: DataPlane) -> None:
     model = plane.select(Classifier, "classify", None)
     requests = [images(n, 255 - n) for n in range(120)]
-    answers = await asyncio.gather(*(plane.infer(model, "classify", request, Call()) for request in requests))
+    answers = await asyncio.gather(*(model.infer("classify", request, Call()) for request in requests))
     assert [sums(answer) for answer in answers] == [[4 * n, 4 * (255 - n)] for n in range(120)]
 
 
 async def test_a_call_says_how_long_each_stage_took(plane: DataPlane) -> None:
     call = Call()
-    await plane.infer(plane.select(Classifier, "classify", None), "classify", images(1), call)
+    await plane.select(Classifier, "classify", None).infer("classify", images(1), call)
     assert set(call.seconds) == {"cache", "queue", "compute"}
     assert all(seconds >= 0 for seconds in call.seconds.values())
 
@@ -46,8 +46,8 @@ async def test_a_call_says_how_long_each_stage_took(plane: DataPlane) -> None:
 async def test_a_call_whose_deadline_passed_gets_no_answer(plane: DataPlane) -> None:
     model = plane.select(Classifier, "classify", None)
     with pytest.raises(DeadlineExceeded):
-        await plane.infer(model, "classify", images(1), Call(deadline=time.monotonic() - 1))
-    assert sums(await plane.infer(model, "classify", images(1), Call())) == [4], "and nothing was cached for it"
+        await model.infer("classify", images(1), Call(deadline=time.monotonic() - 1))
+    assert sums(await model.infer("classify", images(1), Call())) == [4], "and nothing was cached for it"
 
 
 async def test_an_item_that_breaks_the_engine_fails_alone(empty_store: Path, generator: Bundle) -> None:
@@ -58,7 +58,7 @@ async def test_an_item_that_breaks_the_engine_fails_alone(empty_store: Path, gen
 
         async def draw(*labels: int) -> list[list[int]]:
             inputs = {"latents": np.ones((len(labels), 2), np.float32), "labels": np.array(labels)}
-            outputs = await plane.infer(model, "decode", inputs, Call())
+            outputs = await model.infer("decode", inputs, Call())
             return [image.ravel().tolist() for image in outputs["images"]]
 
         expected = (DRAWINGS + 1).astype(int).tolist()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from services.call import Call
 from services.dataplane import DataPlane
 from services.errors import NotReady
 from services.inference import registry
@@ -16,7 +17,6 @@ from services.inference.bundle import Bundle, seal
 from services.inference.classifier import Classifier
 from services.inference.generator import Generator
 from services.inference.scorer import Scorer
-from services.telemetry.call import Call
 from tests.services.dataplane.planes import images, running, sums
 
 
@@ -76,7 +76,7 @@ async def test_after_the_stop_nobody_hangs_and_nothing_is_ready(empty_store: Pat
     registry.store(make_bundle())
     async with running("classification") as plane:
         model = plane.select(Classifier, "classify", None)
-        asked = [asyncio.create_task(plane.infer(model, "classify", images(n), Call())) for n in range(50)]
+        asked = [asyncio.create_task(model.infer("classify", images(n), Call())) for n in range(50)]
         await asyncio.sleep(0)
         await plane.stop()
         outcomes = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)

@@ -178,10 +178,10 @@ def test_classes_are_watched_up_to_a_number(count: int, kinds: set[str]) -> None
 
 def test_the_page_of_metrics_shows_it() -> None:
     drift = Drift("shown", 300, SIZES)
-    drift.show()
+    drift.show("1")
 
     def value(name: str, **labels: str) -> float | None:
-        return REGISTRY.get_sample_value(name, {"model": "shown"} | labels)
+        return REGISTRY.get_sample_value(name, {"model": "shown", "version": "1"} | labels)
 
     assert value("duet_drift_alarm") == value("duet_drift_evidence", kind="class") == 0
     drift.see([1 / 301] * 10, [0] * 10)

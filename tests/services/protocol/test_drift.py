@@ -15,7 +15,7 @@ from tests.services.scorers import CLASSES
 
 async def test_every_scorer_is_told_of(scorers: DataPlane) -> None:
     client = Client(scorers, never)
-    changed = scorers.select(Scorer, "score", "tiny-scorer")
+    changed = scorers.select(Scorer, "score", "tiny-scorer").model
     changed.drift.see([1 / 401] * 90 + [0.7] * 10, [0] * 100)
     answer = await client.ask(DRIFT, "GET")
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")

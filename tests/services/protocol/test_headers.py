@@ -7,10 +7,10 @@ import time
 import pytest
 from starlette.datastructures import Headers
 
+from services.call import Call
 from services.errors import InvalidInput
 from services.protocol.headers import by_name, call_from_headers, call_from_raw, call_headers
 from services.settings import Settings
-from services.telemetry.call import Call
 
 SETTINGS = Settings(request_timeout_ms=60_000)
 

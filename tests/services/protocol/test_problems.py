@@ -22,6 +22,8 @@ DOCUMENTED = {
     "unsupported-media-type": 415,
     "invalid-input": 422,
     "queue-full": 429,
+    "bodies-full": 429,
+    "caller-left": 499,
     "not-ready": 503,
     "deadline-exceeded": 504,
     "inference-failed": 500,

@@ -11,11 +11,12 @@ from contextlib import asynccontextmanager
 import numpy as np
 from prometheus_client import REGISTRY
 
+from services.call import Call
 from services.scheduling.batcher import Batcher
 from services.scheduling.job import Job
 from services.telemetry import metrics
 
-LABELS = ("tested", "square")
+LABELS = ("tested", "1", "square")
 
 
 class Square:
@@ -78,7 +79,9 @@ def squares(job: Job) -> list[int]:
 
 
 def waiting() -> float:
-    value = REGISTRY.get_sample_value("duet_queue_items", dict(zip(("model", "operation"), LABELS, strict=True)))
+    value = REGISTRY.get_sample_value(
+        "duet_queue_items", dict(zip(("model", "version", "operation"), LABELS, strict=True))
+    )
     assert value is not None
     return value
 
@@ -92,7 +95,7 @@ def wasted(reason: str) -> float:
 
 
 def ask(batcher: Batcher, *values: int, deadline: float | None = None) -> asyncio.Task[Job]:
-    return asyncio.create_task(batcher.submit(items(*values), deadline=deadline))
+    return asyncio.create_task(batcher.submit(items(*values), Call(deadline=deadline)))
 
 
 async def enqueued(batcher: Batcher, *requests: tuple[int, ...]) -> list[asyncio.Task[Job]]:

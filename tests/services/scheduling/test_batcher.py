@@ -11,13 +11,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.call import Call
 from services.scheduling.job import Job
 from tests.services.scheduling.squares import Square, ask, enqueued, items, running, squares
 
 
 async def test_a_lone_item_is_computed_alone_and_at_once(square: Square) -> None:
     async with running(square) as batcher:
-        job = await batcher.submit(items(3))
+        job = await batcher.submit(items(3), Call())
     assert squares(job) == [9]
     assert square.batches == [[3]]
 
@@ -36,7 +37,7 @@ async def test_what_waits_while_the_model_is_busy_becomes_one_batch(square: Squa
 
 async def test_no_batch_is_larger_than_the_limit(square: Square) -> None:
     async with running(square, batch_items=4) as batcher:
-        job = await batcher.submit(items(*range(11)))
+        job = await batcher.submit(items(*range(11), Call()))
     assert [len(batch) for batch in square.batches] == [4, 4, 3]
     assert squares(job) == [n * n for n in range(11)]
     assert job.outputs["twice"].tolist() == [[n, n] for n in range(11)]
@@ -44,9 +45,9 @@ async def test_no_batch_is_larger_than_the_limit(square: Square) -> None:
 
 async def test_no_batch_has_more_bytes_than_the_limit_unless_one_item_has(square: Square) -> None:
     async with running(square, batch_bytes=3 * 8) as batcher:
-        await batcher.submit(items(*range(7)))
+        await batcher.submit(items(*range(7), Call()))
     async with running(square, batch_bytes=7) as batcher:
-        await batcher.submit(items(8, 9))
+        await batcher.submit(items(8, 9), Call())
     assert square.batches == [[0, 1, 2], [3, 4, 5], [6], [8], [9]]
 
 
@@ -64,7 +65,7 @@ async def test_a_cheap_model_runs_on_the_event_loop_and_lets_others_in_between_b
             await asyncio.sleep(0)
 
     async with running(run, batch_items=1, inline=True) as batcher:
-        job, _ = await asyncio.gather(batcher.submit(items(1, 2, 3)), other())
+        job, _ = await asyncio.gather(batcher.submit(items(1, 2, 3), Call()), other())
     assert squares(job) == [1, 4, 9]
     assert threads == {threading.get_ident()}
     assert "bob" in "".join(turn[0] for turn in turns)
@@ -93,7 +94,7 @@ async def test_a_large_request_is_not_starved_by_small_ones_that_keep_coming(squ
         square.gate.set()
         small = 0
         while not large.done():
-            await batcher.submit(items(1000 + small))
+            await batcher.submit(items(1000 + small), Call())
             small += 1
         await first
         assert squares(await large) == [n * n for n in range(40)]
@@ -136,7 +137,7 @@ def test_every_request_gets_its_own_answer(requests: list[list[int]], batch_item
     async def together() -> tuple[list[Job], Square]:
         square = Square()
         async with running(square, batch_items=batch_items) as batcher:
-            return await asyncio.gather(*(batcher.submit(items(*request)) for request in requests)), square
+            return await asyncio.gather(*(batcher.submit(items(*request), Call()) for request in requests)), square
 
     jobs, square = asyncio.run(together())
     assert [squares(job) for job in jobs] == [[n * n for n in request] for request in requests]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.call import Call
 from services.errors import InferenceFailed, NotReady, QueueFull
 from services.scheduling.batcher import Batcher
 from services.scheduling.job import Job
@@ -29,7 +30,7 @@ async def test_a_poisonous_item_fails_alone(square: Square) -> None:
         with pytest.raises(InferenceFailed, match="item 1"):
             await culprit
         assert [squares(job) for job in await asyncio.gather(first, before, after)] == [[1], [4], [16, 25]]
-        assert squares(await batcher.submit(items(6))) == [36], "the batcher goes on"
+        assert squares(await batcher.submit(items(6), Call())) == [36], "the batcher goes on"
 
 
 async def test_a_model_that_answers_another_number_of_items_fails_and_does_not_stop_the_batcher() -> None:
@@ -38,14 +39,14 @@ async def test_a_model_that_answers_another_number_of_items_fails_and_does_not_s
 
     async with running(run) as batcher:
         with pytest.raises(InferenceFailed):
-            await batcher.submit(items(7, 7))
-        assert squares(await batcher.submit(items(8))) == [8]
+            await batcher.submit(items(7, 7), Call())
+        assert squares(await batcher.submit(items(8), Call())) == [8]
 
 
 async def test_a_request_without_items_is_refused_rather_than_waited_for(square: Square) -> None:
     async with running(square) as batcher:
         with pytest.raises(ValueError, match="at least one item"):
-            await batcher.submit({"x": np.zeros(0)})
+            await batcher.submit({"x": np.zeros(0)}, Call())
 
 
 async def test_a_full_queue_refuses_and_its_accounting_returns_to_zero(square: Square) -> None:
@@ -56,11 +57,11 @@ async def test_a_full_queue_refuses_and_its_accounting_returns_to_zero(square: S
         rest = await enqueued(batcher, (2, 3), (4, 5))
         assert waiting() == 4
         with pytest.raises(QueueFull, match="the limit is 4") as caught:
-            await batcher.submit(items(6))
+            await batcher.submit(items(6), Call())
         square.gate.set()
         await asyncio.gather(first, *rest)
         assert waiting() == 0
-        assert squares(await batcher.submit(items(6))) == [36], "there is room again"
+        assert squares(await batcher.submit(items(6), Call())) == [36], "there is room again"
     assert caught.value.status == 429
     assert caught.value.retry_after is not None
     assert caught.value.retry_after >= 1
@@ -69,7 +70,7 @@ async def test_a_full_queue_refuses_and_its_accounting_returns_to_zero(square: S
 
 async def test_an_empty_queue_takes_a_request_that_is_larger_than_the_queue(square: Square) -> None:
     async with running(square, queue_items=4) as batcher:
-        assert squares(await batcher.submit(items(*range(10)))) == [n * n for n in range(10)]
+        assert squares(await batcher.submit(items(*range(10), Call()))) == [n * n for n in range(10)]
 
 
 async def test_stopping_leaves_nobody_hanging(square: Square) -> None:
@@ -82,7 +83,7 @@ async def test_stopping_leaves_nobody_hanging(square: Square) -> None:
         outcomes = await asyncio.wait_for(asyncio.gather(inside, *queued, return_exceptions=True), 5)
         assert [type(outcome) for outcome in outcomes] == [NotReady] * 3
         with pytest.raises(NotReady, match="tested is stopped"):
-            await batcher.submit(items(6))
+            await batcher.submit(items(6), Call())
         assert waiting() == 0
         square.gate.set()
     assert square.batches == [[1, 2]]
@@ -92,7 +93,7 @@ async def test_stopping_before_starting_and_twice_is_harmless(square: Square) ->
     with ThreadPoolExecutor(1) as executor:
         batcher = Batcher(square, LABELS, executor, batch_items=1, queue_items=1)
         with pytest.raises(NotReady):
-            await batcher.submit(items(1))
+            await batcher.submit(items(1), Call())
         await batcher.stop()
         await batcher.start()
         await batcher.stop()
@@ -107,7 +108,7 @@ async def test_stopping_before_starting_and_twice_is_harmless(square: Square) ->
 def test_only_the_requests_with_the_poison_fail(requests: list[list[int]], poison: int) -> None:
     async def together() -> list[Job | BaseException]:
         async with running(Square(poison), batch_items=7) as batcher:
-            asked = (batcher.submit(items(*request)) for request in requests)
+            asked = (batcher.submit(items(*request), Call()) for request in requests)
             return await asyncio.gather(*asked, return_exceptions=True)
 
     for request, outcome in zip(requests, asyncio.run(together()), strict=True):

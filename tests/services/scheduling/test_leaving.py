@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from services.errors import DeadlineExceeded, NotReady, QueueFull
+from services.call import Call
+from services.errors import CallerLeft, DeadlineExceeded, QueueFull
 from services.scheduling.batcher import Batcher
 from tests.services.scheduling.squares import Square, abandoned, ask, enqueued, items, running, squares, waiting, wasted
 
@@ -32,9 +33,9 @@ async def test_a_deadline_that_passes_while_waiting_drops_the_job_before_compute
     before = abandoned("deadline")
     async with occupied(square) as batcher:
         with pytest.raises(DeadlineExceeded) as caught:
-            await batcher.submit(items(2, 3), deadline=time.monotonic() + 0.01)
+            await batcher.submit(items(2, 3), Call(deadline=time.monotonic() + 0.01))
         square.gate.set()
-        assert squares(await batcher.submit(items(4))) == [16]
+        assert squares(await batcher.submit(items(4), Call())) == [16]
     assert caught.value.status == 504
     assert square.batches == [[1], [4]]
     assert abandoned("deadline") - before == 2
@@ -43,8 +44,8 @@ async def test_a_deadline_that_passes_while_waiting_drops_the_job_before_compute
 async def test_a_deadline_that_has_passed_already_computes_nothing(square: Square) -> None:
     async with running(square) as batcher:
         with pytest.raises(DeadlineExceeded):
-            await batcher.submit(items(2), deadline=time.monotonic() - 1)
-        await batcher.submit(items(4))
+            await batcher.submit(items(2), Call(deadline=time.monotonic() - 1))
+        await batcher.submit(items(4), Call())
     assert square.batches == [[4]]
 
 
@@ -69,7 +70,7 @@ async def test_a_caller_that_leaves_between_two_batches_is_computed_no_further(s
         gone.cancel()
         await asyncio.sleep(0)
         square.gate.set()
-        assert squares(await batcher.submit(items(200))) == [40000]
+        assert squares(await batcher.submit(items(200), Call())) == [40000]
         assert waiting() == 0
     assert square.batches == [[0, 1, 2, 3], [200]]
     assert (abandoned("caller-left") - before[0], wasted("caller-left") - before[1]) == (96, 4)
@@ -77,12 +78,12 @@ async def test_a_caller_that_leaves_between_two_batches_is_computed_no_further(s
 
 async def test_a_caller_whose_connection_is_gone_is_dropped_before_compute(square: Square) -> None:
     async with occupied(square) as batcher:
-        gone = asyncio.create_task(batcher.submit(items(2), gone=lambda: True))
-        stays = asyncio.create_task(batcher.submit(items(3), gone=lambda: False))
+        gone = asyncio.create_task(batcher.submit(items(2), Call(gone=lambda: True)))
+        stays = asyncio.create_task(batcher.submit(items(3), Call(gone=lambda: False)))
         await asyncio.sleep(0)
         square.gate.set()
         assert squares(await stays) == [9]
-        with pytest.raises(NotReady, match="the caller left"):
+        with pytest.raises(CallerLeft, match="the client left"):
             await gone
     assert square.batches == [[1], [3]]
 
@@ -92,7 +93,7 @@ async def test_who_cannot_be_answered_in_time_is_refused_at_once(square: Square)
         second = ask(batcher, 2, deadline=time.monotonic() + 50)  # nothing waits yet: the estimate may be wrong
         await asyncio.sleep(0)
         with pytest.raises(QueueFull, match="the deadline is in") as caught:
-            await batcher.submit(items(3), deadline=time.monotonic() + 50)
+            await batcher.submit(items(3), Call(deadline=time.monotonic() + 50))
         patient = ask(batcher, 4)
         square.gate.set()
         assert [squares(job) for job in await asyncio.gather(second, patient)] == [[4], [16]]
@@ -109,7 +110,7 @@ async def test_a_deadline_that_passes_while_the_event_loop_computes_is_kept(squa
     before = abandoned("deadline"), wasted("deadline")
     async with running(slow, inline=True) as batcher:
         with pytest.raises(DeadlineExceeded, match="no answer was ready"):
-            await batcher.submit(items(1), deadline=time.monotonic() + 0.02)
+            await batcher.submit(items(1), Call(deadline=time.monotonic() + 0.02))
     assert square.batches == [[1]]
     assert (abandoned("deadline") - before[0], wasted("deadline") - before[1]) == (0, 1)
 
@@ -122,7 +123,7 @@ async def test_an_answer_after_the_deadline_is_none(square: Square) -> None:
         with pytest.raises(DeadlineExceeded):
             await late
         square.gate.set()
-        assert squares(await batcher.submit(items(2))) == [4]
+        assert squares(await batcher.submit(items(2), Call())) == [4]
     assert wasted("deadline") - before == 1
 
 
@@ -146,4 +147,4 @@ async def test_a_caller_that_leaves_while_its_poison_is_isolated_harms_nobody() 
         culprit.cancel()
         await asyncio.gather(culprit, return_exceptions=True)
         gone.set()
-        assert squares(await batcher.submit(items(6))) == [36]
+        assert squares(await batcher.submit(items(6), Call())) == [36]

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from services.call import Call
 from services.scheduling import batcher as module
 from tests.services.scheduling.squares import Square, enqueued, items, running, squares
 
@@ -40,7 +41,7 @@ async def test_a_pause_after_dropped_jobs_is_not_the_pace(square: Square, later:
         assert squares(await first) == [1]
         assert batcher.waiting == 0
         later(60)
-        await batcher.submit(items(3))
+        await batcher.submit(items(3), Call())
         assert batcher.item_seconds < 0.1
         burst = await enqueued(batcher, *((number,) for number in range(40)))
         for waits in burst:
@@ -54,7 +55,7 @@ async def test_a_process_that_was_suspended_during_a_batch_does_not_refuse_later
         return {"y": inputs["x"] ** 2}
 
     async with running(suspended, item_seconds=1e-3, inline=True) as batcher:
-        await batcher.submit(items(1))
+        await batcher.submit(items(1), Call())
         assert batcher.item_seconds < 2e-3
 
 
@@ -65,5 +66,5 @@ async def test_a_model_that_has_become_slower_is_noticed(later: Later) -> None:
 
     async with running(slow, item_seconds=1e-3, inline=True) as batcher:
         for number in range(50):
-            await batcher.submit(items(number))
+            await batcher.submit(items(number), Call())
         assert 0.5 < batcher.item_seconds < 1.5

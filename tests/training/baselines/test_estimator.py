@@ -9,10 +9,10 @@ import onnxruntime
 import pytest
 import torch
 
+from services.call import Call
 from services.dataplane import DataPlane
 from services.inference import registry
 from services.inference.classifier import Classifier
-from services.telemetry.call import Call
 from training.baselines.estimator import Scores, rows
 from training.baselines.logistic import LogisticRecipe, fit_logistic
 from training.baselines.svm import SVMRecipe, fit_svm
@@ -55,7 +55,7 @@ async def test_the_service_answers_as_scikit_learn_does(
     await plane.start()
     try:
         model = plane.select(Classifier, "classify", None)
-        outputs = await plane.infer(model, "classify", {"images": digits.test.images}, Call())
+        outputs = await model.infer("classify", {"images": digits.test.images}, Call())
     finally:
         await plane.stop()
     expected = scores.estimator.predict(rows(digits.test)[0])

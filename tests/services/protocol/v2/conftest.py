@@ -17,9 +17,10 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 from PIL import Image
 
+from services.call import Call
 from services.dataplane import DataPlane
 from services.protocol.v2.routes import V2
-from services.telemetry.call import Call
+from tests.services.protocol.bodies import arriving
 from training.data.digits import load_digits
 
 NUMPY = {"BOOL": "?", "UINT8": "u1", "INT64": "<i8", "FP32": "<f4"}
@@ -128,10 +129,7 @@ def ask(plane: DataPlane) -> Ask:
         raw = length | {name.lower().encode(): value.encode() for name, value in (headers or {}).items()}
         call = Call(time.monotonic() + 60, read_cache=cached, write_cache=cached)
 
-        async def read() -> bytes:
-            return body
-
-        answer = await v2.answer("POST", f"/v2/models/{model}/infer", raw, read, call)
+        answer = await v2.answer("POST", f"/v2/models/{model}/infer", raw, arriving(body), call)
         assert answer.status == 200
         named = {name.decode(): value.decode() for name, value in answer.headers}
         if "content-encoding" in named:

@@ -14,10 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import DuetError, InvalidInput, MalformedRequest, TooLarge, UnsupportedMedia
-from services.protocol.v2.inference import compress, decompress, parse, render
+from services.protocol.v2 import inference
+from services.protocol.v2.inference import InferRequest, compress, decompress, render
 from services.protocol.v2.tensors import strings
 
 LIMIT = 1000
+
+
+def parse(body: bytes, header_length: str | None) -> InferRequest:
+    request = inference.parse(body, header_length)
+    request.read()
+    return request
 
 
 def tensor(**fields: Any) -> dict[str, Any]:

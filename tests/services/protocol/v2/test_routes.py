@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from services.call import Call
 from services.dataplane import DataPlane
 from services.errors import InvalidInput, MethodNotAllowed, NotReady, UnknownModel, UnknownRoute
 from services.protocol.answer import Answer
 from services.protocol.v2.routes import V2
-from services.telemetry.call import Call
+from tests.services.protocol.bodies import unread
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -25,12 +26,8 @@ Ask = Callable[..., Awaitable[Any]]
 MODELS = ["digits-cnn", "digits-gan", "digits-scorer", "digits-vae"]
 
 
-async def nothing() -> bytes:
-    raise AssertionError("the body was read")
-
-
 async def answer(plane: DataPlane, path: str, method: str = "GET") -> Answer:
-    return await V2(plane, "tested").answer(method, path, {}, nothing, Call(time.monotonic() + 60))
+    return await V2(plane, "tested").answer(method, path, {}, unread(), Call(time.monotonic() + 60))
 
 
 async def told(plane: DataPlane, path: str, method: str = "GET") -> Any:
@@ -137,7 +134,7 @@ async def test_until_the_models_are_there_only_liveness_is_answered(empty_store:
 
 async def test_labels_of_metrics_do_not_grow_with_paths(plane: DataPlane) -> None:
     v2 = V2(plane, "tested")
-    await v2.answer("GET", "/v2", {}, nothing, Call(None))
+    await v2.answer("GET", "/v2", {}, unread(), Call(None))
     infer = {f"/v2/models/{name}/infer" for name in MODELS}
     assert {v2.label(path) for path in infer} == {"/v2/models/{model}/infer"}
     others = {v2.label(f"/v2/models/{i}/infer") for i in range(9)} | {v2.label(f"/v2/{i}") for i in range(9)}

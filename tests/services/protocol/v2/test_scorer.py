@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from services.call import Call
 from services.dataplane import DataPlane
 from services.errors import InvalidInput
 from services.inference.scorer import Scorer
+from services.protocol.services import PROTOCOLS
 from services.protocol.v2.routes import V2
-from services.protocol.v2.signatures import signature
-from services.telemetry.call import Call
+from tests.services.protocol.bodies import unread
 from tests.services.scorers import shade
 
 Ask = Callable[..., Awaitable[Any]]
@@ -28,17 +29,13 @@ def plane(scorers: DataPlane) -> DataPlane:
     return scorers
 
 
-async def nothing() -> bytes:
-    return b""
-
-
 def named(*names: str) -> list[dict[str, Any]]:
     return [{"name": name, "parameters": {"binary_data": True}} for name in names]
 
 
 def test_metadata_names_what_the_graph_has(scorers: DataPlane) -> None:
     def outputs(name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
-        tensors = signature(scorers.select(Scorer, "score", name)).outputs
+        tensors = PROTOCOLS["anomaly"].signature(scorers.select(Scorer, "score", name).model).outputs
         return {tensor.name: (tensor.datatype, tensor.shape) for tensor in tensors}
 
     plain, rich = outputs("plain"), outputs("tiny-scorer")
@@ -53,7 +50,7 @@ def test_metadata_names_what_the_graph_has(scorers: DataPlane) -> None:
 
 async def test_metadata_names_the_columns_of_the_statistics(scorers: DataPlane) -> None:
     async def parameters(name: str) -> dict[str, Any]:
-        answer = await V2(scorers, "tested").answer("GET", f"/v2/models/{name}", {}, nothing, Call())
+        answer = await V2(scorers, "tested").answer("GET", f"/v2/models/{name}", {}, unread(), Call())
         return dict(json.loads(answer.body)["parameters"])
 
     assert (await parameters("tiny-scorer"))["statistics"] == ["brightness", "brightness of its class"]
@@ -121,7 +118,7 @@ async def test_the_most_unusual_of_one_is_no_question(ask: Ask) -> None:
 
 
 async def test_every_answer_is_watched_for_drift(ask: Ask, scorers: DataPlane) -> None:
-    drift = scorers.select(Scorer, "score", "tiny-scorer").drift
+    drift = scorers.select(Scorer, "score", "tiny-scorer").model.drift
     await ask("tiny-scorer", {"images": IMAGES})
     await ask("tiny-scorer", {"images": IMAGES}, cached=True)
     assert drift.images == 6

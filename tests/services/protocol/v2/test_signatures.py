@@ -16,7 +16,7 @@ from services.dataplane import DataPlane
 from services.errors import DuetError, InvalidInput, TooLarge
 from services.inference.generator import Generator
 from services.inference.noise import latents
-from services.protocol.v2.signatures import signature
+from services.protocol.services import PROTOCOLS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -36,7 +36,7 @@ def named(*names: str, **parameters: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def latent_size(plane: DataPlane) -> int:
-    return plane.select(Generator, "decode", VAE).latent_size
+    return plane.select(Generator, "decode", VAE).model.latent_size
 
 
 def computed(operation: str) -> float:
@@ -62,7 +62,9 @@ async def test_metadata_tells_what_comes(
     ask: Ask, plane: DataPlane, digits: np.ndarray, model: str, binary: bool
 ) -> None:
     reply = await ask(model, {"images": digits}, outputs=named(*ALL[model], binary_data=binary))
-    [face] = [signature(served.model) for served in plane.served if served.entry.name == model]
+    [face] = [
+        PROTOCOLS[served.entry.task].signature(served.model) for served in plane.served if served.entry.name == model
+    ]
     told = {tensor.name: (tensor.datatype, tensor.shape) for tensor in face.outputs}
     came = {spec["name"]: (spec["datatype"], tuple(spec["shape"])) for spec in reply.about["outputs"]}
     assert list(came) == ALL[model]

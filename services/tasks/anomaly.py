@@ -1,23 +1,23 @@
-"""Anomaly scoring for both protocols: the verdict on each image, and the p-values for the drift test."""
+"""Anomaly scoring: the verdict on each image, and the p-values for the drift test."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from services.dataplane import DataPlane
+from services.call import Call
 from services.errors import InvalidInput
 from services.inference.conformal import band, benjamini_hochberg, most_unusual, pac_rank, pac_size, rank
 from services.inference.scorer import Scorer
-from services.protocol.schemas import Policy
+from services.served import Arrays, Served
 from services.telemetry import metrics
-from services.telemetry.call import Call
 
-Arrays = dict[str, np.ndarray]
+Policy = Literal["p-value", "pac", "fdr", "top-fraction"]
 
-FEW = 100  # calibration images; below this number an answer warns that p-values are coarse
+SMALL_CALIBRATION = 100  # calibration images; below this number an answer warns that p-values are coarse
 
 
 @dataclass(slots=True)
@@ -42,8 +42,8 @@ class Verdicts:
 
 
 @dataclass(slots=True)
-class Judge:
-    """How images are judged; `prefix` stands before the names of these fields in the protocol."""
+class AnomalyPolicy:
+    """When an image is anomalous; `prefix` stands before the names of these fields in the protocol."""
 
     alpha: float
     policy: Policy
@@ -110,24 +110,26 @@ class Judge:
         if self.policy == "fdr" and fewest > 1:
             why = f"the smallest p-value of {images} is {smallest:.3g}"
             return f"at alpha {self.alpha:g}, either none or at least {fewest} of {count} images are anomalous: {why}"
-        if size < FEW:
+        if size < SMALL_CALIBRATION:
             return f"p-values are multiples of {smallest:.3g}: there are only {images}"
         return None
 
 
-async def scored(
-    plane: DataPlane, model: Scorer, images: np.ndarray, judge: Judge, call: Call, *, mapped: bool
+async def score_images(
+    served: Served[Scorer], images: np.ndarray, policy: AnomalyPolicy, call: Call, *, mapped: bool
 ) -> tuple[Arrays, Verdicts]:
     """The scorer's outputs for images uint8 [N,C,H,W] (with the maps if `mapped`), and the verdicts.
 
     Raises:
-        InvalidInput: see `Judge.check`.
+        InvalidInput: see `AnomalyPolicy.check`.
     """
-    judge.check(model, len(images))
-    outputs = await plane.infer(model, "score_map" if mapped else "score", {"images": images}, call)
-    p_values = outputs["p_value"].tolist()
-    histogram = metrics.p_values(model.bundle.name)
-    for p_value in p_values:
-        histogram.observe(p_value)
-    model.drift.see(p_values, outputs["label"].tolist() if "label" in outputs else None)
-    return outputs, judge.verdicts(model, outputs)
+    model = served.model
+    policy.check(model, len(images))
+    outputs = await served.infer("score_map" if mapped else "score", {"images": images}, call)
+    if not call.trial:
+        p_values = outputs["p_value"].tolist()
+        histogram = metrics.p_values(served.entry.name)
+        for p_value in p_values:
+            histogram.observe(p_value)
+        model.drift.see(p_values, outputs["label"].tolist() if "label" in outputs else None)
+    return outputs, policy.verdicts(model, outputs)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import json
-import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from services.errors import TooLarge
-from services.protocol.answers import INLINE_PIXELS, check_count, image_list, off_loop
-from services.protocol.native import _json
-from services.protocol.schemas import GenerateResponse, ModelRef
+from services.protocol.native.rendering import image_list
+from services.protocol.native.routes import _json
+from services.protocol.native.schemas import GenerateResponse, ModelRef
 
 MODEL = ModelRef(name="m", version="1", digest="d")
 GREY = np.arange(2 * 1 * 3 * 4, dtype=np.uint8).reshape(2, 1, 3, 4)
@@ -39,16 +37,3 @@ def test_pngs_are_base64_of_a_file_each() -> None:
 
 def test_what_was_not_asked_for_is_left_out() -> None:
     assert set(json.loads(_json(GenerateResponse(model=MODEL, images=[])).body)) == {"model", "images"}
-
-
-async def test_many_pixels_are_left_to_a_thread() -> None:
-    here = threading.get_ident()
-    assert await off_loop(threading.get_ident, INLINE_PIXELS) == here
-    assert await off_loop(threading.get_ident, INLINE_PIXELS + 1) != here
-
-
-def test_a_count_may_reach_its_limit() -> None:
-    check_count(3, "count", 3)
-    with pytest.raises(TooLarge, match="count: 4 items; at most 3") as caught:
-        check_count(4, "count", 3)
-    assert caught.value.field == "count"

@@ -1,14 +1,22 @@
-"""What belongs to one request in every layer: its deadline, its cache directives, and the time of each stage.
+"""What belongs to one request in every layer: its id, its deadline, its cache directives, and the time of each stage.
 
 It is passed explicitly, never by context variable: a batch belongs to many requests at once, so there is no single
-"current request".
+"current request". A deadline is checked here and nowhere else.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+from services.errors import CallerLeft, DeadlineExceeded
+
+T = TypeVar("T")
+
+TIMEOUT = "X-Request-Timeout-Ms"
 
 
 class Stage:
@@ -32,10 +40,12 @@ class Call:
     """One request.
 
     Attributes:
+        id: the request's id, as in the answer's `X-Request-Id`.
         deadline: `time.monotonic()` seconds at which the deadline passes; None: no deadline.
         read_cache: look answers up; `Cache-Control: no-cache` and `no-store` switch it off.
         write_cache: store answers; `Cache-Control: no-store` switches it off.
         gone: returns whether the client has disconnected; None if this server cannot tell.
+        trial: whether the answer is left out of drift and of the counts of predictions (`X-Request-Purpose: trial`).
         seconds: time by stage.
         hits: items answered by the cache.
         lookups: items looked up in the cache.
@@ -46,6 +56,8 @@ class Call:
     read_cache: bool = True
     write_cache: bool = True
     gone: Callable[[], bool] | None = None
+    trial: bool = False
+    id: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     hits: int = 0
     lookups: int = 0
@@ -66,6 +78,30 @@ class Call:
         """Seconds until the deadline (may be negative), None without one."""
         return None if self.deadline is None else self.deadline - time.monotonic()
 
+    def check(self) -> None:
+        """Stop the work on a request that nobody waits for.
+
+        Raises:
+            CallerLeft: the client has disconnected.
+            DeadlineExceeded: the deadline has passed.
+        """
+        if self.gone is not None and self.gone():
+            raise CallerLeft("the client left before an answer was ready")
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            raise late()
+
+    async def within(self, work: Awaitable[T], missed: str = "no answer was ready") -> T:
+        """The result of `work`, if it comes before the deadline.
+
+        Raises:
+            DeadlineExceeded: it did not come in time; `missed` begins the message.
+        """
+        try:
+            async with asyncio.timeout(self.remaining()):
+                return await work
+        except TimeoutError:
+            raise late(missed) from None
+
     @property
     def cache_status(self) -> str:
         """The `X-Cache` header: hit, miss, partial or bypass, with the counts."""
@@ -83,3 +119,8 @@ class Call:
     def server_timing(self) -> str:
         """The `Server-Timing` header (W3C): milliseconds by stage."""
         return ", ".join(["%s;dur=%.3f" % (name, 1000 * seconds) for name, seconds in self.seconds.items()])  # noqa: UP031
+
+
+def late(missed: str = "no answer was ready") -> DeadlineExceeded:
+    """The error of a request whose deadline has passed; `missed` begins the message."""
+    return DeadlineExceeded(f"{missed} before the deadline ({TIMEOUT})", field=TIMEOUT)

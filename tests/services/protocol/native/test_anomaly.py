@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from services.anomaly import score
+from services.call import Call
 from services.dataplane import DataPlane
 from services.errors import InvalidInput
 from services.inference.scorer import Scorer
-from services.protocol.schemas import ScoreRequest
-from services.telemetry.call import Call
+from services.protocol.native.anomaly import score
+from services.protocol.native.schemas import ScoreRequest
 from tests.services.scorers import shade
 
 SPOTS = shade(40)
@@ -69,7 +69,7 @@ async def test_what_is_not_asked_for_does_not_come(scorers: DataPlane, wish: str
 
 
 async def test_regions_are_bounded_in_number(scorers: DataPlane, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.anomaly.REGIONS", 1)
+    monkeypatch.setattr("services.protocol.native.anomaly.REGIONS", 1)
     [each] = (await ask(scorers, SPOTS, regions=True))["scores"]
     assert [region["area"] for region in each["regions"]] == [4]
 
@@ -89,7 +89,7 @@ async def test_few_calibration_images_are_said_to_be_few(scorers: DataPlane) -> 
 
 
 async def test_an_answer_from_the_cache_is_the_same_and_counts_for_drift_too(scorers: DataPlane) -> None:
-    scorer = scorers.select(Scorer, "score", "tiny-scorer")
+    scorer = scorers.select(Scorer, "score", "tiny-scorer").model
     wish = {"statistics": True, "look_alike": True, "regions": True}
     first = await ask(scorers, SPOTS, **wish)
     call = Call()
@@ -101,7 +101,7 @@ async def test_an_answer_from_the_cache_is_the_same_and_counts_for_drift_too(sco
 
 
 async def test_a_refused_request_does_not_count(scorers: DataPlane) -> None:
-    scorer = scorers.select(Scorer, "score", "tiny-scorer")
+    scorer = scorers.select(Scorer, "score", "tiny-scorer").model
     with pytest.raises(InvalidInput):
         await ask(scorers, SPOTS, policy="top-fraction")
     assert scorer.drift.images == 0

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services.inference.noise import SEED_LIMIT
+from services.tasks.anomaly import Policy
+from services.tasks.samples import Sampler
 
 Images = Annotated[
     list[Any],
@@ -18,14 +20,17 @@ Images = Annotated[
     ),
 ]
 Seed = Annotated[int, Field(ge=0, lt=SEED_LIMIT)]
-Latents = list[list[float]]
-Name = Annotated[str | None, Field(description="NAME or NAME:VERSION; left out: the first model that can answer.")]
+Latents = Annotated[
+    list[Any],  # checked row by row, because a streamed request may bring millions of numbers
+    Field(json_schema_extra={"items": {"type": "array", "items": {"type": "number"}}}),
+]
+Name = Annotated[
+    str | None, Field(description="NAME (its newest version) or NAME:VERSION; left out: the default model.")
+]
 Format = Annotated[
     Literal["grid", "png", "array"],
     Field(description="grid: one PNG of all images as the body; png: JSON, base64 PNGs; array: JSON, nested lists."),
 ]
-
-Policy = Literal["p-value", "pac", "fdr", "top-fraction"]
 
 
 class Request(BaseModel):
@@ -60,7 +65,7 @@ class GenerateRequest(Request):
     truncation: float = Field(
         default=1.0, gt=0, le=2, description="Scale of the latents; below 1: more typical, less diverse."
     )
-    sampler: Literal["prior", "metropolis-hastings"] = Field(
+    sampler: Sampler = Field(
         default="prior",
         description="metropolis-hastings: draw 32 times for each image and choose by the discriminator "
         "(Turner et al., 2019).",

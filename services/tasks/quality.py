@@ -1,4 +1,4 @@
-"""Judges samples by a classifier and a scorer, and draws samples again that the classifier does not recognise."""
+"""Evaluates samples by a classifier and a scorer, and draws those again that the classifier does not recognise."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TypeVar
 
 import numpy as np
 
+from services.call import Call
 from services.dataplane import DataPlane
 from services.errors import InvalidInput
 from services.inference.chain import STRIDE
 from services.inference.classifier import Classifier
 from services.inference.generator import Generator
 from services.inference.scorer import Scorer
-from services.protocol.schemas import Quality
-from services.telemetry.call import Call
+from services.served import Served
 
 DRAWS = 8  # of one image, the first included
 
@@ -32,7 +32,26 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Judges:
+class Quality:
+    """What the classifier and the scorer say of one sample.
+
+    Attributes:
+        label: the class that the classifier predicts.
+        probability: of the requested class; without one, of `label`.
+        p_value: the scorer's; None if no scorer is served.
+        draws: how often the sample was drawn.
+        accepted: whether it reached the bar; None without one.
+    """
+
+    label: str
+    probability: float
+    p_value: float | None
+    draws: int
+    accepted: bool | None
+
+
+@dataclass(frozen=True)
+class SampleEvaluators:
     """The classifier, and the scorer if there is one, for the images and classes of a generator.
 
     Attributes:
@@ -40,14 +59,13 @@ class Judges:
         cacheable: whether the same samples can be requested again.
     """
 
-    plane: DataPlane
-    classifier: Classifier
-    scorer: Scorer | None
+    classifier: Served[Classifier]
+    scorer: Served[Scorer] | None
     bar: float | None
     cacheable: bool
 
     @classmethod
-    def of(cls, plane: DataPlane, model: Generator, bar: float | None, *, cacheable: bool) -> Judges:
+    def of(cls, plane: DataPlane, model: Generator, bar: float | None, *, cacheable: bool) -> SampleEvaluators:
         """Raises: InvalidInput: no classifier of the generator's classes is served here."""
         classifier = _beside(plane, model, Classifier)
         if classifier is None:
@@ -56,9 +74,9 @@ class Judges:
                 f"{field}: no classifier for the classes of {model.bundle.name} is served here; use the all-in-one"
             )
             raise InvalidInput(message, field=field)
-        return cls(plane, classifier, _beside(plane, model, Scorer), bar, cacheable)
+        return cls(classifier, _beside(plane, model, Scorer), bar, cacheable)
 
-    async def judged(
+    async def evaluate(
         self, drawn: Drawn, again: Callable[[list[int], np.ndarray], Awaitable[np.ndarray]], call: Call
     ) -> tuple[np.ndarray, list[Quality]]:
         """Samples, and the quality of each.
@@ -88,11 +106,11 @@ class Judges:
         p_values = None
         if self.scorer is not None:
             inputs = {"images": images}
-            p_values = (await self.plane.infer(self.scorer, "score", inputs, call, cacheable=self.cacheable))["p_value"]
+            p_values = (await self.scorer.infer("score", inputs, call, cacheable=self.cacheable))["p_value"]
         confidence = _confidence(probabilities, wanted)
         return images, [
             Quality(
-                label=self.classifier.class_names[int(probabilities[i].argmax())],
+                label=self.classifier.model.class_names[int(probabilities[i].argmax())],
                 probability=float(confidence[i]),
                 p_value=None if p_values is None else float(p_values[i]),
                 draws=int(draws[i]),
@@ -103,7 +121,7 @@ class Judges:
 
     async def _probabilities(self, images: np.ndarray, call: Call) -> np.ndarray:
         inputs = {"images": images}
-        outputs = await self.plane.infer(self.classifier, "classify", inputs, call, cacheable=self.cacheable)
+        outputs = await self.classifier.infer("classify", inputs, call, cacheable=self.cacheable)
         return outputs["probabilities"]
 
 
@@ -116,14 +134,13 @@ def _confidence(probabilities: np.ndarray, labels: np.ndarray | None) -> np.ndar
     return chosen
 
 
-def _beside(plane: DataPlane, model: Generator, kind: type[M]) -> M | None:
+def _beside(plane: DataPlane, model: Generator, kind: type[M]) -> Served[M] | None:
     """A model of that kind for the same images and classes, preferably one without the generator's own weights."""
     own = model.bundle.manifest
     fitting = [
-        served.model
-        for served in plane.served
-        if isinstance(served.model, kind)
-        and served.model.bundle.manifest.image == own.image
+        served
+        for served in plane.of(kind)
+        if served.model.bundle.manifest.image == own.image
         and served.model.bundle.manifest.class_names == own.class_names
     ]
-    return min(fitting, key=lambda other: other.bundle.manifest.network in ("cvae", own.network), default=None)
+    return min(fitting, key=lambda other: other.model.bundle.manifest.network in ("cvae", own.network), default=None)

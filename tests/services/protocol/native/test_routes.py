@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Message
 
+from services.call import Call
 from services.dataplane import DataPlane
 from services.errors import QueueFull
-from services.protocol.native import RESPONDERS, route
-from services.protocol.schemas import ClassifyRequest, GenerateRequest, InterpolateRequest, ScoreRequest
-from services.telemetry.call import Call
+from services.protocol import problems
+from services.protocol.body import Bodies, Body
+from services.protocol.headers import by_name, call_from_raw
+from services.protocol.native.routes import Route
+from services.protocol.native.schemas import ClassifyRequest, GenerateRequest, InterpolateRequest, ScoreRequest
 
 
 class Seen(BaseModel):
@@ -48,11 +50,14 @@ def seen(request: BaseModel) -> Seen:
     return Seen(fields=json.loads(json.dumps(given, default=lambda raw: f"{len(raw)} bytes")))
 
 
+ROUTES: dict[str, Route[Any]] = {}
+
+
 @pytest.fixture(autouse=True)
-def routes(monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> None:
+def routes(empty_store: Path) -> None:
     for handler in (classify, generate, interpolate, score):
-        monkeypatch.setitem(RESPONDERS, f"/{handler.__name__}", None)
-        route(f"/{handler.__name__}", handler, Seen)
+        path = f"/{handler.__name__}"
+        ROUTES[path] = Route(path, handler, Seen)
 
 
 async def ask(path: str, body: bytes, headers: dict[str, str] | None = None, *, leaves: bool = False) -> Response:
@@ -63,8 +68,12 @@ async def ask(path: str, body: bytes, headers: dict[str, str] | None = None, *, 
     async def receive() -> Message:
         return next(incoming)
 
-    scope = {"type": "http", "method": "POST", "path": path, "headers": raw, "query_string": b""}
-    answer = await RESPONDERS[path](DataPlane([]), Request(scope, receive), receive)
+    plane, named = DataPlane([]), by_name(raw)
+    try:
+        call = call_from_raw(named, plane.settings, 0.0)
+        answer = await ROUTES[path].respond(plane, named, Body(Bodies(plane.settings), receive, named), call)
+    except Exception as error:
+        return problems.problem(problems.refusal(error, path, "its-id"))
     return answer if isinstance(answer, Response) else answer.response()
 
 
@@ -177,7 +186,7 @@ async def test_a_file_in_place_of_a_number_is_named() -> None:
 
 async def test_a_client_that_left_within_its_body_is_no_surprise() -> None:
     response = await ask("/generate", b'{"count"', leaves=True)
-    assert response.status_code == 400
+    assert response.status_code == 499
     assert "the client left" in body(response)["detail"]
 
 
@@ -190,8 +199,7 @@ def handle(monkeypatch: pytest.MonkeyPatch, work: Callable[[Call], Any]) -> None
     async def handler(plane: DataPlane, request: GenerateRequest, call: Call) -> Seen:
         return work(call)
 
-    monkeypatch.setitem(RESPONDERS, "/generate", None)
-    route("/generate", handler, Seen)
+    monkeypatch.setitem(ROUTES, "/generate", Route("/generate", handler, Seen))
 
 
 async def test_an_answer_says_what_the_cache_and_the_stages_did(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from services.telemetry.call import Call
+from services.call import Call
 
 
 def test_a_call_without_a_deadline_has_no_end() -> None:

@@ -10,8 +10,7 @@ import pytest
 from services.errors import InvalidInput
 from services.inference.conformal import band, pac_rank
 from services.inference.scorer import Scorer
-from services.protocol.schemas import Policy
-from services.protocol.scoring import Judge, Verdicts
+from services.tasks.anomaly import AnomalyPolicy, Policy, Verdicts
 from tests.services.scorers import PLAIN, scorer_bundle, shade
 
 
@@ -24,7 +23,7 @@ def scorer(tmp_path: Path) -> Scorer:
 def judged(
     scorer: Scorer, images: np.ndarray, policy: Policy, alpha: float, *, per_class: bool = False
 ) -> tuple[dict[str, np.ndarray], Verdicts]:
-    judge = Judge(alpha, policy, per_class)
+    judge = AnomalyPolicy(alpha, policy, per_class)
     judge.check(scorer, len(images))
     outputs = scorer.run("score", {"images": images})
     return outputs, judge.verdicts(scorer, outputs)
@@ -45,7 +44,7 @@ def test_by_p_value(scorer: Scorer, alpha: float) -> None:
 
 def test_a_p_value_that_is_the_threshold_itself_is_anomalous(scorer: Scorer) -> None:
     outputs = {"p_value": np.array([20, 21], np.float32) / np.float32(401), "score": np.zeros(2, np.float32)}
-    assert Judge(20 / 401, "p-value", False).verdicts(scorer, outputs).anomalous.tolist() == [True, False]
+    assert AnomalyPolicy(20 / 401, "p-value", False).verdicts(scorer, outputs).anomalous.tolist() == [True, False]
 
 
 def test_pac_has_a_lower_threshold_that_keeps_its_promise(scorer: Scorer) -> None:
@@ -153,5 +152,5 @@ def test_what_cannot_be_judged_is_refused_by_field(
 ) -> None:
     made = scorer_bundle(tmp_path / "it", outputs=outputs) if outputs else scorer_bundle(tmp_path / "it")
     with pytest.raises(InvalidInput, match=f"^parameters.{field}: ") as refused:
-        Judge(0.05, policy, per_class, "parameters.").check(Scorer(made), count)
+        AnomalyPolicy(0.05, policy, per_class, "parameters.").check(Scorer(made), count)
     assert refused.value.field == f"parameters.{field}"

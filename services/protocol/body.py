@@ -1,0 +1,140 @@
+"""Request bodies: each bounded in bytes and in time, and all of them together bounded in bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+from collections.abc import Mapping
+
+from starlette.types import Message, Receive
+
+from services.call import Call
+from services.errors import BodiesFull, CallerLeft, TooLarge
+from services.protocol.headers import arrived
+from services.settings import Settings
+from services.telemetry import metrics
+
+TRIM_BYTES = 32 * 2**20  # after so many bytes of bodies were held, the C library is told to return free memory
+
+
+class Bodies:
+    """The memory that request bodies take in this process.
+
+    Attributes:
+        held: bytes, of requests that are being read or answered.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.body_bytes = settings.body_bytes
+        self._limit = max(settings.bodies_bytes, settings.body_bytes)
+        self.held = 0
+        self._most = 0
+        metrics.BODIES_BYTES.set_function(lambda: self.held)
+
+    def take(self, size: int) -> None:
+        """Count bytes that came.
+
+        Raises:
+            BodiesFull: the bodies of all requests would take too much memory.
+        """
+        if self.held + size > self._limit:
+            message = f"request bodies take {self.held} bytes, and {self._limit} are allowed at once; retry later"
+            raise BodiesFull(message, retry_after=1.0)
+        self.held += size
+        self._most = max(self._most, self.held)
+
+    def give(self, size: int) -> None:
+        """Count bytes that are no longer needed."""
+        self.held -= size
+        if self._most > TRIM_BYTES and self.held < TRIM_BYTES // 4:
+            self._most = self.held
+            asyncio.get_running_loop().call_later(0.1, _trim)  # when the last reference is gone
+
+
+class Body:
+    """The body of one request.
+
+    Args:
+        bodies: the memory of all.
+        receive: the server's.
+        headers: by lower-case name.
+
+    Attributes:
+        size: bytes that are counted so far.
+
+    Raises:
+        TooLarge: the declared length is over the limit.
+    """
+
+    __slots__ = ("_bodies", "_declared", "_receive", "size")
+
+    def __init__(self, bodies: Bodies, receive: Receive, headers: Mapping[bytes, bytes]) -> None:
+        self._bodies, self._receive, self.size = bodies, receive, 0
+        declared = headers.get(b"content-length", b"0")
+        self._declared = int(declared) if declared.isdigit() else 0
+        if self._declared > bodies.body_bytes:
+            message = f"the body has {self._declared} bytes; at most {bodies.body_bytes} are allowed"
+            raise TooLarge(message, field="body")
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the server has all of it, so that reading it does not wait."""
+        return arrived(self._receive)
+
+    async def receive(self) -> Message:
+        """The next message of the server, counted: Content-Length may be absent or wrong.
+
+        Raises:
+            TooLarge: the body is over the limit.
+            BodiesFull: all bodies together are.
+        """
+        message = await self._receive()
+        if chunk := message.get("body", b""):
+            self.grow(len(chunk))
+            if self.size > self._bodies.body_bytes:
+                raise TooLarge(f"the body has more than {self._bodies.body_bytes} bytes", field="body")
+        return message
+
+    def grow(self, size: int) -> None:
+        """Count bytes of this body, read or decompressed.
+
+        Raises:
+            BodiesFull: all bodies together are over the limit.
+        """
+        self._bodies.take(size)
+        self.size += size
+
+    def close(self) -> None:
+        self._bodies.give(self.size)
+        self.size = 0
+
+    async def read(self, call: Call) -> bytes | bytearray:
+        """The whole body, read before the deadline: a client may send it slowly, or never.
+
+        Raises:
+            CallerLeft: the client left halfway.
+            DeadlineExceeded: the body did not arrive in time.
+        """
+        if self.arrived:  # no timer is needed; a timer costs four times as much as reading
+            return await self._read()
+        return await call.within(self._read(), "the body did not arrive")
+
+    async def _read(self) -> bytes | bytearray:
+        message = await self.receive()
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            whole_at_once: bytes = message.get("body", b"")
+            return whole_at_once
+        whole = bytearray()
+        while message["type"] == "http.request":
+            whole += message.get("body", b"")
+            if not message.get("more_body", False):
+                return whole
+            message = await self.receive()
+        raise CallerLeft("the client left before its request was read")
+
+
+def _trim() -> None:
+    """Return free memory to the system: the C library keeps what many small pieces of bodies took."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
+    if trim is not None:
+        asyncio.get_running_loop().run_in_executor(None, trim, 0)

@@ -1,0 +1,67 @@
+"""`/classify`: what is in this image?"""
+
+from __future__ import annotations
+
+import base64
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from services.call import Call
+from services.dataplane import DataPlane
+from services.errors import InvalidInput
+from services.inference.classifier import Classifier
+from services.protocol.image_input import read_images
+from services.protocol.images import heat_map
+from services.protocol.native.rendering import model_ref
+from services.protocol.native.routes import Route
+from services.protocol.native.schemas import ClassifyRequest, ClassifyResponse, ClassProbability, Prediction
+from services.scheduling.offload import INLINE_PIXELS
+from services.tasks.classification import classify as classify_images
+from services.tasks.limits import class_index
+
+SMALLEST_SCALE = 1e-9  # of a map without a positive value
+
+
+async def classify(plane: DataPlane, request: ClassifyRequest, call: Call) -> ClassifyResponse:
+    """Classify images: the most probable classes of each, on request with a prediction set and an explanation."""
+    served = plane.select(Classifier, request.explanation or "classify", request.model)
+    model = served.model
+    if request.prediction_set and model.coverage is None:
+        message = f"prediction_set: model {model.bundle.name} makes no prediction sets; leave it out, or train it again"
+        raise InvalidInput(message, field="prediction_set")
+    kinds = [request.explanation] if request.explanation else []
+    served.admit(request.explanation or "classify", len(request.images), call)
+    images = await read_images(request.images, served, plane, call)
+    explained = None
+    if kinds and request.explain_class is not None:
+        explained = class_index(request.explain_class, model.class_names, "explain_class")
+    found = await classify_images(served, images, call, explanations=kinds, explained=explained)
+    with call.stage("encode"):
+        predictions = [_prediction(row, model.class_names, request.top_k) for row in found.outputs["probabilities"]]
+        if request.prediction_set:
+            for prediction, held in zip(predictions, found.outputs["prediction_set"].tolist(), strict=True):
+                prediction.prediction_set = [name for name, is_in in zip(model.class_names, held, strict=True) if is_in]
+        for maps in found.maps.values():
+            work = partial(_add_explanations, predictions, maps)
+            await plane.offload.run_if_large(work, call, 3 * maps.size, INLINE_PIXELS)
+    coverage = model.coverage if request.prediction_set else None
+    return ClassifyResponse(model=model_ref(served), coverage=coverage, predictions=predictions)
+
+
+def _add_explanations(predictions: list[Prediction], maps: np.ndarray) -> None:
+    for prediction, values in zip(predictions, maps, strict=True):
+        picture = heat_map(values, max(float(values.max()), SMALLEST_SCALE))
+        prediction.explanation = base64.b64encode(picture).decode()
+
+
+def _prediction(probabilities: np.ndarray, class_names: tuple[str, ...], top_k: int) -> Prediction:
+    order = np.argsort(-probabilities, kind="stable")[:top_k]
+    ranked = [(class_names[i], i, float(probabilities[i])) for i in order.tolist()]
+    top = [ClassProbability(label=label, index=i, probability=p) for label, i, p in ranked]
+    label, index, probability = ranked[0]
+    return Prediction(label=label, index=index, probability=probability, top=top)
+
+
+ROUTES: tuple[Route[Any], ...] = (Route("/classify", classify, ClassifyResponse),)

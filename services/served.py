@@ -1,0 +1,194 @@
+"""One model that is served: verified, warm, with a queue and a cache entry for each of its operations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from services.caching.admission import Worth
+from services.caching.cache import Cache, Compute, Subject
+from services.caching.values import Layout
+from services.call import Call
+from services.inference.bundle import BundleError, load
+from services.inference.cpus import cpu_limit
+from services.inference.model import Model, load_model
+from services.inference.registry import Entry
+from services.scheduling.batcher import Batcher
+from services.settings import Settings
+from services.telemetry import metrics
+
+M_co = TypeVar("M_co", bound=Model, covariant=True)
+Arrays = dict[str, np.ndarray]
+
+WARM_BATCHES = (1, 2, 8)
+MEASURED_RUNS = 5
+INLINE_SECONDS = 0.001  # a thread hop costs about 0.1 ms, so an operation up to ten of them runs on the event loop
+INLINE_BATCH_SECONDS = 0.008  # longest batch on the event loop: probes and new requests wait meanwhile
+THREAD_BATCH_SECONDS = 0.1  # longest batch of a slow operation in the compute thread, which all operations share
+
+
+@dataclass(frozen=True)
+class Warm:
+    """What the warm-up of one operation measured: seconds for one item, and the layout of its outputs in the cache."""
+
+    seconds: float
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Served(Generic[M_co]):
+    """A model and the way to its answers.
+
+    Attributes:
+        entry: its name and version in the store.
+        model: what computes.
+        batchers: the queue of each operation.
+        subjects: what the cache knows of each operation.
+        cache: shared by all models.
+    """
+
+    entry: Entry
+    model: M_co
+    batchers: Mapping[str, Batcher]
+    subjects: Mapping[str, Subject]
+    cache: Cache
+
+    async def start(self) -> None:
+        for batcher in self.batchers.values():
+            await batcher.start()
+
+    async def stop(self) -> None:
+        for batcher in self.batchers.values():
+            await batcher.stop()
+
+    def admit(self, operation: str, count: int, call: Call) -> None:
+        """Refuse a request before its images are decoded, if its items would miss the deadline.
+
+        Raises:
+            QueueFull, DeadlineExceeded: see `Batcher.admit`.
+        """
+        if self.batchers[operation].waiting:
+            self.batchers[operation].admit(count, call.remaining())
+
+    async def infer(self, operation: str, inputs: Arrays, call: Call, *, cacheable: bool = True) -> Arrays:
+        """Outputs for every item of a batch, from the cache where it holds them.
+
+        Args:
+            operation: one of the model's.
+            inputs: arrays whose first axis is the batch, validated.
+            call: the request, for its deadline, cache directives and timings.
+            cacheable: False for answers that cannot be requested again (samples without a seed).
+
+        Raises:
+            QueueFull, DeadlineExceeded, InferenceFailed: see `Batcher.submit`.
+        """
+        compute = partial(self._compute, self.batchers[operation], call, inputs)
+        if not cacheable:
+            return await compute(None)
+        return await self.cache.answer(self.subjects[operation], inputs, call, compute)
+
+    async def remember(self, name: str, like: str, passes: int, inputs: Arrays, call: Call, compute: Compute) -> Arrays:
+        """What `compute` makes of rows of `inputs`, from the cache where it holds them.
+
+        Args:
+            name: of what is computed, for the key.
+            like: an operation whose outputs have the same layout.
+            passes: how often an item runs that operation, about.
+            inputs: arrays whose first axis is the items; everything that the answer depends on.
+            call: the request.
+            compute: computes the given rows, None: all of them.
+        """
+        known = self.subjects[like]
+        subject = Subject(known.digest, name, known.layout, lambda: passes * known.item_seconds())
+        return await self.cache.answer(subject, inputs, call, compute)
+
+    async def _compute(self, batcher: Batcher, call: Call, inputs: Arrays, rows: np.ndarray | None) -> Arrays:
+        chosen = inputs if rows is None else {name: array[rows] for name, array in inputs.items()}
+        job = await batcher.submit(chosen, call)
+        call.add("queue", job.queue_seconds)
+        call.add("compute", job.compute_seconds)
+        return job.outputs
+
+    def worth(self) -> dict[str, Worth]:
+        """What decides whether Redis is asked, for each operation."""
+        return {name: self.cache.worth(subject) for name, subject in self.subjects.items()}
+
+
+def open_model(entry: Entry, settings: Settings) -> tuple[Model, dict[str, Warm]]:
+    """Verify, load and warm one model; returns it with the measurements of each operation.
+
+    Raises:
+        BundleError: the bundle does not verify, or its graphs do not run.
+    """
+    bundle = load(entry.path)
+    if bundle.version != entry.version:
+        raise BundleError(f"{entry.path}: holds version {bundle.version}, not {entry.version}; import it again")
+    warm: dict[str, Warm] = {}
+    try:
+        model = load_model(bundle, threads=settings.threads or cpu_limit())
+        for operation in model.operations:
+            if operation in model.untried:
+                passes, outputs = model.untried[operation]
+                warm[operation] = Warm(passes * warm[model.operations[0]].seconds, Layout.of(outputs))
+                continue
+            example = model.example(operation)
+            for size in WARM_BATCHES:
+                batch = {name: np.repeat(array, size, axis=0) for name, array in example.items()}
+                layout = Layout.of(model.run(operation, batch))
+            seconds = min(_seconds(model, operation, example) for _ in range(MEASURED_RUNS))
+            warm[operation] = Warm(seconds, layout)
+    except BundleError:
+        raise
+    except KeyError as error:
+        raise BundleError(f"{bundle.path}: a bundle for {bundle.manifest.task} needs {error}") from None
+    except Exception as error:  # ONNX Runtime raises many types, none of them public
+        raise BundleError(
+            f"{bundle.path}: a graph does not run on the inputs of {bundle.manifest.task}: {error}"
+        ) from error
+    return model, warm
+
+
+def serve(
+    entry: Entry, model: Model, warm: Mapping[str, Warm], executor: Executor, cache: Cache, settings: Settings
+) -> Served[Model]:
+    """The handle of an open model, with its metrics; slow operations run in `executor`."""
+    batchers, subjects = {}, {}
+    for operation, found in warm.items():
+        inline = found.seconds <= INLINE_SECONDS
+        limit = settings.batch_items
+        if inline:
+            limit = min(limit, int(INLINE_BATCH_SECONDS / found.seconds))
+        elif operation in model.untried:
+            limit = min(limit, int(THREAD_BATCH_SECONDS / found.seconds))
+        labels = (entry.name, entry.version, operation)
+        batchers[operation] = batcher = Batcher(
+            partial(model.run, operation),
+            labels,
+            None if inline else executor,
+            batch_items=max(1, limit),
+            queue_items=settings.queue_items,
+            batch_bytes=settings.batch_bytes,
+            item_seconds=found.seconds,
+        )
+        measured = partial(getattr, batcher, "item_seconds")
+        subjects[operation] = subject = Subject(model.bundle.digest, operation, found.layout, measured)
+        metrics.ITEM_SECONDS.labels(*labels).set_function(measured)
+        metrics.REDIS_FROM_ITEMS.labels(*labels).set_function(partial(_from_items, cache, subject))
+    metrics.MODEL_INFO.labels(entry.name, entry.version, model.bundle.digest, entry.task).set(1)
+    return Served(entry, model, batchers, subjects, cache)
+
+
+def _from_items(cache: Cache, subject: Subject) -> int:
+    return cache.worth(subject).from_items or 0
+
+
+def _seconds(model: Model, operation: str, example: Arrays) -> float:
+    begin = time.perf_counter()
+    model.run(operation, example)
+    return time.perf_counter() - begin
