@@ -101,6 +101,8 @@ class Call:
                 return await work
         except TimeoutError:
             raise late(missed) from None
+        finally:
+            del work  # its exception would refer to itself through this frame, and keep a large body in memory
 
     @property
     def cache_status(self) -> str:

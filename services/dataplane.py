@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, cast
@@ -29,6 +30,7 @@ log = logging.getLogger("duet")
 
 M = TypeVar("M", bound=Model)
 GC_THRESHOLD = (20_000, 20, 20)  # a request leaves no reference cycles, so a collection every 700 objects is waste
+SWITCH_SECONDS = 0.001  # a thread that computes in Python lets the event loop run after this time; Python's is 5 ms
 STARTING = "starting: models are being verified and warmed"
 
 
@@ -151,6 +153,7 @@ class DataPlane:
             log.info("serving %s (%s), digest %s; an item takes: %s", entry.tag, entry.task, model.bundle.digest, ways)
         for problem in problems:
             log.error("not ready: %s", problem)
+        sys.setswitchinterval(SWITCH_SECONDS)
         # Everything loaded so far stays until the process ends; frozen, it does not slow down full collections.
         gc.collect()
         gc.freeze()

@@ -53,12 +53,17 @@ class Generator:
     def can_discriminate(self) -> bool:
         return "discriminate" in self._graphs
 
+    @property
+    def has_prior(self) -> bool:
+        """Whether the prior is fitted, and not N(0, I)."""
+        return "prior" in self._graphs
+
     def latents(self, noise: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
         """Draws of the prior, float32 [N,D], from draws of N(0, I) [N,D] and their classes int64 [N].
 
         Both are equal unless the bundle has a `prior`, which takes some microseconds for each item.
         """
-        if "prior" not in self._graphs:
+        if not self.has_prior:
             return noise
         inputs = {"noise": noise} if labels is None else {"noise": noise, "labels": labels}
         return self._each("prior", inputs, "latents")

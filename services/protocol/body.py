@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 from starlette.types import Message, Receive
 
 from services.call import Call
 from services.errors import BodiesFull, CallerLeft, TooLarge
+from services.protocol import json_slices
 from services.protocol.headers import arrived
+from services.protocol.json_slices import released
+from services.scheduling.offload import INLINE_BYTES, Offload
 from services.settings import Settings
 from services.telemetry import metrics
 
+TREES = 1  # large JSON bodies that are parsed and not yet freed
 TRIM_BYTES = 32 * 2**20  # after so many bytes of bodies were held, the C library is told to return free memory
 
 
@@ -24,7 +31,9 @@ class Bodies:
         held: bytes, of requests that are being read or answered.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, offload: Offload) -> None:
+        self._offload = offload
+        self._trees = asyncio.Semaphore(TREES)
         self.body_bytes = settings.body_bytes
         self._limit = max(settings.bodies_bytes, settings.body_bytes)
         self.held = 0
@@ -42,6 +51,25 @@ class Bodies:
             raise BodiesFull(message, retry_after=1.0)
         self.held += size
         self._most = max(self._most, self.held)
+
+    async def begin_tree(self, call: Call) -> None:
+        """Wait until another large body may be parsed, and stop the garbage collector while it lives.
+
+        A parsed body takes ten times the memory of its text, and the collector would visit every number in it.
+        """
+        await call.within(self._trees.acquire(), "other large bodies were not parsed")
+        gc.disable()
+
+    def release(self, tree: object) -> None:
+        """Free a large parsed body away from the event loop."""
+
+        def done() -> None:
+            self._trees.release()
+            gc.enable()
+            _trim()
+
+        loop = asyncio.get_running_loop()
+        self._offload.run_behind(partial(released, tree), partial(loop.call_soon_threadsafe, done))
 
     def give(self, size: int) -> None:
         """Count bytes that are no longer needed."""
@@ -66,10 +94,11 @@ class Body:
         TooLarge: the declared length is over the limit.
     """
 
-    __slots__ = ("_bodies", "_declared", "_receive", "size")
+    __slots__ = ("_bodies", "_declared", "_receive", "_tree", "size")
 
     def __init__(self, bodies: Bodies, receive: Receive, headers: Mapping[bytes, bytes]) -> None:
         self._bodies, self._receive, self.size = bodies, receive, 0
+        self._tree: object = None
         declared = headers.get(b"content-length", b"0")
         self._declared = int(declared) if declared.isdigit() else 0
         if self._declared > bodies.body_bytes:
@@ -104,7 +133,23 @@ class Body:
         self._bodies.take(size)
         self.size += size
 
+    async def parse(self, text: bytes | bytearray, offload: Offload, call: Call) -> Any:
+        """The value of a JSON text of this body; a long one is parsed and freed away from the event loop.
+
+        Raises:
+            NotJSON: it is not JSON.
+        """
+        if len(text) <= INLINE_BYTES:
+            return json_slices.loads(text)
+        await self._bodies.begin_tree(call)
+        self._tree = ()
+        self._tree = await offload.run(partial(json_slices.loads, text), call)
+        return self._tree
+
     def close(self) -> None:
+        if self._tree is not None:
+            self._bodies.release(self._tree)
+            self._tree = None
         self._bodies.give(self.size)
         self.size = 0
 

@@ -87,7 +87,7 @@ class Guard:
         self._routes = routes
         self._probes = PROBES | {DRIFT} if "anomaly" in plane.tasks else PROBES
         self._v2 = V2(plane, name)
-        self._bodies = Bodies(plane.settings)
+        self._bodies = Bodies(plane.settings, plane.offload)
         # The random part differs between replicas, the count between requests; a UUID costs ten times as much.
         prefix = secrets.token_hex(6).encode()
         self._ids = (b"%s-%x" % (prefix, n) for n in itertools.count())

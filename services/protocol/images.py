@@ -20,6 +20,8 @@ from services.errors import InvalidInput, TooLarge
 
 FORMATS = ("PNG", "JPEG")
 
+BASE64_SLICE = 2**20  # characters that are decoded at once, a multiple of 4
+
 
 @dataclass(frozen=True)
 class ImageFile:
@@ -61,7 +63,7 @@ def open_image(value: object, shape: tuple[int, int, int], field: str, *, max_pi
     if isinstance(value, str):
         text = value.partition(",")[2] if value.startswith("data:") else value
         try:
-            value = base64.b64decode(text, validate=True)
+            value = _base64(text)
         except (binascii.Error, ValueError):
             raise InvalidInput(
                 f"{field} is text of {len(value)} characters that is not base64; send base64 of a PNG or JPEG file",
@@ -120,6 +122,8 @@ def _nested(value: list[object], shape: tuple[int, int, int], field: str) -> np.
         return plain
     channels, height, width = shape
     allowed = f"[{height},{width}]" if channels == 1 else f"[{height},{width},{channels}]"
+    if math.prod(apparent := _apparent_shape(value)) > 4 * math.prod(shape):  # converting it would take long
+        raise InvalidInput(f"{field} has shape {apparent}; this model takes {allowed}", field=field)
     try:
         array = np.asarray(value)
     except (ValueError, OverflowError):
@@ -138,6 +142,32 @@ def _nested(value: list[object], shape: tuple[int, int, int], field: str) -> np.
     if wrong.any():
         raise InvalidInput(f"{field} holds {array[wrong][0]}; pixels are integers 0 to 255", field=field)
     return array.astype(np.uint8)
+
+
+def _base64(text: str) -> bytes:
+    """Decode in slices, because each holds Python's global lock.
+
+    Raises:
+        ValueError: it is not base64.
+    """
+    if len(text) <= BASE64_SLICE:
+        return base64.b64decode(text, validate=True)
+    parts = []
+    for start in range(0, len(text), BASE64_SLICE):
+        part = text[start : start + BASE64_SLICE]
+        if "=" in part and start + BASE64_SLICE < len(text):
+            raise ValueError("padding within the text")
+        parts.append(base64.b64decode(part, validate=True))
+    return b"".join(parts)
+
+
+def _apparent_shape(value: object) -> list[int]:
+    """The lengths of nested lists, as the first member of each says."""
+    lengths: list[int] = []
+    while type(value) is list and len(lengths) < 8:
+        lengths.append(len(value))
+        value = value[0] if value else None
+    return lengths
 
 
 def _plain(value: list[object], shape: tuple[int, int, int]) -> np.ndarray | None:

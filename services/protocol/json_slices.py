@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import orjson
 
+from services.errors import TooLarge
+
 SLICE = 2**17  # bytes that are parsed at once: 1 to 5 ms
+FREED = 2**12  # members that are freed at once
 DEPTH = 12  # levels of lists and objects larger than a slice: V2 nests its tensors eight deep, below four others
+
+# 256 colour images of 64 x 64 are a million lists, and take 200 MB while they are converted.
+CONTAINERS = 2**21
+MEMBERS = 2**14  # of one object
 
 KEY = re.compile(rb'[ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:')
 PAIRS = {ord("["): ord("]"), ord("{"): ord("}")}
@@ -32,10 +40,31 @@ def loads(text: bytes | bytearray | memoryview) -> Any:
 
     Raises:
         NotJSON: it is not valid JSON, or large parts of it are nested too deeply.
+        TooLarge: it would become too many objects in memory.
     """
     if len(text) <= SLICE:
         return _parsed(text)
+    codes = np.frombuffer(text, np.uint8)
+    containers = np.count_nonzero(codes == ord("[")) + np.count_nonzero(codes == ord("{"))
+    if containers > CONTAINERS:  # strings count too, but those of images hold none
+        message = f"the body has {containers} lists and objects; at most {CONTAINERS} are allowed"
+        raise TooLarge(f"{message}; send files or binary tensors", field="body")
     return _loads(bytes(text), DEPTH)
+
+
+def released(tree: Any) -> None:
+    """Empty the lists and objects of a value, in slices too: Python frees a long list while it holds its lock."""
+    members = tree if isinstance(tree, list) else list(tree.values()) if isinstance(tree, dict) else []
+    if isinstance(tree, dict):
+        while tree:
+            for key in list(islice(tree, FREED)):
+                del tree[key]
+    while members:
+        some = members[-FREED:]
+        del members[-FREED:]
+        if sum(len(member) for member in some if isinstance(member, list | dict)) > FREED:
+            for member in some:
+                released(member)
 
 
 def _parsed(text: bytes | bytearray | memoryview) -> Any:
@@ -48,8 +77,10 @@ def _parsed(text: bytes | bytearray | memoryview) -> Any:
 def _loads(text: bytes, depth: int) -> Any:
     text = text.strip(SPACE)
     kind = text[:1]
-    if len(text) <= SLICE or kind not in (b"[", b"{"):
+    if len(text) <= SLICE or kind not in (b"[", b"{", b'"'):
         return _parsed(text)
+    if kind == b'"':
+        return _string(text)
     if not depth:
         raise NotJSON(f"its lists and objects are nested more than {DEPTH} deep")
     listed: list[Any] = []
@@ -68,7 +99,23 @@ def _loads(text: bytes, depth: int) -> Any:
             listed += _parsed(b"[%b]" % group)
         else:
             keyed |= _parsed(b"{%b}" % group)
+        if len(keyed) > MEMBERS:
+            raise TooLarge(f"an object of the body has more than {MEMBERS} members", field="body")
     return listed if kind == b"[" else keyed
+
+
+def _string(text: bytes) -> str:
+    """A long string, which NumPy checks without the lock; one with escapes is left to orjson."""
+    codes = np.frombuffer(text, np.uint8)
+    if (codes == ord("\\")).any():
+        value: str = _parsed(text)
+        return value
+    if (codes < ord(" ")).any() or np.count_nonzero(codes == ord('"')) != 2 or text[-1] != ord('"'):
+        raise NotJSON("a string is not closed, or holds control characters")
+    try:
+        return text[1:-1].decode()
+    except UnicodeDecodeError:
+        raise NotJSON("a string is not UTF-8") from None
 
 
 def _groups(text: bytes) -> Iterator[bytes]:

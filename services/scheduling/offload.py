@@ -49,6 +49,20 @@ class Offload:
         """What `work` on something of this size returns; up to the size `inline` it runs on the event loop."""
         return work() if size <= inline else await self.run(work, call)
 
+    def run_behind(self, work: Callable[[], None], done: Callable[[], object]) -> None:
+        """Run `work` when the thread is free, and then `done`, also if the thread has been closed."""
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                done()
+
+        try:
+            self._thread.submit(run)
+        except RuntimeError:  # closed
+            done()
+
     def close(self) -> None:
         """Drop what waits; work that runs ends in its own time."""
         self._thread.shutdown(wait=False, cancel_futures=True)

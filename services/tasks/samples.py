@@ -11,6 +11,7 @@ import numpy as np
 
 from services.call import Call
 from services.dataplane import DataPlane
+from services.errors import CallerLeft, DeadlineExceeded
 from services.inference.chain import STEPS, Chains
 from services.inference.generator import Generator
 from services.inference.noise import fresh_seed, latents
@@ -18,6 +19,7 @@ from services.scheduling.offload import Offload
 from services.served import Arrays, Served
 from services.tasks.generation import decode_latents, labels_of, names_of
 from services.tasks.quality import Drawn, Quality, SampleEvaluators
+from services.telemetry import metrics
 
 Sampler = Literal["prior", "metropolis-hastings"]
 
@@ -121,7 +123,14 @@ class Samples:
         """Samples of the prior, one for each number of a draw."""
         model = self.served.model
         noise = latents(self.seed or 0, numbers, model.latent_size, truncation=self.wish.truncation)
-        noise = await self.offload.run_if_large(partial(model.latents, noise, labels), call, len(noise), INLINE_ITEMS)
+        if model.has_prior:
+            work = partial(model.latents, noise, labels)
+            try:
+                noise = await self.offload.run_if_large(work, call, len(noise), INLINE_ITEMS)
+            except (CallerLeft, DeadlineExceeded) as error:  # before the batcher could count them
+                reason = "deadline" if isinstance(error, DeadlineExceeded) else "caller-left"
+                metrics.ABANDONED.labels(self.served.entry.name, reason).inc(len(noise))
+                raise
         return await self._decoded(noise, labels, call, cacheable=self.cacheable if cacheable is None else cacheable)
 
     async def _decoded(

@@ -78,8 +78,9 @@ def test_drift_is_told_by_a_route_and_by_metrics(client: httpx.Client) -> None:
     assert 0 < after["alarm_at_image"] <= after["images"]
     assert [each["label"] for each in after["classes"]] == list(CLASSES)
     metrics = client.get("/metrics").text
-    assert 'duet_drift_alarm{model="tiny-scorer"} 1.0' in metrics
-    assert f'duet_drift_evidence{{kind="class",model="tiny-scorer"}} {after["evidence_log10"]["class"]}' in metrics
+    of = f'model="tiny-scorer",version="{after["version"]}"'
+    assert f"duet_drift_alarm{{{of}}} 1.0" in metrics
+    assert f'duet_drift_evidence{{kind="class",{of}}} {after["evidence_log10"]["class"]}' in metrics
 
 
 def test_samples_that_are_judged_are_no_images_that_came(allinone_url: str) -> None:

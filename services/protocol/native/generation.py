@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import orjson
@@ -245,12 +245,13 @@ async def _given_latents(rows: Sequence[object], model: Generator, plane: DataPl
 
 
 def _latents(rows: Sequence[object], model: Generator) -> np.ndarray:
-    noise = np.empty((len(rows), model.latent_size))
     for i, row in enumerate(rows):
         try:
-            numbers = NUMBERS.validate_python(row, strict=True)
+            NUMBERS.validate_python(row, strict=True)
         except ValidationError as error:
             raise invalid(error, "latents", i) from None
+    noise = np.empty((len(rows), model.latent_size))
+    for i, numbers in enumerate(cast("Sequence[list[float]]", rows)):
         if len(numbers) != model.latent_size:
             raise InvalidInput(
                 f"latents[{i}] has {len(numbers)} numbers; {model.bundle.name} takes {model.latent_size}",

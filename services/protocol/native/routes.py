@@ -28,6 +28,8 @@ from services.protocol.headers import call_headers
 from services.protocol.problems import problem, refusal
 from services.protocol.stream import Stream
 from services.scheduling.offload import INLINE_BYTES
+from services.settings import Settings
+from services.tasks.limits import check_count
 from services.telemetry import metrics
 
 Q = TypeVar("Q", bound=BaseModel)
@@ -124,12 +126,14 @@ async def _parse(headers: RawHeaders, body: Body, schema: type[Q], plane: DataPl
         fields = await plane.offload.run_if_large(partial(_fields, parts, schema), call, body.size, INLINE_BYTES)
     elif media_type == "application/json":
         text = await body.read(call)
-        fields = await plane.offload.run_if_large(partial(_object, text), call, len(text), INLINE_BYTES)
+        fields = await _object(text, body, plane, call)
     else:
         raise UnsupportedMedia(
             f"Content-Type is {media_type[:60]!r}; send application/json or multipart/form-data",
             field="Content-Type",
         )
+    if body.size > INLINE_BYTES:
+        fields = _bounded(fields, schema, plane.settings)
     try:
         return schema.model_validate(fields)
     except ValidationError as error:
@@ -155,19 +159,36 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _object(body: bytes | bytearray) -> dict[str, Any]:
+async def _object(text: bytes | bytearray, body: Body, plane: DataPlane, call: Call) -> dict[str, Any]:
     try:
-        fields = json_slices.loads(body)
+        fields = await body.parse(text, plane.offload, call)
     except json_slices.NotJSON as refused:  # orjson is three times as fast, but refuses NaN, which gets its own message
         try:
-            if len(body) > INLINE_BYTES:
+            if len(text) > INLINE_BYTES:
                 raise refused
-            fields = from_json(body)
+            fields = from_json(text)
         except ValueError as error:
             raise MalformedRequest(f"the body is not JSON: {error}", field="body") from None
     if not isinstance(fields, dict):
         raise MalformedRequest("the body is JSON, but not an object; send a JSON object", field="body")
     return fields
+
+
+def _bounded(fields: dict[str, Any], schema: type[BaseModel], settings: Settings) -> dict[str, Any]:
+    """The fields of a large request before they are validated, because that takes time for each member.
+
+    Raises:
+        TooLarge: a list has more members than any request may have.
+    """
+    for name, value in fields.items():
+        if isinstance(value, list):
+            most = settings.request_items if name == "images" else max(settings.request_items, settings.stream_items)
+            check_count(len(value), name[:60], most)
+    if len(fields) <= len(schema.model_fields):
+        return fields
+    known = {info.alias or name for name, info in schema.model_fields.items()}
+    unknown = next(name for name in fields if name not in known)
+    return {name: value for name, value in fields.items() if name in known} | {unknown: fields[unknown]}
 
 
 class InMemory(MultiPartParser):
@@ -231,6 +252,6 @@ def _lists(schema: type[BaseModel]) -> frozenset[str]:
 
 def _text(value: str) -> Any:
     try:
-        return json.loads(value)
+        return json.loads(value) if len(value) < INLINE_BYTES else json_slices.loads(value.encode())
     except (ValueError, RecursionError):
         return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -15,11 +15,14 @@ import orjson
 from services.errors import InvalidInput, MalformedRequest, TooLarge, UnsupportedMedia
 from services.protocol import json_slices
 from services.protocol.v2.tensors import DTYPES, datatype, from_binary, from_json, to_binary, to_json
+from services.scheduling.offload import INLINE_BYTES
 from services.tasks.limits import check_count
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
+Loads = Callable[[bytes], Awaitable[Any]]
+TENSORS = 64  # inputs or outputs of a request; no model has so many
 REPEATED = 1024  # bytes; the parsed JSON head of a request up to this size is cached
 
 
@@ -138,13 +141,14 @@ def compress(body: bytes, encoding: str) -> bytes:
     return deflater.compress(body) + deflater.flush()
 
 
-def parse(body: bytes | bytearray, header_length: str | None) -> InferRequest:
+async def parse(body: bytes | bytearray, header_length: str | None, loads: Loads) -> InferRequest:
     """Read an inference request.
 
     Args:
         body: the whole body, decompressed.
         header_length: the `Inference-Header-Content-Length` header; None: all of the body is JSON. The media type is
             not used: Triton's clients send none, or octet-stream for JSON.
+        loads: parses a long JSON text.
 
     Raises:
         MalformedRequest: not JSON, or not a request.
@@ -162,16 +166,19 @@ def parse(body: bytes | bytearray, header_length: str | None) -> InferRequest:
     if size <= REPEATED:
         head, inputs = _repeated(bytes(raw[:size]))
     else:
-        head, inputs = _head(raw[:size])
+        head, inputs = _head(raw[:size]) if size <= INLINE_BYTES else _members(await loads(bytes(raw[:size])))
     return InferRequest(_given(inputs, raw, size), head.outputs, head.parameters, head.id, head.binary_output)
 
 
 def _head(text: bytes | memoryview) -> tuple[InferRequest, object]:
     """The JSON of a request: everything except its inputs, checked, and its inputs, unchecked."""
     try:
-        request = json_slices.loads(text)
+        return _members(json_slices.loads(text))
     except json_slices.NotJSON as error:
         raise MalformedRequest(f"the body is not JSON: {error}", field="body") from None
+
+
+def _members(request: Any) -> tuple[InferRequest, object]:
     if type(request) is not dict:
         raise MalformedRequest("the body is JSON, but not an object; send a JSON object", field="body")
     parameters = _mapping(request.get("parameters"), "parameters")
@@ -180,8 +187,12 @@ def _head(text: bytes | memoryview) -> tuple[InferRequest, object]:
     if identity is not None and type(identity) is not str:
         raise MalformedRequest(f"id is {short(identity)}; send a string", field="id")
     specs = _list(request.get("outputs"), "outputs")
+    inputs = request.get("inputs")
+    for name, listed in (("inputs", inputs), ("outputs", specs)):
+        if type(listed) is list:
+            check_count(len(listed), name, TENSORS)
     outputs = [_output(spec, f"outputs[{i}]", binary_output) for i, spec in enumerate(specs)]
-    return InferRequest({}, outputs, parameters, identity, binary_output), request.get("inputs")
+    return InferRequest({}, outputs, parameters, identity, binary_output), inputs
 
 
 # A client that sends binary tensors of one shape sends the same JSON, a few hundred bytes, before each tensor.

@@ -13,10 +13,11 @@ import orjson
 from services import __version__
 from services.call import Call
 from services.dataplane import DataPlane
-from services.errors import InvalidInput, MethodNotAllowed, NotReady, UnknownModel, UnknownRoute
+from services.errors import InvalidInput, MalformedRequest, MethodNotAllowed, NotReady, UnknownModel, UnknownRoute
 from services.inference.model import Model
 from services.protocol.answer import Answer
 from services.protocol.body import Body
+from services.protocol.json_slices import NotJSON
 from services.protocol.services import PROTOCOLS
 from services.protocol.v2.inference import (
     BINARY,
@@ -98,7 +99,8 @@ class V2:
         with call.stage("parse"):
             request = await self._parse(headers, body, call)
             outputs = _chosen(endpoint.signature, request)
-            request.check_counts(self._plane.settings.request_items, endpoint.signature.item_values)
+            if body.size > INLINE_BYTES:  # smaller ones are converted in no time, whatever they declare
+                request.check_counts(self._plane.settings.request_items, endpoint.signature.item_values)
             await self._plane.offload.run_if_large(request.read, call, request.size, INLINE_PIXELS)
         names = {output.name for output in outputs}
         served = endpoint.served
@@ -116,17 +118,20 @@ class V2:
         length = headers.get(b"inference-header-content-length")
         header_length = None if length is None else length.decode("latin-1")
         limit = self._plane.settings.body_bytes
-        if encoding == b"identity":
-            work = partial(parse, content, header_length)
-            text = len(content) if length is None else 0
-            return await self._plane.offload.run_if_large(work, call, text, INLINE_BYTES)
 
+        async def loads(text: bytes) -> Any:
+            try:
+                return await body.parse(text, self._plane.offload, call)
+            except NotJSON as error:
+                raise MalformedRequest(f"the body is not JSON: {error}", field="body") from None
+
+        if encoding == b"identity":
+            return await parse(content, header_length, loads)
         plain = await self._plane.offload.run(
             partial(decompress, content, encoding.decode("latin-1").lower(), limit), call
         )
         body.grow(len(plain))
-        work = partial(parse, plain, header_length)
-        return await self._plane.offload.run_if_large(work, call, len(plain) if length is None else 0, INLINE_BYTES)
+        return await parse(plain, header_length, loads)
 
     def _answer_about(self, method: str, path: str) -> Answer:
         """Health, metadata and the index of models."""

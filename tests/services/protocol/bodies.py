@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.types import Message
 
 from services.protocol.body import Bodies, Body
+from services.scheduling.offload import Offload
 from services.settings import Settings
 
 
@@ -17,7 +18,7 @@ def arriving(*chunks: bytes) -> Body:
     async def receive() -> Message:
         return next(messages)
 
-    return Body(Bodies(Settings()), receive, {})
+    return Body(Bodies(Settings(), Offload()), receive, {})
 
 
 def unread() -> Body:
@@ -26,4 +27,4 @@ def unread() -> Body:
     async def receive() -> Message:
         raise AssertionError("the body was read")
 
-    return Body(Bodies(Settings()), receive, {})
+    return Body(Bodies(Settings(), Offload()), receive, {})

@@ -71,7 +71,9 @@ async def ask(path: str, body: bytes, headers: dict[str, str] | None = None, *, 
     plane, named = DataPlane([]), by_name(raw)
     try:
         call = call_from_raw(named, plane.settings, 0.0)
-        answer = await ROUTES[path].respond(plane, named, Body(Bodies(plane.settings), receive, named), call)
+        answer = await ROUTES[path].respond(
+            plane, named, Body(Bodies(plane.settings, plane.offload), receive, named), call
+        )
     except Exception as error:
         return problems.problem(problems.refusal(error, path, "its-id"))
     return answer if isinstance(answer, Response) else answer.response()

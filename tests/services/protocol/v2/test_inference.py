@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import zlib
@@ -22,7 +23,10 @@ LIMIT = 1000
 
 
 def parse(body: bytes, header_length: str | None) -> InferRequest:
-    request = inference.parse(body, header_length)
+    async def loads(text: bytes) -> Any:
+        return json.loads(text)
+
+    request = asyncio.run(inference.parse(body, header_length, loads))
     request.read()
     return request
 
