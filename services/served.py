@@ -28,8 +28,8 @@ Arrays = dict[str, np.ndarray]
 
 WARM_BATCHES = (1, 2, 8)
 MEASURED_RUNS = 5
-INLINE_SECONDS = 0.001  # a thread hop costs about 0.1 ms, so an operation up to ten of them runs on the event loop
-INLINE_BATCH_SECONDS = 0.008  # longest batch on the event loop: probes and new requests wait meanwhile
+INLINE_SECONDS = 0.001  # a thread hop costs about 0.1 ms, so a batch up to ten of them runs on the event loop
+FAST_BATCH_SECONDS = 0.008  # longest batch of an operation whose items are that fast
 THREAD_BATCH_SECONDS = 0.1  # longest batch of a slow operation in the compute thread, which all operations share
 
 
@@ -160,21 +160,21 @@ def serve(
     """The handle of an open model, with its metrics; slow operations run in `executor`."""
     batchers, subjects = {}, {}
     for operation, found in warm.items():
-        inline = found.seconds <= INLINE_SECONDS
         limit = settings.batch_items
-        if inline:
-            limit = min(limit, int(INLINE_BATCH_SECONDS / found.seconds))
+        if found.seconds <= INLINE_SECONDS:
+            limit = min(limit, int(FAST_BATCH_SECONDS / found.seconds))
         elif operation in model.untried:
             limit = min(limit, int(THREAD_BATCH_SECONDS / found.seconds))
         labels = (entry.name, entry.version, operation)
         batchers[operation] = batcher = Batcher(
             partial(model.run, operation),
             labels,
-            None if inline else executor,
+            executor,
             batch_items=max(1, limit),
             queue_items=settings.queue_items,
             batch_bytes=settings.batch_bytes,
             item_seconds=found.seconds,
+            inline_seconds=INLINE_SECONDS,
         )
         measured = partial(getattr, batcher, "item_seconds")
         subjects[operation] = subject = Subject(model.bundle.digest, operation, found.layout, measured)

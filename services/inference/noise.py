@@ -14,8 +14,8 @@ SEED_LIMIT = 2**63
 
 
 def fresh_seed() -> int:
-    """A seed for a request without one."""
-    return secrets.randbelow(SEED_LIMIT)
+    """A seed for a request without one: below 2^53, because JavaScript reads JSON numbers as doubles."""
+    return secrets.randbelow(2**53)
 
 
 def streams(seed: int, items: Sequence[int]) -> Iterator[np.random.Generator]:

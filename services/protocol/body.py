@@ -14,6 +14,7 @@ from starlette.types import Message, Receive
 from services.call import Call
 from services.errors import BodiesFull, CallerLeft, TooLarge
 from services.protocol import json_slices
+from services.protocol.compression import decompress
 from services.protocol.headers import arrived
 from services.protocol.json_slices import released
 from services.scheduling.offload import INLINE_BYTES, Offload
@@ -32,7 +33,7 @@ class Bodies:
     """
 
     def __init__(self, settings: Settings, offload: Offload) -> None:
-        self._offload = offload
+        self.offload = offload
         self._trees = asyncio.Semaphore(TREES)
         self.body_bytes = settings.body_bytes
         self._limit = max(settings.bodies_bytes, settings.body_bytes)
@@ -69,7 +70,7 @@ class Bodies:
             _trim()
 
         loop = asyncio.get_running_loop()
-        self._offload.run_behind(partial(released, tree), partial(loop.call_soon_threadsafe, done))
+        self.offload.run_behind(partial(released, tree), partial(loop.call_soon_threadsafe, done))
 
     def give(self, size: int) -> None:
         """Count bytes that are no longer needed."""
@@ -94,13 +95,14 @@ class Body:
         TooLarge: the declared length is over the limit.
     """
 
-    __slots__ = ("_bodies", "_declared", "_receive", "_tree", "size")
+    __slots__ = ("_bodies", "_declared", "_encoding", "_receive", "_tree", "size")
 
     def __init__(self, bodies: Bodies, receive: Receive, headers: Mapping[bytes, bytes]) -> None:
         self._bodies, self._receive, self.size = bodies, receive, 0
         self._tree: object = None
         declared = headers.get(b"content-length", b"0")
         self._declared = int(declared) if declared.isdigit() else 0
+        self._encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").lower()
         if self._declared > bodies.body_bytes:
             message = f"the body has {self._declared} bytes; at most {bodies.body_bytes} are allowed"
             raise TooLarge(message, field="body")
@@ -133,7 +135,7 @@ class Body:
         self._bodies.take(size)
         self.size += size
 
-    async def parse(self, text: bytes | bytearray, offload: Offload, call: Call) -> Any:
+    async def parse(self, text: bytes | bytearray, call: Call) -> Any:
         """The value of a JSON text of this body; a long one is parsed and freed away from the event loop.
 
         Raises:
@@ -143,7 +145,7 @@ class Body:
             return json_slices.loads(text)
         await self._bodies.begin_tree(call)
         self._tree = ()
-        self._tree = await offload.run(partial(json_slices.loads, text), call)
+        self._tree = await self._bodies.offload.run(partial(json_slices.loads, text), call)
         return self._tree
 
     def close(self) -> None:
@@ -154,15 +156,26 @@ class Body:
         self.size = 0
 
     async def read(self, call: Call) -> bytes | bytearray:
-        """The whole body, read before the deadline: a client may send it slowly, or never.
+        """The whole body, decompressed, read before the deadline: a client may send it slowly, or never.
 
         Raises:
             CallerLeft: the client left halfway.
             DeadlineExceeded: the body did not arrive in time.
+            UnsupportedMedia, MalformedRequest, TooLarge: see `decompress`.
         """
-        if self.arrived:  # no timer is needed; a timer costs four times as much as reading
-            return await self._read()
-        return await call.within(self._read(), "the body did not arrive")
+        # Where it has arrived no timer is needed; a timer costs four times as much as reading.
+        content = await (self._read() if self.arrived else call.within(self._read(), "the body did not arrive"))
+        return content if self._encoding == "identity" else await self._decompressed(content, call)
+
+    @property
+    def compressed(self) -> bool:
+        return self._encoding != "identity"
+
+    async def _decompressed(self, content: bytes | bytearray, call: Call) -> bytes:
+        limit = self._bodies.body_bytes
+        plain = await self._bodies.offload.run(partial(decompress, content, self._encoding, limit), call)
+        self.grow(len(plain))
+        return plain
 
     async def _read(self) -> bytes | bytearray:
         message = await self.receive()

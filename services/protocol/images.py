@@ -14,9 +14,10 @@ from itertools import chain
 
 import numpy as np
 import orjson
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from services.errors import InvalidInput, TooLarge
+from services.inference.photograph import Invisible, opaque, upright, without_large_metadata
 
 FORMATS = ("PNG", "JPEG")
 
@@ -76,7 +77,8 @@ def open_image(value: object, shape: tuple[int, int, int], field: str, *, max_pi
     if not value:
         raise InvalidInput(f"{field} is empty; send a PNG or JPEG file", field=field)
     try:
-        file = ImageFile(Image.open(io.BytesIO(value), formats=FORMATS), len(value), field)
+        content = io.BytesIO(without_large_metadata(value))
+        file = ImageFile(Image.open(content, formats=FORMATS), len(value), field)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit
         raise TooLarge(f"{field} has more than the {max_pixels} pixels that are allowed", field=field) from None
     except Exception as error:
@@ -92,7 +94,9 @@ def decode(file: ImageFile, shape: tuple[int, int, int]) -> np.ndarray:
     channels, height, width = shape
     try:
         with file.image as image:
-            fitted = _flat(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
+            fitted = opaque(upright(image)).convert("L" if channels == 1 else "RGB")
+    except Invisible as error:
+        raise InvalidInput(f"{file.field}: {error}", field=file.field) from None
     except Exception as error:
         raise _damaged(error, file.bytes, file.field) from None
     if fitted.size != (width, height):
@@ -105,16 +109,6 @@ def _damaged(error: Exception, size: int, field: str) -> InvalidInput:
     """The error for a damaged file: Pillow raises many types, with messages for programmers."""
     damage = "not a PNG or JPEG file" if isinstance(error, UnidentifiedImageError) else "a damaged PNG or JPEG file"
     return InvalidInput(f"{field} ({size} bytes) is {damage}", field=field)
-
-
-def _flat(image: Image.Image) -> Image.Image:
-    """The image with 8 bits a channel and without transparency."""
-    if image.mode.startswith("I"):  # 16-bit grey: Pillow's conversion clips, it does not scale
-        return Image.fromarray((np.asarray(image, np.uint32) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-    return image
 
 
 def _nested(value: list[object], shape: tuple[int, int, int], field: str) -> np.ndarray:
@@ -244,12 +238,6 @@ def grid(images: np.ndarray, *, columns: int | None = None) -> bytes:
         top, left = i // columns * (height + 1), i % columns * (width + 1)
         sheet[:, top : top + height, left : left + width] = image
     return png(sheet)
-
-
-def enlarged(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """A map float32 [h,w] enlarged to [H,W], bilinearly."""
-    height, width = size
-    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR))
 
 
 HEAT: Sequence[tuple[int, int, int]] = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))

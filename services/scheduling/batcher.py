@@ -47,12 +47,13 @@ class Batcher:
     Args:
         run: computes one batch, one call at a time.
         labels: model, version and operation, for metrics.
-        executor: where `run` runs, so that the event loop stays free; None: on the event loop, for models that are
-        faster than handing a batch to a thread and back.
+        executor: where `run` runs, so that the event loop stays free; None: always on the event loop.
         batch_items: most items in a batch.
         queue_items: most items that may wait.
         batch_bytes: most bytes of inputs in a batch (one item is always allowed).
         item_seconds: compute time of an item, measured at warm-up; the running mean starts from it.
+        inline_seconds: a batch that takes at most so long runs on the event loop, because handing it to a thread and
+        back takes about 0.1 ms.
 
     Attributes:
         waiting: items in the queue.
@@ -69,6 +70,7 @@ class Batcher:
         queue_items: int,
         batch_bytes: int = 2**31,
         item_seconds: float = 0.0,
+        inline_seconds: float = 0.0,
     ) -> None:
         self._run = run
         self._executor = executor
@@ -85,6 +87,9 @@ class Batcher:
         metrics.QUEUE_ITEMS.labels(*labels).set_function(lambda: self.waiting)
         self._sizes = metrics.BATCH_ITEMS.labels(*labels)
         self.item_seconds = item_seconds
+        # By the time at warm-up: the running mean grows while other work takes the processor.
+        self._inline_items = int(inline_seconds / item_seconds) if item_seconds else 0
+        self._timed = executor is not None and item_seconds > inline_seconds
         self._busy_since: float | None = None
         self._computing = 0
 
@@ -125,8 +130,8 @@ class Batcher:
             raise
         loop = asyncio.get_running_loop()
         job = Job(inputs, count, call, loop.create_future(), now, self._virtual + count)
-        # Without an executor no timer can fire during a batch, and between batches expired jobs are dropped anyway.
-        if deadline is not None and self._executor is not None:
+        # Short batches need no timer: between batches expired jobs are dropped anyway.
+        if deadline is not None and self._timed:
             job.timer = loop.call_later(deadline - now, job.expire)
         heapq.heappush(self._jobs, job)
         self.waiting += count
@@ -272,7 +277,7 @@ class Batcher:
             offset += size
 
     async def _infer(self, inputs: Arrays, size: int) -> Arrays:
-        if self._executor is None:
+        if self._executor is None or size <= self._inline_items:
             outputs = self._run(inputs)
         else:
             outputs = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, inputs)

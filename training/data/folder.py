@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 import warnings
@@ -12,10 +13,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
+from services.inference.photograph import Invisible, opaque, upright, without_large_metadata
 from training.data.dataset import Dataset, Split
 from training.data.splits import stratified
 
@@ -91,16 +93,14 @@ def read_image(path: Path, size: int, colour: bool) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=("PNG", "JPEG")) as opened:
-                image = ImageOps.exif_transpose(opened)
+            content = io.BytesIO(without_large_metadata(path.read_bytes()))
+            with Image.open(content, formats=("PNG", "JPEG")) as opened:
+                image = opaque(upright(opened))
+    except Invisible as error:
+        raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # for damaged files Pillow raises many types, also struct.error
         reason = "its content is neither" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f"{path}: not readable as PNG or JPEG ({reason})") from error
-    if image.mode.startswith("I"):  # 16-bit grey, which convert("L") would clip at 255
-        image = Image.fromarray((np.asarray(image).astype(np.int32) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
     image = image.convert("RGB" if colour else "L")
     pixels = np.atleast_3d(np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)))
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from services.telemetry import metrics
 Q = TypeVar("Q", bound=BaseModel)
 Handler = Callable[[DataPlane, Q, Call], Awaitable[BaseModel | Response]]
 RawHeaders = Mapping[bytes, bytes]
+
+CHUNK = 2**16  # bytes of a form that are parsed at once
 
 
 class Input(IODescriptor):  # type: ignore[misc]  # BentoML is untyped
@@ -121,7 +124,8 @@ async def _parse(headers: RawHeaders, body: Body, schema: type[Q], plane: DataPl
     content_type = headers.get(b"content-type", b"application/json").decode("latin-1")
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
-        form = _form(content_type, body, plane.settings.request_items)
+        chunks = _whole(await body.read(call)) if body.compressed else _chunks(body)
+        form = _form(content_type, chunks, plane.settings.request_items)
         parts = await (form if body.arrived else call.within(form, "the body did not arrive"))
         fields = await plane.offload.run_if_large(partial(_fields, parts, schema), call, body.size, INLINE_BYTES)
     elif media_type == "application/json":
@@ -161,7 +165,7 @@ def _short(value: object) -> str:
 
 async def _object(text: bytes | bytearray, body: Body, plane: DataPlane, call: Call) -> dict[str, Any]:
     try:
-        fields = await body.parse(text, plane.offload, call)
+        fields = await body.parse(text, call)
     except json_slices.NotJSON as refused:  # orjson is three times as fast, but refuses NaN, which gets its own message
         try:
             if len(text) > INLINE_BYTES:
@@ -197,11 +201,11 @@ class InMemory(MultiPartParser):
     spool_max_size = 2**62
 
 
-async def _form(content_type: str, body: Body, max_items: int) -> dict[str, list[str | bytes]]:
+async def _form(content_type: str, chunks: AsyncGenerator[bytes, None], max_items: int) -> dict[str, list[str | bytes]]:
     """The parts of a form by name; files become bytes."""
     try:
         parser = InMemory(
-            Headers({"content-type": content_type}), _chunks(body), max_files=max_items + 1, max_fields=max_items + 16
+            Headers({"content-type": content_type}), chunks, max_files=max_items + 1, max_fields=max_items + 16
         )
         form = await parser.parse()
     except ValueError:  # the charset names a codec that cannot decode text, such as charset=undefined
@@ -231,6 +235,13 @@ def _fields(parts: dict[str, list[str | bytes]], schema: type[BaseModel]) -> dic
         else:
             fields[name] = decoded[-1]
     return fields
+
+
+async def _whole(content: bytes | bytearray) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(content), CHUNK):
+        yield bytes(content[start : start + CHUNK])
+        await asyncio.sleep(0)
+    yield b""
 
 
 async def _chunks(body: Body) -> AsyncGenerator[bytes, None]:

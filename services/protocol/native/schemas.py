@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from services.inference.noise import SEED_LIMIT
 from services.tasks.anomaly import Policy
@@ -19,7 +19,14 @@ Images = Annotated[
         json_schema_extra={"items": {"type": "string"}},
     ),
 ]
-Seed = Annotated[int, Field(ge=0, lt=SEED_LIMIT)]
+
+
+def _number(value: object) -> object:
+    """An integer that came as text, because JavaScript rounds numbers above 2^53."""
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20 else value
+
+
+Seed = Annotated[int, BeforeValidator(_number), Field(ge=0, lt=SEED_LIMIT)]
 Latents = Annotated[
     list[Any],  # checked row by row, because a streamed request may bring millions of numbers
     Field(json_schema_extra={"items": {"type": "array", "items": {"type": "number"}}}),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from services.errors import InvalidInput, MalformedRequest, TooLarge, UnsupportedMedia
+from services.errors import InvalidInput, MalformedRequest, TooLarge
 from services.protocol import json_slices
 from services.protocol.v2.tensors import DTYPES, datatype, from_binary, from_json, to_binary, to_json
 from services.scheduling.offload import INLINE_BYTES
@@ -112,35 +111,6 @@ class InferRequest:
         self.inputs = {name: given.array() for name, given in self.given.items()}
 
 
-def decompress(body: bytes | bytearray, encoding: str, limit: int) -> bytes:
-    """Undo `Content-Encoding`; never decompresses more than `limit` bytes.
-
-    Raises:
-        UnsupportedMedia, MalformedRequest, TooLarge.
-    """
-    if encoding not in ("gzip", "deflate"):
-        message = f"Content-Encoding is {encoding[:40]!r}; send gzip or deflate"
-        raise UnsupportedMedia(message, field="Content-Encoding")
-    inflater = zlib.decompressobj(zlib.MAX_WBITS | 16 if encoding == "gzip" else zlib.MAX_WBITS)
-    try:
-        plain = inflater.decompress(body, limit + 1)
-    except zlib.error:
-        message = f"Content-Encoding says {encoding}, but the body is not {encoding}"
-        raise MalformedRequest(message, field="body") from None
-    if len(plain) > limit:
-        raise TooLarge(f"the decompressed body has more than {limit} bytes; at most {limit} are allowed", field="body")
-    if not inflater.eof:
-        raise MalformedRequest(f"the {encoding} body is cut short", field="body")
-    if inflater.unused_data:
-        raise MalformedRequest(f"{len(inflater.unused_data)} bytes follow the {encoding} body", field="body")
-    return plain
-
-
-def compress(body: bytes, encoding: str) -> bytes:
-    deflater = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS | 16 if encoding == "gzip" else zlib.MAX_WBITS)
-    return deflater.compress(body) + deflater.flush()
-
-
 async def parse(body: bytes | bytearray, header_length: str | None, loads: Loads) -> InferRequest:
     """Read an inference request.
 
@@ -182,7 +152,7 @@ def _members(request: Any) -> tuple[InferRequest, object]:
     if type(request) is not dict:
         raise MalformedRequest("the body is JSON, but not an object; send a JSON object", field="body")
     parameters = _mapping(request.get("parameters"), "parameters")
-    binary_output = parameters.pop("binary_data_output", False) is True
+    binary_output = _boolean(parameters.pop("binary_data_output", False), "parameters.binary_data_output")
     identity = request.get("id")
     if identity is not None and type(identity) is not str:
         raise MalformedRequest(f"id is {short(identity)}; send a string", field="id")
@@ -245,7 +215,18 @@ def _output(spec: object, where: str, binary_default: bool) -> Output:
     top = parameters.get("classification", 0)
     if type(top) is not int or top < 0:
         raise InvalidInput(f"{where}: classification is {short(top)}; send a number of classes", field=where)
-    return Output(spec["name"], parameters.get("binary_data", binary_default) is True, top)
+    for name in parameters:
+        if name not in ("binary_data", "classification"):
+            message = f"{where}: parameter {name[:40]!r} is not one of binary_data, classification"
+            raise InvalidInput(message, field=f"{where}.parameters")
+    binary = _boolean(parameters.get("binary_data", binary_default), f"{where}.parameters.binary_data")
+    return Output(spec["name"], binary, top)
+
+
+def _boolean(value: object, where: str) -> bool:
+    if type(value) is not bool:
+        raise InvalidInput(f"{where} is {short(value)}; send true or false", field=where)
+    return value
 
 
 def short(value: object) -> str:

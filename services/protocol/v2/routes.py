@@ -17,6 +17,7 @@ from services.errors import InvalidInput, MalformedRequest, MethodNotAllowed, No
 from services.inference.model import Model
 from services.protocol.answer import Answer
 from services.protocol.body import Body
+from services.protocol.compression import compress
 from services.protocol.json_slices import NotJSON
 from services.protocol.services import PROTOCOLS
 from services.protocol.v2.inference import (
@@ -24,8 +25,6 @@ from services.protocol.v2.inference import (
     JSON,
     InferRequest,
     Output,
-    compress,
-    decompress,
     parse,
     render,
 )
@@ -37,6 +36,8 @@ from services.served import Arrays, Served
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository(index)")
 # Triton's asyncio client announces encodings that it cannot decode, so only a single encoding counts.
 COMPRESSIONS = (b"gzip", b"deflate")
+# What clients of other servers add by themselves; it changes nothing here.
+OF_CLIENTS = ("priority", "timeout", "sequence_", "triton_", "content_type", "headers", "correlation_id")
 COMPRESS_FROM = 1024  # bytes; below, a compressed answer is hardly smaller
 
 GET = ("GET", "HEAD")
@@ -114,24 +115,15 @@ class V2:
 
     async def _parse(self, headers: Headers, body: Body, call: Call) -> InferRequest:
         content = await body.read(call)
-        encoding = headers.get(b"content-encoding", b"identity")
         length = headers.get(b"inference-header-content-length")
-        header_length = None if length is None else length.decode("latin-1")
-        limit = self._plane.settings.body_bytes
 
         async def loads(text: bytes) -> Any:
             try:
-                return await body.parse(text, self._plane.offload, call)
+                return await body.parse(text, call)
             except NotJSON as error:
                 raise MalformedRequest(f"the body is not JSON: {error}", field="body") from None
 
-        if encoding == b"identity":
-            return await parse(content, header_length, loads)
-        plain = await self._plane.offload.run(
-            partial(decompress, content, encoding.decode("latin-1").lower(), limit), call
-        )
-        body.grow(len(plain))
-        return await parse(plain, header_length, loads)
+        return await parse(content, None if length is None else length.decode("latin-1"), loads)
 
     def _answer_about(self, method: str, path: str) -> Answer:
         """Health, metadata and the index of models."""
@@ -233,6 +225,11 @@ def _chosen(signature: Signature, request: InferRequest) -> list[Output]:
     for name in request.given:
         if name not in known:
             raise InvalidInput(f"input {name[:60]!r} is not one of {', '.join(sorted(known))}", field="inputs")
+    for name in request.parameters:
+        if name not in signature.parameters and not name.startswith(OF_CLIENTS):
+            known_names = ", ".join(signature.parameters)
+            message = f"parameter {name[:60]!r} is not one of this model's: {known_names}"
+            raise InvalidInput(message, field=f"parameters.{name[:60]}")
     if not request.outputs:
         return [Output(name, request.binary_output) for name in signature.default_outputs]
     names = [tensor.name for tensor in signature.outputs]

@@ -53,12 +53,14 @@ class Signature:
         inputs: allowed inputs; `images` may also be FP32 pixels in 0..1 or BYTES of PNG or JPEG files.
         outputs: possible outputs; those not marked `asked` are the default.
         infer: computes the named outputs.
+        parameters: of a request.
         class_names: the labels of `classification` answers.
     """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     infer: Infer
+    parameters: tuple[str, ...]
     class_names: tuple[str, ...] = ()
 
     @property
@@ -87,7 +89,7 @@ def of_classifier(model: Classifier) -> Signature:
         outputs.append(Tensor("prediction_set", "UINT8", classes, asked=True))
     explanations = [name for name in model.operations if name != "classify"]
     outputs += [Tensor(name, "FP32", (-1, *images.shape[2:]), asked=True) for name in explanations]
-    return Signature((images,), tuple(outputs), _classify, model.class_names)
+    return Signature((images,), tuple(outputs), _classify, ("explain_class",), model.class_names)
 
 
 def of_scorer(model: Scorer) -> Signature:
@@ -105,7 +107,7 @@ def of_scorer(model: Scorer) -> Signature:
         Tensor("residual", "FP32", (-1, *images.shape[2:]), asked=True),
         *(tensor for tensor in optional if tensor.name in model.optional),
     )
-    return Signature((images,), outputs, _score)
+    return Signature((images,), outputs, _score, ("alpha", "policy", "per_class"))
 
 
 def of_generator(model: Generator) -> Signature:
@@ -116,7 +118,7 @@ def of_generator(model: Generator) -> Signature:
         inputs.append(Tensor("labels", "INT64", (-1,)))
     if model.can_encode:
         inputs.append(images)
-    return Signature(tuple(inputs), (images, replace(latent, asked=True)), _generate)
+    return Signature(tuple(inputs), (images, replace(latent, asked=True)), _generate, ("seed", "count", "truncation"))
 
 
 async def _classify(

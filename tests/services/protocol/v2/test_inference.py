@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import DuetError, InvalidInput, MalformedRequest, TooLarge, UnsupportedMedia
+from services.protocol.compression import compress, decompress
 from services.protocol.v2 import inference
-from services.protocol.v2.inference import InferRequest, compress, decompress, render
+from services.protocol.v2.inference import InferRequest, render
 from services.protocol.v2.tensors import strings
 
 LIMIT = 1000
