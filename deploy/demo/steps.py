@@ -26,6 +26,7 @@ HOME = Path(".duet/demo")
 os.environ |= {  # of the trainings and of the server
     "BENTOML_HOME": str(HOME.absolute()),
     "BENTOML_DO_NOT_TRACK": "True",
+    "DUET_DEFAULT_MODELS": "digits-cnn,digits-gan,digits-vae,digits-scorer",
     "DUET_DRAIN_SECONDS": "0",  # no load balancer is here, so Ctrl-C need not wait
 }
 PATIENCE = 120  # seconds until a server must be ready

@@ -10,8 +10,10 @@ and are bounded in bytes.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
+import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -66,6 +68,9 @@ class RedisTier:
         self._pending: set[asyncio.Task[None]] = set()
         self._pending_bytes = 0
         self._watch: asyncio.Task[None] | None = None
+        self._owner = secrets.token_hex(8)
+        self._leases: dict[str, tuple[bytes, float]] = {}  # ours: the token, and when it expires at the earliest
+        self._count = itertools.count()
         self.round_trip: float | None = None
 
     async def start(self) -> None:
@@ -98,22 +103,25 @@ class RedisTier:
         def send() -> Awaitable[list[object]]:
             pipeline = self._redis.pipeline(transaction=False)
             for key in keys:
-                pipeline.set(key + LEASE, b"", nx=True, px=max(1, int(1000 * seconds)))
+                pipeline.set(key + LEASE, token, nx=True, px=max(1, int(1000 * seconds)))
                 pipeline.get(key)
             return _answers(pipeline)
 
+        token, until = f"{self._owner}-{next(self._count)}".encode(), time.monotonic() + seconds
         answers = await self._ask("lease", send)
         ours = {key for key, taken in zip(keys, answers[0::2], strict=True) if taken}
+        self._leases |= dict.fromkeys(ours, (token, until))
         return ours, {key: value for key, value in zip(keys, answers[1::2], strict=True) if isinstance(value, bytes)}
 
     def keep(self, values: Mapping[str, bytes], *, leased: Sequence[str] = ()) -> None:
         """Write after the answer: one pipeline of SETs with a time to live, then the deletion of the leases."""
         size = sum(map(len, values.values()))
+        held = {key: self._leases.pop(key) for key in leased if key in self._leases}
         if self._reads.open or self._writes.open or self._pending_bytes + size > PENDING_BYTES:
             metrics.cache_requests("redis", "unwritten").inc(len(values))
             return
         self._pending_bytes += size
-        self._behind(self._write(values, leased, size))
+        self._behind(self._write(values, held, size))
 
     def drop(self, keys: Sequence[str]) -> None:
         """Delete after the answer; a value that cannot be deleted counts as a miss until it expires."""
@@ -137,22 +145,34 @@ class RedisTier:
         with suppress(RedisUnavailable):
             await self._ask("delete", lambda: cast("Awaitable[object]", self._redis.unlink(*keys)))
 
-    async def _write(self, values: Mapping[str, bytes], leased: Sequence[str], size: int) -> None:
+    async def _write(self, values: Mapping[str, bytes], leased: Mapping[str, tuple[bytes, float]], size: int) -> None:
+        sure = time.monotonic() + self._timeout
+        ours = [key for key, (_, until) in leased.items() if sure < until]
+
         def send() -> Awaitable[object]:
             pipeline = self._redis.pipeline(transaction=False)
             for key, value in values.items():
                 # Jitter spreads the expiry; it is not a secret, so a plain random generator is enough.
                 pipeline.set(key, value, px=int(self._ttl_ms * random.uniform(0.9, 1.1)))  # noqa: S311
-            for key in leased:
+            for key in ours:
                 pipeline.execute_command("UNLINK", key + LEASE)  # a cluster's pipeline.unlink is a coroutine
             return _answers(pipeline)
 
         try:
             await self._ask("set", send)
+            await self._release([key for key in leased if key not in ours], leased)
         except RedisUnavailable:
             metrics.cache_requests("redis", "unwritten").inc(len(values))
         finally:
             self._pending_bytes -= size
+
+    async def _release(self, late: Sequence[str], leased: Mapping[str, tuple[bytes, float]]) -> None:
+        """Delete leases that may have expired: only those that no other replica has taken since."""
+        if late:
+            found = await self._ask("get", lambda: self._mget([key + LEASE for key in late]))
+            ours = [key + LEASE for key, token in zip(late, found, strict=True) if token == leased[key][0]]
+            if ours:
+                await self._ask("delete", lambda: cast("Awaitable[object]", self._redis.unlink(*ours)))
 
     async def _mget(self, keys: Sequence[str]) -> list[bytes | None]:
         if isinstance(self._redis, RedisCluster):

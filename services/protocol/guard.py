@@ -24,6 +24,7 @@ from services.dataplane import DataPlane
 from services.errors import MethodNotAllowed, NotReady, UnknownRoute, UnsupportedMedia
 from services.protocol.answer import Answer
 from services.protocol.body import Bodies, Body
+from services.protocol.catalogue import models_page, template
 from services.protocol.drift import drift_report
 from services.protocol.headers import by_name, call_from_raw, call_headers, client_left
 from services.protocol.native.routes import Route
@@ -36,6 +37,7 @@ log = logging.getLogger("duet.guard")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 PAGES = frozenset({"/", "/docs.json", "/schema.json"})  # BentoML's own
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+MODELS = "/models"
 DRIFT = "/drift"  # only in services that score anomalies
 ASSETS = ("/static_content/", "/assets/")
 CLOSE = (b"connection", b"close")
@@ -145,6 +147,8 @@ class Guard:
     def _label(self, path: str) -> str:
         if path.startswith("/v2") and path[3:4] in ("", "/"):
             return self._v2.label(path)
+        if path.startswith(MODELS) and path[len(MODELS) : len(MODELS) + 1] in ("", "/"):
+            return template(path)
         if path in self._routes or path in self._probes or path in PAGES:
             return path
         return "page" if path.startswith(ASSETS) else "unknown"
@@ -164,7 +168,7 @@ class Guard:
             return None
         if route == "unknown":
             known = ", ".join(sorted(self._routes.keys() | self._probes))
-            raise UnknownRoute(f"{path[:100]}: no such route; the routes are {known} and /v2")
+            raise UnknownRoute(f"{path[:100]}: no such route; the routes are {known}, {MODELS} and /v2")
         allowed = ("POST",) if path in self._routes else ("GET", "HEAD")
         if method not in allowed:
             methods = ", ".join(allowed)
@@ -195,7 +199,7 @@ class Guard:
             return answer
         native = self._routes.get(path)
         if native is None:
-            return None
+            return await models_page(self._plane, path, headers) if route.startswith(MODELS) else None
         call = self._call(headers, receive, request_id)
         if self._plane.settings.fast_lane:
             return await native.respond(self._plane, headers, body, call)

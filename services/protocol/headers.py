@@ -16,7 +16,8 @@ from services.settings import Settings
 T = TypeVar("T")
 
 CACHE = "Cache-Control"
-RAW = ((b"x-request-timeout-ms", TIMEOUT), (b"cache-control", CACHE))
+PURPOSE = "X-Request-Purpose"
+RAW = ((b"x-request-timeout-ms", TIMEOUT), (b"cache-control", CACHE), (b"x-request-purpose", PURPOSE))
 
 
 def by_name(lines: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -28,7 +29,7 @@ def by_name(lines: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 
 def call_from_headers(headers: Mapping[str, str], settings: Settings, late: float = 0.0) -> Call:
-    """The call that `X-Request-Timeout-Ms` and `Cache-Control` describe.
+    """The call that `X-Request-Timeout-Ms`, `Cache-Control` and `X-Request-Purpose` describe.
 
     Args:
         headers: the request's, by name in any case.
@@ -48,13 +49,15 @@ def call_from_headers(headers: Mapping[str, str], settings: Settings, late: floa
             raise InvalidInput(f"{TIMEOUT} is {wish[:40]!r}; send a number of milliseconds above 0", field=TIMEOUT)
         timeout_ms = min(timeout_ms, asked)
     deadline = time.monotonic() + timeout_ms / 1000 - late
+    trial = headers.get(PURPOSE) == "trial"
     if (wishes := headers.get(CACHE)) is None:
-        return Call(deadline)
+        return Call(deadline, trial=trial)
     directives = {part.strip().lower() for part in wishes.split(",")}
     return Call(
         deadline,
         read_cache=directives.isdisjoint({"no-cache", "no-store"}),
         write_cache="no-store" not in directives,
+        trial=trial,
     )
 
 

@@ -62,9 +62,14 @@ def released(tree: Any) -> None:
     while members:
         some = members[-FREED:]
         del members[-FREED:]
-        if sum(len(member) for member in some if isinstance(member, list | dict)) > FREED:
-            for member in some:
+        for member in some:
+            if isinstance(member, dict) or (isinstance(member, list) and _deep(member)):
                 released(member)
+
+
+def _deep(members: list[Any]) -> bool:
+    """Whether a list is long, or holds lists or objects."""
+    return len(members) > FREED or (bool(members) and isinstance(members[0], list | dict))
 
 
 def _parsed(text: bytes | bytearray | memoryview) -> Any:

@@ -89,7 +89,7 @@ class Batcher:
         self.item_seconds = item_seconds
         # By the time at warm-up: the running mean grows while other work takes the processor.
         self._inline_items = int(inline_seconds / item_seconds) if item_seconds else 0
-        self._timed = executor is not None and item_seconds > inline_seconds
+        self._timed = executor is not None and (not inline_seconds or item_seconds > inline_seconds)
         self._busy_since: float | None = None
         self._computing = 0
 

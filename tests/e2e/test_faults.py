@@ -46,8 +46,19 @@ def test_a_flipped_byte_in_a_model_stops_readiness_and_names_the_file(serve: Any
         }
         for route, body in routes.items():
             answer = client.post(route, json=body)
-            assert (answer.status_code, answer.json()["detail"]) == (503, detail)
-            assert answer.headers["retry-after"] == "1"
+            if route == "/classify" or "cnn" in route:
+                assert (answer.status_code, answer.json()["detail"]) == (503, detail)
+                assert answer.headers["retry-after"] == "1"
+            else:  # models that verify are served
+                assert answer.status_code == 200, answer.text
+        assert client.get("/v2/models/digits-vae/ready").json()["ready"] is True
+        assert client.get("/v2/models/digits-cnn/ready").status_code == 503
+        states = {entry["name"]: entry["state"] for entry in client.post("/v2/repository/index").json()}
+        assert states == {"digits-cnn": "UNAVAILABLE"} | dict.fromkeys(
+            ("digits-vae", "digits-gan", "digits-scorer"), "READY"
+        )
+        assert client.get("/models/digits-cnn").status_code == 503
+        assert client.get("/models/digits-vae/files/card.md").status_code == 200
         assert client.get("/v2/health/ready").status_code == 503
         assert client.get("/livez").status_code == 200
         assert client.get("/v2/health/live").status_code == 200

@@ -146,6 +146,9 @@ def test_bad_requests_name_the_field(url: str, route: str, fields: dict[str, Any
     assert (response.status_code, response.json()["field"]) == (422, field)
 
 
-def test_too_many_redrawings_are_refused(url: str) -> None:
-    response = httpx.post(f"{url}/redraw", json={"images": [[[0] * 28] * 28] * 26}, timeout=60)
+@pytest.mark.parametrize("route", ["/redraw", "/reconstruct"])  # both decode every image as every class
+def test_too_many_drawings_are_refused(url: str, route: str) -> None:
+    body = {"images": [[[0] * 28] * 28] * 26, "model": "digits-cvae"}
+    response = httpx.post(url + route, json=body, timeout=60)
     assert response.status_code == 413
+    assert "images times classes: 260 items" in response.json()["detail"]

@@ -158,11 +158,17 @@ def _members(request: Any) -> tuple[InferRequest, object]:
         raise MalformedRequest(f"id is {short(identity)}; send a string", field="id")
     specs = _list(request.get("outputs"), "outputs")
     inputs = request.get("inputs")
-    for name, listed in (("inputs", inputs), ("outputs", specs)):
-        if type(listed) is list:
-            check_count(len(listed), name, TENSORS)
-    outputs = [_output(spec, f"outputs[{i}]", binary_output) for i, spec in enumerate(specs)]
-    return InferRequest({}, outputs, parameters, identity, binary_output), inputs
+    if type(inputs) is list:
+        check_count(len(inputs), "inputs", TENSORS)
+    outputs: dict[str, Output] = {}
+    for i, spec in enumerate(specs):
+        output = _output(spec, f"outputs[{i}]", binary_output)
+        if output.name in outputs:  # a short list of names must not multiply a large answer
+            message = f"outputs[{i}]: {output.name[:60]} is named twice; name it once"
+            raise InvalidInput(message, field=f"outputs[{i}].name")
+        outputs[output.name] = output
+        check_count(len(outputs), "outputs", TENSORS)
+    return InferRequest({}, list(outputs.values()), parameters, identity, binary_output), inputs
 
 
 # A client that sends binary tensors of one shape sends the same JSON, a few hundred bytes, before each tensor.

@@ -37,7 +37,7 @@ async def test_what_waits_while_the_model_is_busy_becomes_one_batch(square: Squa
 
 async def test_no_batch_is_larger_than_the_limit(square: Square) -> None:
     async with running(square, batch_items=4) as batcher:
-        job = await batcher.submit(items(*range(11), Call()))
+        job = await batcher.submit(items(*range(11)), Call())
     assert [len(batch) for batch in square.batches] == [4, 4, 3]
     assert squares(job) == [n * n for n in range(11)]
     assert job.outputs["twice"].tolist() == [[n, n] for n in range(11)]
@@ -45,7 +45,7 @@ async def test_no_batch_is_larger_than_the_limit(square: Square) -> None:
 
 async def test_no_batch_has_more_bytes_than_the_limit_unless_one_item_has(square: Square) -> None:
     async with running(square, batch_bytes=3 * 8) as batcher:
-        await batcher.submit(items(*range(7), Call()))
+        await batcher.submit(items(*range(7)), Call())
     async with running(square, batch_bytes=7) as batcher:
         await batcher.submit(items(8, 9), Call())
     assert square.batches == [[0, 1, 2], [3, 4, 5], [6], [8], [9]]

@@ -70,7 +70,7 @@ async def test_a_full_queue_refuses_and_its_accounting_returns_to_zero(square: S
 
 async def test_an_empty_queue_takes_a_request_that_is_larger_than_the_queue(square: Square) -> None:
     async with running(square, queue_items=4) as batcher:
-        assert squares(await batcher.submit(items(*range(10), Call()))) == [n * n for n in range(10)]
+        assert squares(await batcher.submit(items(*range(10)), Call())) == [n * n for n in range(10)]
 
 
 async def test_stopping_leaves_nobody_hanging(square: Square) -> None:
@@ -118,3 +118,11 @@ def test_only_the_requests_with_the_poison_fail(requests: list[list[int]], poiso
             assert isinstance(outcome, Job)
             assert squares(outcome) == [n * n for n in request]
     assert waiting() == 0
+
+
+async def test_the_log_of_a_failing_batch_names_its_requests(caplog: pytest.LogCaptureFixture) -> None:
+    square = Square(poison=7)
+    async with running(square) as batcher:
+        with pytest.raises(InferenceFailed):
+            await batcher.submit(items(7), Call(id="the-one"))
+    assert "of 1 requests (the-one)" in caplog.text

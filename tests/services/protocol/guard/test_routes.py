@@ -17,7 +17,7 @@ async def test_an_unknown_route_is_404_and_lists_the_known_ones(client: Client, 
     answer = await client.ask(path)
     assert answer.status == 404
     assert (
-        "no such route; the routes are /echo, /healthz, /livez, /metrics, /other, /readyz and /v2"
+        "no such route; the routes are /echo, /healthz, /livez, /metrics, /other, /readyz, /models and /v2"
         in answer.problem["detail"]
     )
     assert len(answer.problem["detail"]) < 200

@@ -256,3 +256,15 @@ async def test_a_bug_in_a_handler_tells_the_log_everything_and_the_caller_nothin
     assert response.status_code == 500
     assert body(response)["detail"] == "an unexpected error occurred; see the server's log"
     assert "KeyError: 'secret'" in caplog.text
+
+
+async def test_the_log_of_a_bug_names_the_request(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work(call: Call) -> Seen:
+        raise ZeroDivisionError
+
+    handle(monkeypatch, work)
+    assert (await ask("/generate", b"{}")).status_code == 500
+    assert "/generate failed (request its-id)" in caplog.text
+    assert "ZeroDivisionError" in caplog.text

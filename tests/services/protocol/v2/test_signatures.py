@@ -299,7 +299,7 @@ async def test_a_model_takes_only_what_it_has(ask: Ask, digits: np.ndarray) -> N
         ({}, {"seed": -1}, "seed"),
         ({}, {"seed": 2**63}, "seed"),
         ({}, {"seed": 2**70}, "parameters.seed"),
-        ({}, {"seed": "7"}, "parameters.seed"),
+        ({}, {"seed": "seven"}, "parameters.seed"),
         ({}, {"seed": True}, "parameters.seed"),
         ({}, {"seed": 7.0}, "parameters.seed"),
         ({}, {"seed": None}, "parameters.seed"),
