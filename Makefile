@@ -11,7 +11,7 @@ BIN := .venv/bin
 MINUTES ?= 30
 
 .PHONY: help demo serve test nightly lint format typecheck docs bench bench-cache bench-drift bench-generate \
-	bench-overload bench-soak bench-peers lock clean
+	bench-neighbours bench-overload bench-soak bench-peers lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ bench-drift: .venv/dev.installed ## false alarms of the detector of drift and th
 
 bench-overload: .venv/dev.installed ## what happens above capacity
 	$(BIN)/python -m loadtests.bench.overload $(ARGS)
+
+bench-neighbours: .venv/dev.installed ## dear requests beside cheap ones, the worst bodies, slow uploads
+	$(BIN)/python -m loadtests.bench.neighbours $(ARGS)
 
 bench-soak: .venv/dev.installed ## memory and latency over MINUTES (30)
 	$(BIN)/python -m loadtests.bench.soak --minutes $(MINUTES) $(ARGS)

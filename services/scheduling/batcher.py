@@ -16,13 +16,12 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
 
 import numpy as np
 
 from services.call import TIMEOUT, Call, late
 from services.errors import DeadlineExceeded, DuetError, InferenceFailed, NotReady, QueueFull
-from services.scheduling.job import Arrays, Job
+from services.scheduling.job import Arrays, Job, Slice, join
 from services.telemetry import metrics
 
 log = logging.getLogger("duet.batcher")
@@ -30,15 +29,6 @@ log = logging.getLogger("duet.batcher")
 LISTED = 8  # request ids in one log line, at most
 MOST_GROWTH = 5  # times the running mean, that one batch counts at most
 Run = Callable[[Mapping[str, np.ndarray]], Arrays]
-
-
-@dataclass(slots=True)
-class Slice:
-    """The rows of one job in one batch."""
-
-    job: Job
-    start: int
-    stop: int
 
 
 class Batcher:
@@ -194,7 +184,7 @@ class Batcher:
         begin = time.monotonic()
         self._computing = size
         try:
-            outputs = await self._infer(_join(batch), size)
+            outputs = await self._infer(join(batch), size)
         except Exception:
             requests = ", ".join(part.job.call.id for part in batch[:LISTED])
             message = "%s failed on a batch of %d items of %d requests (%s); running them one by one"
@@ -298,10 +288,3 @@ class Batcher:
                     part.job.fail(failure)
                     break
                 self._deliver([Slice(part.job, row, row + 1)], outputs, begin, time.monotonic() - begin)
-
-
-def _join(batch: list[Slice]) -> Arrays:
-    parts = [part.job.rows(part.start, part.stop) for part in batch]
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -81,3 +81,20 @@ class Job:
     def fail(self, error: DuetError) -> None:
         if not self.future.done():  # it is done if the caller left
             self.future.set_exception(error)
+
+
+@dataclass(slots=True)
+class Slice:
+    """The rows of one job in one batch."""
+
+    job: Job
+    start: int
+    stop: int
+
+
+def join(batch: list[Slice]) -> Arrays:
+    """The inputs of a batch; those of a single slice are not copied."""
+    parts = [part.job.rows(part.start, part.stop) for part in batch]
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -108,3 +108,13 @@ def test_cache_memory(model_store: Path, tmp_path: Path) -> None:
     runs = report(tmp_path, "cache_memory")["runs"]
     assert {run["limit_mib"] for run in runs} == {4, 8}
     assert all(run["held_mib"] <= run["limit_mib"] and run["evicted"] > 0 for run in runs)
+
+
+def test_neighbours(tmp_path: Path, model_store: Path) -> None:
+    bench("loadtests.bench.neighbours", model_store, tmp_path)
+    saved: dict[str, Any] = json.loads((tmp_path / "neighbours.json").read_text())
+    assert saved.keys() >= FACTS
+    assert saved["uploads_mib"]["most"] < saved["uploads_mib"]["before"] + 128 + 60
+    assert len(saved["beside"]) == 6
+    assert len(saved["stalls"]) == 13
+    assert all(row["livez_max_ms"] > 0 for row in saved["stalls"].values())
