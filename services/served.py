@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from services.caching.admission import Worth
-from services.caching.cache import Cache, Compute, Subject
+from services.caching.admission import AdmissionEstimate
+from services.caching.cache import Cache, CachedOperation, Compute
 from services.caching.values import Layout
 from services.call import Call
 from services.inference.bundle import BundleError, load
@@ -56,7 +56,7 @@ class Served(Generic[M_co]):
     entry: Entry
     model: M_co
     batchers: Mapping[str, Batcher]
-    subjects: Mapping[str, Subject]
+    subjects: Mapping[str, CachedOperation]
     cache: Cache
 
     async def start(self) -> None:
@@ -105,7 +105,7 @@ class Served(Generic[M_co]):
             compute: computes the given rows, None: all of them.
         """
         known = self.subjects[like]
-        subject = Subject(known.digest, name, known.layout, lambda: passes * known.item_seconds())
+        subject = CachedOperation(known.digest, name, known.layout, lambda: passes * known.item_seconds())
         return await self.cache.answer(subject, inputs, call, compute)
 
     async def _compute(self, batcher: Batcher, call: Call, inputs: Arrays, rows: np.ndarray | None) -> Arrays:
@@ -115,9 +115,9 @@ class Served(Generic[M_co]):
         call.add("compute", job.compute_seconds)
         return job.outputs
 
-    def worth(self) -> dict[str, Worth]:
+    def estimates(self) -> dict[str, AdmissionEstimate]:
         """What decides whether Redis is asked, for each operation."""
-        return {name: self.cache.worth(subject) for name, subject in self.subjects.items()}
+        return {name: self.cache.estimate(subject) for name, subject in self.subjects.items()}
 
 
 def open_model(entry: Entry, settings: Settings) -> tuple[Model, dict[str, Warm]]:
@@ -133,8 +133,8 @@ def open_model(entry: Entry, settings: Settings) -> tuple[Model, dict[str, Warm]
     try:
         model = load_model(bundle, threads=settings.threads or cpu_limit())
         for operation in model.operations:
-            if operation in model.untried:
-                passes, outputs = model.untried[operation]
+            if operation in model.estimated_operations:
+                passes, outputs = model.estimated_operations[operation]
                 warm[operation] = Warm(passes * warm[model.operations[0]].seconds, Layout.of(outputs))
                 continue
             example = model.example(operation)
@@ -163,7 +163,7 @@ def serve(
         limit = settings.batch_items
         if found.seconds <= INLINE_SECONDS:
             limit = min(limit, int(FAST_BATCH_SECONDS / found.seconds))
-        elif operation in model.untried:
+        elif operation in model.estimated_operations:
             limit = min(limit, int(THREAD_BATCH_SECONDS / found.seconds))
         labels = (entry.name, entry.version, operation)
         batchers[operation] = batcher = Batcher(
@@ -177,15 +177,15 @@ def serve(
             inline_seconds=INLINE_SECONDS,
         )
         measured = partial(getattr, batcher, "item_seconds")
-        subjects[operation] = subject = Subject(model.bundle.digest, operation, found.layout, measured)
+        subjects[operation] = subject = CachedOperation(model.bundle.digest, operation, found.layout, measured)
         metrics.ITEM_SECONDS.labels(*labels).set_function(measured)
         metrics.REDIS_FROM_ITEMS.labels(*labels).set_function(partial(_from_items, cache, subject))
     metrics.MODEL_INFO.labels(entry.name, entry.version, model.bundle.digest, entry.task).set(1)
     return Served(entry, model, batchers, subjects, cache)
 
 
-def _from_items(cache: Cache, subject: Subject) -> int:
-    return cache.worth(subject).from_items or 0
+def _from_items(cache: Cache, subject: CachedOperation) -> int:
+    return cache.estimate(subject).from_items or 0
 
 
 def _seconds(model: Model, operation: str, example: Arrays) -> float:

@@ -140,7 +140,7 @@ async def sizes(home: Path, served: Bundle, redis: Redis, seconds: float) -> tup
         forced = await stack.enter_async_context(started(home, served, DUET_REDIS_ADMISSION="always", **settings))
         by_cost = await stack.enter_async_context(started(home, served, DUET_REDIS_ADMISSION="auto", **settings))
         await asyncio.sleep(PROBES * PROBE_SECONDS)  # what is predicted is measured while nothing else is
-        predicted = by_cost.worth(by_cost.select(Classifier, "classify", None))["classify"].from_items
+        predicted = by_cost.estimate(by_cost.select(Classifier, "classify", None))["classify"].from_items
         for items in SIZES:
             known = next(images(items))
             while (await infer(forced, known))[1] < items:  # noqa: ASYNC110  # it is written behind the answer

@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 from rich.table import Table
 
 from loadtests.bench import network, report
-from services.caching.cache import Cache, Subject
+from services.caching.cache import Cache, CachedOperation
 from services.caching.memory import MemoryTier
 from services.caching.values import Layout
 from services.call import Call
@@ -57,7 +57,7 @@ class Run:
 
 async def _fill(outputs: str, limit_mib: int, items: int) -> Run:
     batch = {name: np.repeat(array, BATCH, axis=0) for name, array in OUTPUTS[outputs].items()}
-    subject = Subject("0" * 64, "fill", Layout.of(batch), lambda: 0.0)
+    subject = CachedOperation("0" * 64, "fill", Layout.of(batch), lambda: 0.0)
     process = psutil.Process()
     grown = []
 

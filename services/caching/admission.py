@@ -20,7 +20,7 @@ LEASE_SECONDS = (2.0, 30.0)
 
 
 @dataclass(frozen=True)
-class Worth:
+class AdmissionEstimate:
     """The two times that decide whether a request asks Redis.
 
     Attributes:

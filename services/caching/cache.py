@@ -11,10 +11,10 @@ from functools import partial
 
 import numpy as np
 
-from services.caching.admission import Admission, Worth
+from services.caching.admission import Admission, AdmissionEstimate
 from services.caching.flights import Flights, follow
 from services.caching.keys import item_keys
-from services.caching.lease import once_in_all
+from services.caching.lease import compute_under_lease
 from services.caching.memory import MemoryTier
 from services.caching.redis import RedisTier, RedisUnavailable
 from services.caching.values import CorruptValue, Layout, created
@@ -30,7 +30,7 @@ FOLLOWED = 2  # after so many failed leaders a follower computes the item itself
 
 
 @dataclass(frozen=True)
-class Subject:
+class CachedOperation:
     """What is cached: the answers of one operation of one bundle.
 
     Attributes:
@@ -50,7 +50,7 @@ class Subject:
 class Lookup:
     """One request on its way through the tiers."""
 
-    subject: Subject
+    subject: CachedOperation
     call: Call
     compute: Compute
     keys: list[str]
@@ -66,7 +66,7 @@ class Cache:
         memory: the tier of this process, if there is one.
         redis: the tier that all replicas share, if there is one.
         value_bytes: larger values are not stored.
-        admission: when Redis is asked, see `Worth`.
+        admission: when Redis is asked, see `AdmissionEstimate`.
     """
 
     def __init__(
@@ -102,14 +102,16 @@ class Cache:
         if self._memory is not None:
             self._memory.clear()
 
-    def worth(self, subject: Subject) -> Worth:
+    def estimate(self, subject: CachedOperation) -> AdmissionEstimate:
         """What decides whether Redis is asked; Redis is never asked for values that are too large to store."""
         round_trip = None if self._redis is None else self._redis.round_trip
         kept = self._redis is not None and subject.layout.value_bytes <= self._value_bytes
         admission = self._admission if kept else "never"
-        return Worth(admission, subject.item_seconds(), round_trip)
+        return AdmissionEstimate(admission, subject.item_seconds(), round_trip)
 
-    async def answer(self, subject: Subject, inputs: Mapping[str, np.ndarray], call: Call, compute: Compute) -> Arrays:
+    async def answer(
+        self, subject: CachedOperation, inputs: Mapping[str, np.ndarray], call: Call, compute: Compute
+    ) -> Arrays:
         """Outputs [N, ...] for inputs [N, ...]; only items that no tier holds are computed.
 
         Args:
@@ -140,7 +142,7 @@ class Cache:
             if call.write_cache:
                 with call.stage("cache"):
                     fresh = dict(zip(keys, subject.layout.encode(outputs), strict=True))
-                    self._keep(subject, fresh, remote=self.worth(subject).asks(len(keys)))
+                    self._keep(subject, fresh, remote=self.estimate(subject).asks(len(keys)))
         elif missing:
             lookup = Lookup(subject, call, compute, keys, values, known=set(values))
             await self._fill(lookup, missing)
@@ -152,7 +154,7 @@ class Cache:
 
     def _assembled(
         self,
-        subject: Subject,
+        subject: CachedOperation,
         call: Call,
         keys: Sequence[str],
         values: Values,
@@ -215,7 +217,7 @@ class Cache:
 
         remote = False
         if self._redis is not None:
-            worth = self.worth(lookup.subject)
+            worth = self.estimate(lookup.subject)
             remote = worth.asks(len(keys))
             if not remote:
                 metrics.cache_requests("redis", "skipped").inc(len(keys))
@@ -233,12 +235,12 @@ class Cache:
                 remaining = lookup.call.remaining()
                 seconds = worth.lease_seconds(len(keys))
                 patience = seconds if remaining is None else remaining - expected
-                await once_in_all(self._redis, keys, compute, arrive, seconds=seconds, patience=patience)
+                await compute_under_lease(self._redis, keys, compute, arrive, seconds=seconds, patience=patience)
                 return
         if keys:
             await compute(keys, remote=remote)
 
-    def _keep(self, subject: Subject, values: Values, *, remote: bool) -> None:
+    def _keep(self, subject: CachedOperation, values: Values, *, remote: bool) -> None:
         if subject.layout.value_bytes > self._value_bytes:
             return
         if self._memory is not None:

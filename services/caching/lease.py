@@ -18,7 +18,7 @@ POLL_SECONDS = (0.005, 0.05)  # the first and the longest pause; it doubles each
 Values = dict[str, bytes]
 
 
-async def once_in_all(
+async def compute_under_lease(
     redis: RedisTier,
     keys: Sequence[str],
     compute: Callable[[Sequence[str]], Awaitable[Values]],

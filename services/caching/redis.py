@@ -27,7 +27,7 @@ from redis.exceptions import ResponseError
 from services.caching.breaker import Breaker
 from services.caching.connect import CONNECTIONS, connect, hang_up
 from services.caching.keys import PREFIX
-from services.caching.patience import Patience
+from services.caching.loop_aware_timeout import LoopAwareTimeout
 from services.telemetry import metrics
 
 T = TypeVar("T")
@@ -198,7 +198,7 @@ class RedisTier:
     async def _timed(self, command: str, send: Callable[[], Awaitable[T]], seconds: float | None = None) -> T:
         begin = time.perf_counter()
         try:
-            async with Patience(seconds or self._timeout), self._turns:
+            async with LoopAwareTimeout(seconds or self._timeout), self._turns:
                 try:
                     return await send()
                 except StaleConnection:

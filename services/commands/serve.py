@@ -65,7 +65,7 @@ def serve(
         os.environ["DUET_MODELS"] = models
     read()  # the server reads them too, and would end with a traceback
     _need_port(host, port)
-    for entry in registry.bring_along(TASKS[service]):
+    for entry in registry.install_reference_bundles(TASKS[service]):
         message = f"the store had no model for {entry.task}: brought along {entry.tag}"
         Console().print(message, highlight=False, soft_wrap=True)
     command = [sys.executable, "-m", "bentoml", "serve", TARGETS[service], "--host", host, "--port", str(port)]

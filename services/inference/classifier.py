@@ -35,7 +35,7 @@ class Classifier:
         self.operations: tuple[str, ...] = ("classify", *activation, *EXPLANATIONS)
         height, width = bundle.manifest.image.shape[1:]
         blank = {"saliency": np.zeros((1, height, width), np.float32)}
-        self.untried = {name: (count, blank) for name, count in passes(height, width).items()}
+        self.estimated_operations = {name: (count, blank) for name, count in passes(height, width).items()}
 
     @property
     def class_names(self) -> tuple[str, ...]:

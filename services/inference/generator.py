@@ -26,7 +26,7 @@ class Generator:
     """
 
     task: ClassVar[Task] = "generation"
-    untried: Mapping[str, tuple[int, Arrays]] = MappingProxyType({})
+    estimated_operations: Mapping[str, tuple[int, Arrays]] = MappingProxyType({})
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         self.bundle = bundle

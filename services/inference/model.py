@@ -28,7 +28,7 @@ class Model(Protocol):
         """One valid item (a batch of 1), for the warm-up."""
 
     @property
-    def untried(self) -> Mapping[str, tuple[int, Arrays]]:
+    def estimated_operations(self) -> Mapping[str, tuple[int, Arrays]]:
         """Operations that are too slow for the warm-up: how often an item runs the first operation, and its outputs."""
 
 

@@ -63,7 +63,7 @@ def all_reference(served: Iterable[Entry]) -> bool:
     return all(entry.name in names for entry in served)
 
 
-def bring_along(tasks: Iterable[Task]) -> list[Entry]:
+def install_reference_bundles(tasks: Iterable[Task]) -> list[Entry]:
     """Store the reference bundles for those of `tasks` that have no model in the store; returns the new entries.
 
     A store with any other bundle stays as it is: its owner has other data than the reference bundles.

@@ -31,7 +31,7 @@ class Scorer:
 
     task: ClassVar[Task] = "anomaly"
     operations = ("score", "score_map")
-    untried: Mapping[str, tuple[int, Arrays]] = MappingProxyType({})
+    estimated_operations: Mapping[str, tuple[int, Arrays]] = MappingProxyType({})
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         """Raises: BundleError: the manifest does not name every column of `statistics`, or the graph does not load."""

@@ -1,4 +1,4 @@
-"""A Duet service in BentoML: its configuration, its life cycle and its guard."""
+"""A Duet service in BentoML: its configuration, its life cycle and its gateway."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from circus.sighandler import SysHandler
 
 from services.dataplane import DataPlane
 from services.inference.bundle import Task
-from services.protocol.guard import Lane
+from services.protocol.gateway import FastPathMiddleware
 from services.protocol.services import routes_of
 from services.settings import Settings, SettingsError, read
 from services.telemetry import logs
@@ -49,9 +49,9 @@ class Lifecycle:
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
-    def hear_haste() -> None:
+    def forward_interrupts() -> None:
         """Runs in BentoML's parent process, which starts the workers and handles the signals."""
-        _hear_haste()
+        _forward_interrupts()
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start_plane(self) -> None:
@@ -92,7 +92,7 @@ def _drain_on_signals(plane: DataPlane) -> None:
         signal.signal(number, on_signal)
 
 
-def _hear_haste() -> None:
+def _forward_interrupts() -> None:
     """Pass Ctrl-C, or a second SIGTERM, on to the workers as SIGINT.
 
     The parent (circus) sends one SIGTERM for the first signal and ignores all later ones. The terminal's Ctrl-C does
@@ -113,7 +113,7 @@ def _hear_haste() -> None:
 
 
 def make_service(name: str, tasks: Sequence[Task], description: str) -> Any:
-    """A BentoML service for some tasks: its data plane, its routes behind BentoML's layers, and the guard before them.
+    """A BentoML service for some tasks: its data plane, its routes behind BentoML's layers, its gateway before them.
 
     Its models are recorded, so that its bento includes them.
     """
@@ -123,5 +123,5 @@ def make_service(name: str, tasks: Sequence[Task], description: str) -> Any:
     made = type(name, (Lifecycle,), {"plane": plane, "__doc__": description, **methods})
     service = bentoml.service(name=name.lower(), **CONFIG)(made)
     service.models.extend(bentoml.models.BentoModel(entry.tag) for entry in plane.entries)
-    service.add_asgi_middleware(Lane, plane=plane, routes=routes, name=service.name)
+    service.add_asgi_middleware(FastPathMiddleware, plane=plane, routes=routes, name=service.name)
     return service

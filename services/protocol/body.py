@@ -15,7 +15,7 @@ from services.call import Call
 from services.errors import BodiesFull, CallerLeft, TooLarge
 from services.protocol import json_slices
 from services.protocol.compression import decompress
-from services.protocol.headers import arrived
+from services.protocol.headers import body_received
 from services.protocol.json_slices import released
 from services.scheduling.offload import INLINE_BYTES, Offload
 from services.settings import Settings
@@ -110,7 +110,7 @@ class Body:
     @property
     def arrived(self) -> bool:
         """Whether the server has all of it, so that reading it does not wait."""
-        return arrived(self._receive)
+        return body_received(self._receive)
 
     async def receive(self) -> Message:
         """The next message of the server, counted: Content-Length may be absent or wrong.

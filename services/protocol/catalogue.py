@@ -11,7 +11,7 @@ from services.dataplane import DataPlane
 from services.errors import UnknownModel, UnknownRoute
 from services.inference.bundle import MANIFEST
 from services.inference.model import Model
-from services.protocol.answer import Answer
+from services.protocol.raw_response import RawResponse
 from services.served import Served
 
 JSON = b"application/json"
@@ -26,7 +26,7 @@ def template(path: str) -> str:
     return "/models/{model}/files/{file}" if len(parts) > 2 and parts[1] == "files" else "/models"
 
 
-async def models_page(plane: DataPlane, path: str, headers: dict[bytes, bytes]) -> Answer:
+async def models_page(plane: DataPlane, path: str, headers: dict[bytes, bytes]) -> RawResponse:
     """The answer to a path that begins with `/models`.
 
     Raises:
@@ -85,7 +85,7 @@ def _type(name: str) -> bytes | None:
     return TYPES.get("." + name.rpartition(".")[2])
 
 
-async def _file(served: Served[Model], name: str, headers: dict[bytes, bytes]) -> Answer:
+async def _file(served: Served[Model], name: str, headers: dict[bytes, bytes]) -> RawResponse:
     """A file that the manifest names, so that no other path can be read."""
     bundle = served.model.bundle
     known = {file: found.sha256 for file, found in bundle.manifest.files.items() if _type(file) is not None}
@@ -95,9 +95,9 @@ async def _file(served: Served[Model], name: str, headers: dict[bytes, bytes]) -
     tag = f'"{known[name]}"'.encode()
     answered = [(b"content-type", _type(name) or JSON), (b"etag", tag), (b"cache-control", b"no-cache")]
     if tag in headers.get(b"if-none-match", b""):
-        return Answer(304, answered[1:], b"")
-    return Answer(200, answered, await asyncio.to_thread((bundle.path / name).read_bytes))
+        return RawResponse(304, answered[1:], b"")
+    return RawResponse(200, answered, await asyncio.to_thread((bundle.path / name).read_bytes))
 
 
-def _json(content: object) -> Answer:
-    return Answer(200, [(b"content-type", JSON)], orjson.dumps(content))
+def _json(content: object) -> RawResponse:
+    return RawResponse(200, [(b"content-type", JSON)], orjson.dumps(content))

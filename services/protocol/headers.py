@@ -20,7 +20,7 @@ PURPOSE = "X-Request-Purpose"
 RAW = ((b"x-request-timeout-ms", TIMEOUT), (b"cache-control", CACHE), (b"x-request-purpose", PURPOSE))
 
 
-def by_name(lines: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+def headers_to_dict(lines: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """ASGI's headers by name. Lines of `Cache-Control` form one list (RFC 9110, 5.3); of others the last counts."""
     headers = dict(lines)
     if len(headers) < len(lines) and b"cache-control" in headers:
@@ -76,12 +76,12 @@ def call_headers(call: Call) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def arrived(receive: Receive) -> bool:
-    """Whether the whole body has arrived, so that reading it does not wait; found out as in `client_left`."""
+def body_received(receive: Receive) -> bool:
+    """Whether the whole body has arrived, so that reading it does not wait; found out as in `is_disconnected`."""
     return getattr(getattr(receive, "__self__", None), "more_body", True) is False
 
 
-def client_left(receive: Receive) -> Callable[[], bool] | None:
+def is_disconnected(receive: Receive) -> Callable[[], bool] | None:
     """A cheap function that returns whether the client has disconnected; None if this server cannot tell.
 
     ASGI reports it by a message, for which every request would need a waiting task. uvicorn's `receive` is a method of

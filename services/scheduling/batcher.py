@@ -252,7 +252,7 @@ class Batcher:
                 self._count_lost(part.job)
 
     def _count_lost(self, job: Job) -> None:
-        if (reason := job.lost) is not None:
+        if (reason := job.abandon_reason) is not None:
             metrics.ABANDONED.labels(self._model, reason).inc(job.count - job.done)
             metrics.WASTED.labels(self._model, reason).inc(job.done)
 

@@ -60,7 +60,7 @@ class Job:
         return self.call.deadline is not None and time.monotonic() >= self.call.deadline
 
     @property
-    def lost(self) -> str | None:
+    def abandon_reason(self) -> str | None:
         """Why the job was abandoned, as a metric label; None: the caller waits, the job is answered, or it failed."""
         if self.future.cancelled():
             return "deadline" if self.late else "caller-left"

@@ -7,7 +7,7 @@ import re
 import pytest
 from pydantic import BaseModel
 
-from services.protocol.guard import DRIFT, MODELS, PROBES
+from services.protocol.gateway import DRIFT, MODELS, PROBES
 from services.protocol.services import PROTOCOLS, routes_of
 from tests.docs.pages import REFERENCE, rows, section
 

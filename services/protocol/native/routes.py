@@ -23,10 +23,10 @@ from services.call import Call
 from services.dataplane import DataPlane
 from services.errors import CallerLeft, InvalidInput, MalformedRequest, TooLarge, UnsupportedMedia
 from services.protocol import json_slices
-from services.protocol.answer import Answer
 from services.protocol.body import Body
 from services.protocol.headers import call_headers
 from services.protocol.problems import problem, refusal
+from services.protocol.raw_response import RawResponse
 from services.protocol.stream import Stream
 from services.scheduling.offload import INLINE_BYTES
 from services.settings import Settings
@@ -76,7 +76,7 @@ class Route(Generic[Q]):
         schema: type[Q] = get_type_hints(self.handler)["request"]
         return schema
 
-    async def respond(self, plane: DataPlane, headers: RawHeaders, body: Body, call: Call) -> Response | Answer:
+    async def respond(self, plane: DataPlane, headers: RawHeaders, body: Body, call: Call) -> Response | RawResponse:
         """Answer one request.
 
         Raises:
@@ -86,13 +86,13 @@ class Route(Generic[Q]):
             parsed = await _parse(headers, body, self.schema, plane, call)
         answer = await self.handler(plane, parsed, call)
         with call.stage("encode"):
-            response: Response | Answer = answer if isinstance(answer, Response) else _json(answer)
+            response: Response | RawResponse = answer if isinstance(answer, Response) else _json(answer)
         if isinstance(response, Stream):
             response.route = self.path  # it is not finished: the stream observes its own stages
         else:
             for stage, seconds in call.seconds.items():
                 metrics.STAGE_SECONDS.labels(self.path, stage).observe(seconds)
-        written = response.headers if isinstance(response, Answer) else response.raw_headers
+        written = response.headers if isinstance(response, RawResponse) else response.raw_headers
         written.extend(call_headers(call))
         return response
 
@@ -102,7 +102,7 @@ class Route(Generic[Q]):
         spec = type(schema.__name__, (Input, schema), {"__module__": schema.__module__, "__doc__": schema.__doc__})
 
         async def endpoint(service: Any, request: Request, /) -> Response:
-            headers, body, call = request.scope["duet"]  # from the guard
+            headers, body, call = request.scope["duet"]  # from the gateway
             try:
                 answer = await self.respond(service.plane, headers, body, call)
             except Exception as error:  # BentoML would answer with a body of its own
@@ -114,10 +114,10 @@ class Route(Generic[Q]):
         return bentoml.api(endpoint, route=self.path, input_spec=spec, output_spec=self.answer)
 
 
-def _json(answer: BaseModel) -> Answer:
+def _json(answer: BaseModel) -> RawResponse:
     fields = answer.model_dump(by_alias=True, exclude_none=True)
     body = orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)  # pixels stay arrays until here
-    return Answer(200, [(b"content-type", b"application/json")], body)
+    return RawResponse(200, [(b"content-type", b"application/json")], body)
 
 
 async def _parse(headers: RawHeaders, body: Body, schema: type[Q], plane: DataPlane, call: Call) -> Q:

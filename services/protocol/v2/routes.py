@@ -1,4 +1,4 @@
-"""The V2 routes of one service: functions from a request to an answer, which the guard measures and sends."""
+"""The V2 routes of one service: functions from a request to an answer, which the gateway measures and sends."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from services.call import Call
 from services.dataplane import DataPlane
 from services.errors import InvalidInput, MalformedRequest, MethodNotAllowed, NotReady, UnknownModel, UnknownRoute
 from services.inference.model import Model
-from services.protocol.answer import Answer
 from services.protocol.body import Body
 from services.protocol.compression import compress
 from services.protocol.json_slices import NotJSON
+from services.protocol.raw_response import RawResponse
 from services.protocol.services import PROTOCOLS
 from services.protocol.v2.inference import (
     BINARY,
@@ -83,7 +83,7 @@ class V2:
             return "/v2/models/{model}/infer"
         return "/v2/models" if path.startswith("/v2/models/") else "/v2"
 
-    async def answer(self, method: str, path: str, headers: Headers, body: Body, call: Call) -> Answer:
+    async def answer(self, method: str, path: str, headers: Headers, body: Body, call: Call) -> RawResponse:
         """The answer to a request.
 
         Raises:
@@ -125,13 +125,13 @@ class V2:
 
         return await parse(content, None if length is None else length.decode("latin-1"), loads)
 
-    def _answer_about(self, method: str, path: str) -> Answer:
+    def _answer_about(self, method: str, path: str) -> RawResponse:
         """Health, metadata and the index of models."""
         allowed, about = self._find(path)
         if method not in allowed:
             methods = ", ".join(allowed)
             raise MethodNotAllowed(f"{method[:20]} {path[:100]}: this route takes {methods}", allowed=methods)
-        return Answer(200, [(b"content-type", JSON)], orjson.dumps(about()))
+        return RawResponse(200, [(b"content-type", JSON)], orjson.dumps(about()))
 
     def _find(self, path: str) -> tuple[tuple[str, ...], Callable[[], object]]:
         """The methods that a path takes, and the function that answers.
@@ -209,7 +209,7 @@ class V2:
                         "redis_from_items": worth.from_items,
                         "computed_once_in_all": worth.leases,
                     }
-                    for operation, worth in endpoint.served.worth().items()
+                    for operation, worth in endpoint.served.estimates().items()
                 },
             },
         }
@@ -257,7 +257,7 @@ def _classified(array: np.ndarray, output: Output, signature: Signature) -> np.n
 
 def _encoded(
     endpoint: Endpoint, request: InferRequest, outputs: list[Output], arrays: Arrays, headers: Headers
-) -> Answer:
+) -> RawResponse:
     """The outputs as an answer, compressed if the client asks for it."""
     entry = endpoint.served.entry
     about: dict[str, Any] = {"model_name": entry.name, "model_version": entry.version}
@@ -273,4 +273,4 @@ def _encoded(
     if encoding in COMPRESSIONS and len(payload) >= COMPRESS_FROM:
         payload = compress(payload, encoding.decode())
         answered.append((b"content-encoding", encoding))
-    return Answer(200, answered, payload)
+    return RawResponse(200, answered, payload)

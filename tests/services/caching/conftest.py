@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from redis.asyncio import Redis
 
-from services.caching.cache import Cache, Subject
+from services.caching.cache import Cache, CachedOperation
 from services.caching.keys import item_keys
 from services.caching.redis import RedisTier
 from services.caching.values import Layout
@@ -43,7 +43,7 @@ class Squares:
     def __post_init__(self) -> None:
         self.gate.set()
         layout = Layout.of(self.run(np.zeros(1, np.int64)))
-        self.subject = Subject(self.digest, "square", layout, lambda: self.item_seconds)
+        self.subject = CachedOperation(self.digest, "square", layout, lambda: self.item_seconds)
 
     @property
     def computed(self) -> list[int]:

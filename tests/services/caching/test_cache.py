@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.caching.cache import Cache, Subject
+from services.caching.cache import Cache, CachedOperation
 from services.caching.memory import MemoryTier
 from services.caching.values import Layout
 from services.call import Call
@@ -115,7 +115,7 @@ async def test_other_operations_and_bundles_have_answers_of_their_own(make_squar
     cache, one, other = in_memory(), make_squares(), make_squares(digest="ab" * 31 + "cd")
     await one.ask(cache, 1)
     await other.ask(cache, 1)
-    one.subject = Subject(one.digest, "another", one.subject.layout, one.subject.item_seconds)
+    one.subject = CachedOperation(one.digest, "another", one.subject.layout, one.subject.item_seconds)
     await one.ask(cache, 1)
     assert (one.batches, other.batches) == ([[1], [1]], [[1]])
 
@@ -137,7 +137,7 @@ async def test_a_cached_answer_is_the_computed_one_bit_by_bit(make_bundle: Any) 
     model, cache = Classifier(bundle), in_memory()
     images = {"images": np.random.default_rng(0).integers(0, 256, (32, 1, 2, 2), np.uint8)}
     computed = model.run("classify", images)
-    subject = Subject(bundle.digest, "classify", Layout.of(computed), lambda: 1e-6)
+    subject = CachedOperation(bundle.digest, "classify", Layout.of(computed), lambda: 1e-6)
 
     async def compute(rows: np.ndarray | None) -> dict[str, np.ndarray]:
         assert rows is None

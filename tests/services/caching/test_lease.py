@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from services.caching.cache import Cache
-from services.caching.lease import Values, once_in_all
+from services.caching.lease import Values, compute_under_lease
 from services.caching.memory import MemoryTier
 from services.caching.redis import LEASE, RedisTier
 from services.call import Call
@@ -67,7 +67,7 @@ async def client(redis_server: RedisServer) -> AsyncIterator[Redis]:
 
 
 class Worker:
-    """One replica's side of `once_in_all`: computes upper case, remembers what it computed and what came."""
+    """One replica's side of `compute_under_lease`: computes upper case, remembers what it computed and what came."""
 
     def __init__(self, redis: RedisTier) -> None:
         self.redis = redis
@@ -89,7 +89,8 @@ class Worker:
 
     async def ask(self, *keys: str, seconds: float = LONG, patience: float = LONG) -> list[bytes]:
         found = await asyncio.wait_for(
-            once_in_all(self.redis, keys, self.compute, self.arrive, seconds=seconds, patience=patience), LONG / 2
+            compute_under_lease(self.redis, keys, self.compute, self.arrive, seconds=seconds, patience=patience),
+            LONG / 2,
         )
         return [found[key] for key in keys]
 
@@ -227,7 +228,7 @@ async def test_replicas_compute_an_expensive_answer_once_in_all(
     caches: tuple[Cache, Cache], dear: Squares, client: Redis
 ) -> None:
     one, other = caches
-    assert one.worth(dear.subject).leases
+    assert one.estimate(dear.subject).leases
     dear.gate.clear()
     asked = [asyncio.create_task(dear.ask(cache, 7)) for cache in (one, other) for _ in range(50)]
     await dear.entered.wait()
@@ -258,7 +259,7 @@ async def test_what_another_replica_computed_meanwhile_is_a_hit(
 async def test_cheap_answers_are_not_agreed_on(caches: tuple[Cache, Cache], squares: Squares, client: Redis) -> None:
     cache = caches[0]
     squares.item_seconds = 1e-9
-    assert not cache.worth(squares.subject).leases
+    assert not cache.estimate(squares.subject).leases
     await client.config_resetstat()
     await squares.ask(cache, 7)
     assert await client.dbsize() == 0

@@ -186,7 +186,7 @@ async def test_settings_make_the_tiers(redis_server: RedisServer, squares: Squar
         cache = Cache.from_settings(Settings(**settings))
         await cache.start()
         try:
-            return cache._memory is not None, cache._redis is not None, cache.worth(squares.subject).admission
+            return cache._memory is not None, cache._redis is not None, cache.estimate(squares.subject).admission
         finally:
             await cache.close()
 

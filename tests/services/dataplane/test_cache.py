@@ -118,7 +118,7 @@ async def test_two_versions_never_share_answers(empty_store: Path, make_bundle: 
 
 async def test_without_redis_the_plane_says_so_and_what_an_item_takes(plane: DataPlane) -> None:
     served = plane.select(Classifier, "classify", None)
-    worth = served.worth()["classify"]
+    worth = served.estimates()["classify"]
     assert (worth.admission, worth.round_trip_seconds, worth.from_items, worth.leases) == ("never", None, None, False)
     assert worth.item_seconds > 0
     labels = {"model": "tiny-linear", "version": served.entry.version, "operation": "classify"}
@@ -134,7 +134,7 @@ async def test_with_redis_the_plane_shows_both_numbers_and_the_decision(
     monkeypatch.setenv("DUET_REDIS_URL", redis_server.url)
     monkeypatch.setenv("DUET_REDIS_TIMEOUT_MS", "10000")
     async with running("classification") as plane:
-        worth = plane.select(Classifier, "classify", None).worth()["classify"]
+        worth = plane.select(Classifier, "classify", None).estimates()["classify"]
         assert worth.admission == "auto"
         assert worth.round_trip_seconds is not None
         assert worth.from_items is not None
@@ -175,6 +175,6 @@ async def test_a_redis_url_that_cannot_be_used_is_no_reason_not_to_answer(
         assert plane.ready
         model = plane.select(Classifier, "classify", None)
         assert sums(await model.infer("classify", images(1), Call())) == [4]
-        assert model.worth()["classify"].admission == "never"
+        assert model.estimates()["classify"].admission == "never"
     assert "DUET_REDIS_URL cannot be used" in caplog.text
     assert "hunter2" not in caplog.text

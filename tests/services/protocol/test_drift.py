@@ -8,8 +8,8 @@ import pytest
 
 from services.dataplane import DataPlane
 from services.inference.scorer import Scorer
-from services.protocol.guard import DRIFT
-from tests.services.protocol.guard.asgi import Client, never
+from services.protocol.gateway import DRIFT
+from tests.services.protocol.gateway.asgi import Client, never
 from tests.services.scorers import CLASSES
 
 

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 
 from services.call import Call
 from services.errors import InvalidInput
-from services.protocol.headers import by_name, call_from_headers, call_from_raw, call_headers
+from services.protocol.headers import call_from_headers, call_from_raw, call_headers, headers_to_dict
 from services.settings import Settings
 
 SETTINGS = Settings(request_timeout_ms=60_000)
@@ -83,15 +83,15 @@ def test_cache_control_switches_reading_and_writing(directives: str, read: bool,
 )
 def test_cache_control_may_come_as_several_lines(lines: list[str], read: bool, write: bool) -> None:
     raw = [(b"accept", b"*/*"), *((b"cache-control", line.encode()) for line in lines), (b"host", b"x")]
-    wishes = call_from_raw(by_name(raw), SETTINGS, 0.0)
+    wishes = call_from_raw(headers_to_dict(raw), SETTINGS, 0.0)
     assert (wishes.read_cache, wishes.write_cache) == (read, write)
 
 
 def test_of_other_headers_that_come_twice_the_last_counts() -> None:
     lines = [(b"content-type", b"a"), (b"cache-control", b"no-store"), (b"content-type", b"b")]
-    assert by_name(lines) == {b"content-type": b"b", b"cache-control": b"no-store"}
-    assert by_name(lines[:1]) == {b"content-type": b"a"}
-    assert by_name([]) == {}
+    assert headers_to_dict(lines) == {b"content-type": b"b", b"cache-control": b"no-store"}
+    assert headers_to_dict(lines[:1]) == {b"content-type": b"a"}
+    assert headers_to_dict([]) == {}
 
 
 def test_an_answer_has_an_age_only_with_a_hit() -> None:

@@ -15,7 +15,7 @@ from starlette.types import Message
 from services.call import Call
 from services.errors import InferenceFailed, InvalidInput
 from services.protocol.stream import Stream
-from tests.services.protocol.guard.samples import total
+from tests.services.protocol.gateway.samples import total
 
 ROUTE = "/streamed"
 

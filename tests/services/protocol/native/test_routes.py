@@ -18,7 +18,7 @@ from services.dataplane import DataPlane
 from services.errors import QueueFull
 from services.protocol import problems
 from services.protocol.body import Bodies, Body
-from services.protocol.headers import by_name, call_from_raw
+from services.protocol.headers import call_from_raw, headers_to_dict
 from services.protocol.native.routes import Route
 from services.protocol.native.schemas import ClassifyRequest, GenerateRequest, InterpolateRequest, ScoreRequest
 
@@ -68,7 +68,7 @@ async def ask(path: str, body: bytes, headers: dict[str, str] | None = None, *, 
     async def receive() -> Message:
         return next(incoming)
 
-    plane, named = DataPlane([]), by_name(raw)
+    plane, named = DataPlane([]), headers_to_dict(raw)
     try:
         call = call_from_raw(named, plane.settings, 0.0)
         answer = await ROUTES[path].respond(

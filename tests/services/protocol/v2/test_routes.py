@@ -16,7 +16,7 @@ import pytest
 from services.call import Call
 from services.dataplane import DataPlane
 from services.errors import InvalidInput, MethodNotAllowed, NotReady, UnknownModel, UnknownRoute
-from services.protocol.answer import Answer
+from services.protocol.raw_response import RawResponse
 from services.protocol.v2.routes import V2
 from tests.services.protocol.bodies import unread
 
@@ -26,7 +26,7 @@ Ask = Callable[..., Awaitable[Any]]
 MODELS = ["digits-cnn", "digits-gan", "digits-scorer", "digits-vae"]
 
 
-async def answer(plane: DataPlane, path: str, method: str = "GET") -> Answer:
+async def answer(plane: DataPlane, path: str, method: str = "GET") -> RawResponse:
     return await V2(plane, "tested").answer(method, path, {}, unread(), Call(time.monotonic() + 60))
 
 

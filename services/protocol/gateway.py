@@ -22,17 +22,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.call import Call
 from services.dataplane import DataPlane
 from services.errors import MethodNotAllowed, NotReady, UnknownRoute, UnsupportedMedia
-from services.protocol.answer import Answer
 from services.protocol.body import Bodies, Body
 from services.protocol.catalogue import models_page, template
 from services.protocol.drift import drift_report
-from services.protocol.headers import by_name, call_from_raw, call_headers, client_left
+from services.protocol.headers import call_from_raw, call_headers, headers_to_dict, is_disconnected
 from services.protocol.native.routes import Route
 from services.protocol.problems import problem, refusal
+from services.protocol.raw_response import RawResponse
 from services.protocol.v2.routes import V2
 from services.telemetry import metrics
 
-log = logging.getLogger("duet.guard")
+log = logging.getLogger("duet.gateway")
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 PAGES = frozenset({"/", "/docs.json", "/schema.json"})  # BentoML's own
@@ -44,8 +44,8 @@ CLOSE = (b"connection", b"close")
 PICKLE = b"application/vnd.bentoml+pickle"
 
 
-class Lane:
-    """Puts a guard around a service: outside BentoML's layers if possible, else inside them.
+class FastPathMiddleware:
+    """Puts a gateway around a service: outside BentoML's layers if possible, else inside them.
 
     Starlette builds its layers before the lifespan event and sends that event through all of them with itself in
     `scope["app"]`. At that moment the whole stack can be wrapped, so that Duet's requests do not pass BentoML's timer
@@ -55,25 +55,25 @@ class Lane:
     def __init__(self, app: ASGIApp, plane: DataPlane, routes: Mapping[str, Route[Any]], name: str) -> None:
         self._app = app
         self._plane = plane
-        self._guard = Guard(app, plane, routes, name)
+        self._gateway = Gateway(app, plane, routes, name)
         self._hoisted = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" and self._plane.settings.fast_lane:
             self._hoist(scope)
-        await (self._app if self._hoisted else self._guard)(scope, receive, send)
+        await (self._app if self._hoisted else self._gateway)(scope, receive, send)
 
     def _hoist(self, scope: Scope) -> None:
         stack = getattr(scope.get("app"), "middleware_stack", None)
         if stack is None:
             log.warning("Starlette has no middleware_stack: requests pass BentoML's layers, which is slower")
             return
-        self._guard.app = stack
-        scope["app"].middleware_stack = self._guard
+        self._gateway.app = stack
+        scope["app"].middleware_stack = self._gateway
         self._hoisted = True
 
 
-class Guard:
+class Gateway:
     """Answers Duet's routes, and passes other requests on to BentoML.
 
     Args:
@@ -100,7 +100,7 @@ class Guard:
             return
         begin = time.perf_counter()
         path: str = scope["path"]
-        headers = by_name(scope["headers"])
+        headers = headers_to_dict(scope["headers"])
         given = headers.get(b"x-request-id")
         request_id = given if given is not None and REQUEST_ID.fullmatch(given) else next(self._ids)
         route = self._label(path)
@@ -120,11 +120,11 @@ class Guard:
         in_flight.count += 1
         body: Body | None = None
         try:
-            answer: Response | Answer | None = self._about(scope, route, headers)
+            answer: Response | RawResponse | None = self._about(scope, route, headers)
             if answer is None:
                 body = Body(self._bodies, receive, headers)
                 answer = await self._answer(scope, route, headers, body, receive, request_id.decode())
-            if isinstance(answer, Answer):
+            if isinstance(answer, RawResponse):
                 status = answer.status
                 answer.headers.append((b"x-request-id", request_id))
                 if draining:
@@ -183,7 +183,7 @@ class Guard:
         body: Body,
         receive: Receive,
         request_id: str,
-    ) -> Response | Answer | None:
+    ) -> Response | RawResponse | None:
         """The answer; None if BentoML has to answer.
 
         Raises:
@@ -209,7 +209,7 @@ class Guard:
     def _call(self, headers: dict[bytes, bytes], receive: Receive, request_id: str) -> Call:
         call = call_from_raw(headers, self._plane.settings, self._plane.lag.seconds)
         call.id = request_id
-        call.gone = client_left(receive)
+        call.gone = is_disconnected(receive)
         return call
 
     def _probe(self, path: str) -> Response:

@@ -9,8 +9,8 @@ from starlette.types import Receive, Scope, Send
 
 from services.dataplane import DataPlane
 from services.errors import QueueFull
-from tests.services.protocol.guard.asgi import Client
-from tests.services.protocol.guard.samples import total
+from tests.services.protocol.gateway.asgi import Client
+from tests.services.protocol.gateway.samples import total
 
 
 async def test_an_error_of_the_catalogue_from_inside_becomes_its_problem(plane: DataPlane) -> None:
@@ -30,7 +30,7 @@ async def test_an_exception_inside_tells_the_log_everything_and_the_caller_nothi
         raise KeyError("secret")
 
     before = total("duet_request_duration_seconds_count", route="/echo", status="500")
-    with caplog.at_level(logging.ERROR, "duet.guard"):
+    with caplog.at_level(logging.ERROR, "duet.gateway"):
         answer = await Client(plane, broken).ask(headers={"X-Request-Id": "mine"})
     assert answer.status == 500
     assert answer.headers["x-request-id"] == "mine"

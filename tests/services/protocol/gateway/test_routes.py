@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from services.protocol.guard import PAGES, PROBES
-from tests.services.protocol.guard.asgi import Client
+from services.protocol.gateway import PAGES, PROBES
+from tests.services.protocol.gateway.asgi import Client
 
 
 @pytest.mark.parametrize(

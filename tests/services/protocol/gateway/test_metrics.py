@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.services.protocol.guard.asgi import Client
-from tests.services.protocol.guard.samples import samples, total
+from tests.services.protocol.gateway.asgi import Client
+from tests.services.protocol.gateway.samples import samples, total
 
 
 async def test_metrics_are_prometheus_text(client: Client) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.caching.patience import MORE, Patience
+from services.caching.loop_aware_timeout import MORE, LoopAwareTimeout
 
 BOUND = 0.05
 Peer = tuple[asyncio.StreamReader, socket.socket]
@@ -26,7 +26,7 @@ async def peer() -> AsyncIterator[Peer]:
 
 
 async def patient(reader: asyncio.StreamReader) -> bytes:
-    async with Patience(BOUND):
+    async with LoopAwareTimeout(BOUND):
         return await reader.readexactly(1)
 
 

@@ -8,9 +8,9 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from services.dataplane import DataPlane
-from services.protocol.guard import REQUEST_ID, Guard
+from services.protocol.gateway import REQUEST_ID, Gateway
 from services.settings import Settings
-from tests.services.protocol.guard.asgi import LIMIT, Client, never
+from tests.services.protocol.gateway.asgi import LIMIT, Client, never
 
 
 async def test_a_request_goes_through_untouched_and_is_named(client: Client) -> None:
@@ -114,6 +114,6 @@ async def test_other_scopes_go_to_the_app_as_they_are(plane: DataPlane, kind: st
         raise AssertionError
 
     scope = {"type": kind, "app": object()}
-    await Guard(app, plane, {}, "tested")(scope, receive, send)
+    await Gateway(app, plane, {}, "tested")(scope, receive, send)
     assert seen == [(scope, receive, send)]
     assert seen[0][0] is scope

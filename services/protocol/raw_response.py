@@ -11,7 +11,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(slots=True)
-class Answer:
+class RawResponse:
     """An ASGI application that sends one complete body.
 
     Starlette's Response would encode header names and look for defaults on every request.

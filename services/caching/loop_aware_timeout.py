@@ -15,7 +15,7 @@ LATE = (
 MORE = 8  # times that the wait may start again
 
 
-class Patience:
+class LoopAwareTimeout:
     """An `async with` block that raises TimeoutError after `seconds`, or later on a busy event loop."""
 
     __slots__ = ("_due", "_limit", "_more", "_seconds", "_timer")

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.call import Call
 from services.dataplane import DataPlane
 from services.protocol.body import Body
-from services.protocol.guard import Guard
+from services.protocol.gateway import Gateway
 
 LIMIT = 1000  # bytes of a body that these guards let through
 
@@ -72,7 +72,7 @@ class Client:
         async def send(message: Message) -> None:
             self.sent.append(message)
 
-        await Guard(self.app, self.plane, self.routes, "tested")(scope, receive, send)
+        await Gateway(self.app, self.plane, self.routes, "tested")(scope, receive, send)
         start, *rest = self.sent
         assert start["type"] == "http.response.start"
         assert all(message["type"] == "http.response.body" for message in rest)

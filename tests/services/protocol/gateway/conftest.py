@@ -8,7 +8,7 @@ import pytest
 
 from services.dataplane import DataPlane
 from services.settings import Settings
-from tests.services.protocol.guard.asgi import LIMIT, Client, echo
+from tests.services.protocol.gateway.asgi import LIMIT, Client, echo
 
 
 @pytest.fixture
