@@ -26,7 +26,7 @@ def _number(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20 else value
 
 
-Seed = Annotated[int, BeforeValidator(_number), Field(ge=0, lt=SEED_LIMIT)]
+Seed = Annotated[int, Field(ge=0, lt=SEED_LIMIT), BeforeValidator(_number)]
 Latents = Annotated[
     list[Any],  # checked row by row, because a streamed request may bring millions of numbers
     Field(json_schema_extra={"items": {"type": "array", "items": {"type": "number"}}}),
