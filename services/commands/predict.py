@@ -40,7 +40,7 @@ def predict(
     ] = Task.classify,
     url: Annotated[str, typer.Option(help="Address of the service.")] = "http://127.0.0.1:3000",
     model: Annotated[
-        str | None, typer.Option(help="NAME or NAME:VERSION. Default: the service chooses its first of that task.")
+        str | None, typer.Option(help="NAME or NAME:VERSION. Default: the default model of the service.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line instead of a table.")] = False,
 ) -> None:
@@ -55,6 +55,7 @@ def predict(
         )
     table = Table("file", *(["class", "probability"] if task is Task.classify else ["p-value", "verdict"]))
     for file, answer in _ask(files, url, task, model):
+        table.caption = f"answered by {answer['model']}"
         if as_json:
             typer.echo(json.dumps({"file": str(file), **answer}))
         elif task is Task.classify:
@@ -109,7 +110,11 @@ def _ask_of(batch: list[Path], url: str, task: Task, model: str | None, client: 
         _refused(response, url, batch)
     try:
         answers = response.json()
-        told = list(zip(batch, answers.get("predictions") or answers["scores"], strict=True))
+        model_of = {"model": "{name}:{version}".format(**answers["model"])}
+        told = [
+            (file, model_of | answer)
+            for file, answer in zip(batch, answers.get("predictions") or answers["scores"], strict=True)
+        ]
     except (ValueError, KeyError, TypeError, AttributeError):
         stop(f"--url {url}: the answer is not one of Duet; another program listens there, give --url of the service")
     yield from told

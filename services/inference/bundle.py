@@ -42,7 +42,12 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 LATER = ("statistics", "parts")  # fields that the first stored bundles do not have
 
-Task = Literal["classification", "generation", "anomaly"]
+Task = str
+TASKS: dict[Task, str] = {  # the class that serves a bundle of each task
+    "classification": "services.inference.classifier:Classifier",
+    "generation": "services.inference.generator:Generator",
+    "anomaly": "services.inference.scorer:Scorer",
+}
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 NAME_RULE = "use 1 to 63 of a-z, 0-9, '.', '_', '-', with a letter or digit at both ends"
@@ -129,10 +134,16 @@ class File(_Record):
     bytes: int
 
 
+def _known(task: str) -> str:
+    if task not in TASKS:
+        raise ValueError(f"{task[:40]!r} is not one of {', '.join(TASKS)}")
+    return task
+
+
 class Manifest(_Record):
     schema_version: int = SCHEMA_VERSION
     name: str
-    task: Task
+    task: Annotated[Task, AfterValidator(_known)]
     network: str
     recipe: str
     seed: int

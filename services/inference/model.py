@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pkgutil import resolve_name
 from typing import ClassVar, Protocol
 
 import numpy as np
 
-from services.inference.bundle import Bundle, Task
-from services.inference.classifier import Classifier
-from services.inference.generator import Generator
-from services.inference.scorer import Scorer
+from services.inference.bundle import TASKS, Bundle, Task
 from services.inference.session import Arrays
 
 
@@ -32,7 +30,7 @@ class Model(Protocol):
         """Operations that are too slow for the warm-up: how often an item runs the first operation, and its outputs."""
 
 
-def load_model(bundle: Bundle, *, threads: int) -> Classifier | Generator | Scorer:
+def load_model(bundle: Bundle, *, threads: int) -> Model:
     """Start the ONNX Runtime sessions of a verified bundle."""
-    kinds: tuple[type[Classifier] | type[Generator] | type[Scorer], ...] = (Classifier, Generator, Scorer)
-    return next(kind for kind in kinds if kind.task == bundle.manifest.task)(bundle, threads=threads)
+    model: Model = resolve_name(TASKS[bundle.manifest.task])(bundle, threads=threads)
+    return model

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import bentoml
 from bentoml.exceptions import BentoMLException, NotFound
@@ -52,7 +51,7 @@ def entries() -> list[Entry]:
         ) from None
     newest_first = sorted(stored, key=lambda model: model.info.creation_time, reverse=True)
     return [
-        Entry(model.tag.name, model.tag.version or "", cast("Task", model.info.labels[LABEL]), Path(model.path))
+        Entry(model.tag.name, model.tag.version or "", model.info.labels[LABEL], Path(model.path))
         for model in newest_first
     ]
 
