@@ -22,12 +22,13 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from services.settings import REDIS_SCHEMES
+from services.shims import close_sentinels, try_options
 
 PORT, SENTINEL_PORT = 6379, 26379
 CONNECTIONS = 32  # to one server; further commands wait for a free connection
@@ -68,7 +69,7 @@ def connect(url: str, timeout_seconds: float) -> Client:
     try:
         client = _client(url, kind, parts, timeout_seconds)
         if isinstance(client, Redis):  # an unknown option raises here, not in the first request
-            client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
+            try_options(client)
     except (ValueError, TypeError, RedisError):  # their messages quote the URL
         raise ValueError(f"check hosts, ports and the options after ?; {ENCODE}") from None
     return client
@@ -77,8 +78,8 @@ def connect(url: str, timeout_seconds: float) -> Client:
 async def hang_up(client: Client) -> None:
     """Close every connection, also those to Sentinels; the next use connects again and asks for the primary again."""
     await client.aclose()
-    if isinstance(client, Redis) and isinstance(client.connection_pool, SentinelConnectionPool):
-        await client.connection_pool.sentinel_manager.aclose()
+    if isinstance(client, Redis):
+        await close_sentinels(client)
 
 
 def _client(url: str, kind: str, parts: re.Match[str], timeout_seconds: float) -> Client:

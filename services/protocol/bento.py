@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import bentoml
-from circus.sighandler import SysHandler
 
 from services.dataplane import DataPlane
 from services.inference.bundle import Task
 from services.protocol.gateway import FastPathMiddleware
 from services.protocol.services import routes_of
 from services.settings import Settings, SettingsError, read
+from services.shims import before_signals, changes
 from services.telemetry import logs
 
 log = logging.getLogger("duet")
@@ -57,6 +57,8 @@ class Lifecycle:
     async def start_plane(self) -> None:
         """Load in the background; until the models are ready, probes and callers get a 503 with the reason."""
         logs.configure()
+        for change in changes():
+            log.warning("a library has changed: %s", change)
         self._starting = asyncio.create_task(self.plane.start())
         _drain_on_signals(self.plane)
 
@@ -98,18 +100,15 @@ def _forward_interrupts() -> None:
     The parent (circus) sends one SIGTERM for the first signal and ignores all later ones. The terminal's Ctrl-C does
     not reach the workers, because each has its own session.
     """
-    first = SysHandler.signal
     heard: list[int] = []
 
-    def on_signal(self: Any, number: int, frame: object = None) -> None:
+    def forward(workers: Sequence[Any], number: int) -> None:
         if number == signal.SIGINT or (number == signal.SIGTERM and heard):
-            for watcher in self.controller.arbiter.iter_watchers():
-                for process in watcher.processes.values():
-                    process.send_signal(signal.SIGINT)
+            for worker in workers:
+                worker.send_signal(signal.SIGINT)
         heard.append(number)
-        first(self, number, frame)
 
-    SysHandler.signal = on_signal
+    before_signals(forward)
 
 
 def make_service(name: str, tasks: Sequence[Task], description: str) -> Any:

@@ -15,10 +15,10 @@ from services.call import Call
 from services.errors import BodiesFull, CallerLeft, TooLarge
 from services.protocol import json_slices
 from services.protocol.compression import decompress
-from services.protocol.headers import body_received
 from services.protocol.json_slices import released
 from services.scheduling.offload import INLINE_BYTES, Offload
 from services.settings import Settings
+from services.shims import body_received
 from services.telemetry import metrics
 
 TREES = 1  # large JSON bodies that are parsed and not yet freed

@@ -25,11 +25,12 @@ from services.errors import MethodNotAllowed, NotReady, UnknownRoute, Unsupporte
 from services.protocol.body import Bodies, Body
 from services.protocol.catalogue import models_page, template
 from services.protocol.drift import drift_report
-from services.protocol.headers import call_from_raw, call_headers, headers_to_dict, is_disconnected
+from services.protocol.headers import call_from_raw, call_headers, headers_to_dict
 from services.protocol.native.routes import Route
 from services.protocol.problems import problem, refusal
 from services.protocol.raw_response import RawResponse
 from services.protocol.v2.routes import V2
+from services.shims import hoist, is_disconnected
 from services.telemetry import metrics
 
 log = logging.getLogger("duet.gateway")
@@ -64,13 +65,13 @@ class FastPathMiddleware:
         await (self._app if self._hoisted else self._gateway)(scope, receive, send)
 
     def _hoist(self, scope: Scope) -> None:
-        stack = getattr(scope.get("app"), "middleware_stack", None)
-        if stack is None:
+        def around(stack: ASGIApp) -> ASGIApp:
+            self._gateway.app = stack
+            return self._gateway
+
+        self._hoisted = hoist(scope.get("app"), around)
+        if not self._hoisted:
             log.warning("Starlette has no middleware_stack: requests pass BentoML's layers, which is slower")
-            return
-        self._gateway.app = stack
-        scope["app"].middleware_stack = self._gateway
-        self._hoisted = True
 
 
 class Gateway:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
-
-from starlette.types import Receive
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from services.call import TIMEOUT, Call
 from services.errors import InvalidInput
@@ -74,18 +72,3 @@ def call_headers(call: Call) -> list[tuple[bytes, bytes]]:
     if (age := call.age) is not None:
         headers.append((b"age", b"%d" % age))
     return headers
-
-
-def body_received(receive: Receive) -> bool:
-    """Whether the whole body has arrived, so that reading it does not wait; found out as in `is_disconnected`."""
-    return getattr(getattr(receive, "__self__", None), "more_body", True) is False
-
-
-def is_disconnected(receive: Receive) -> Callable[[], bool] | None:
-    """A cheap function that returns whether the client has disconnected; None if this server cannot tell.
-
-    ASGI reports it by a message, for which every request would need a waiting task. uvicorn's `receive` is a method of
-    the object that has the state, so its attribute can be read just before compute.
-    """
-    cycle: Any = getattr(receive, "__self__", None)
-    return (lambda: cycle.disconnected) if hasattr(cycle, "disconnected") else None

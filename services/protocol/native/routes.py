@@ -30,6 +30,7 @@ from services.protocol.raw_response import RawResponse
 from services.protocol.stream import Stream
 from services.scheduling.offload import INLINE_BYTES
 from services.settings import Settings
+from services.shims import too_many_files
 from services.tasks.limits import check_count
 from services.telemetry import metrics
 
@@ -212,7 +213,7 @@ async def _form(content_type: str, chunks: AsyncGenerator[bytes, None], max_item
         raise MalformedRequest("the multipart body cannot be read in the charset that it names", field="body") from None
     except MultiPartException as error:
         message = error.message
-        if message.startswith("Too many files"):
+        if too_many_files(message):
             message = f"images: more than {max_items} files; at most {max_items} are allowed in one request"
             raise TooLarge(message, field="images") from None
         raise MalformedRequest(f"the multipart body cannot be read: {message}", field="body") from None
