@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
+from itertools import islice
 
 import numpy as np
 from PIL import Image
@@ -74,46 +75,48 @@ def form(*parts: tuple[str, bytes]) -> bytes:
     return b"".join(head % (name.encode(), value) for name, value in parts) + b"--cut--\r\n"
 
 
-def repeated(before: bytes, member: bytes, after: bytes, size: int = BODY - 2**20) -> bytes:
+def repeated(before: bytes, member: bytes, after: bytes, size: int) -> bytes:
     """JSON of about `size` bytes with one member again and again."""
     return before + b",".join([member] * (size // (len(member) + 1))) + after
 
 
-def worst() -> dict[str, Ask]:
-    """The bodies found so far that hold up the event loop for longest, all within the limits of a body."""
+def worst(size: int) -> dict[str, Ask]:
+    """The bodies found so far that hold up the event loop for longest, of about `size` bytes each."""
     v2 = b'{"inputs":[{"name":"images","datatype":"%b","shape":[%b],"data":['
-    spec = {"name": "images", "datatype": "BYTES", "shape": [4_000_000], "parameters": {"binary_data_size": 16_000_000}}
+    spec = {"name": "images", "datatype": "BYTES", "shape": [size // 4], "parameters": {"binary_data_size": size}}
     head = json.dumps({"inputs": [spec]}).encode()
     packed = {"Content-Encoding": "gzip", "Inference-Header-Content-Length": str(len(head))}
-    floats = repeated(v2 % (b"FP32", b"256,1,28,28"), b"0.125", b"]}]}")
-    integers = repeated(v2 % (b"UINT8", b"10030,1,28,28"), b"1", b"]}]}")
-    latents = repeated(b'{"model":"mnist-gan","stream":true,"latents":[', repeated(b"[", b"0.5", b"]", 256), b"]}")
-    texts = [("images", repeated(b"[", b"1", b"]", 2**20 - 100))] * 14
-    picture = base64.b64encode(bytes(3 * (BODY - 2**20) // 4))
+    floats = repeated(v2 % (b"FP32", b"256,1,28,28"), b"0.125", b"]}]}", size)
+    integers = repeated(v2 % (b"UINT8", b"10030,1,28,28"), b"1", b"]}]}", size)
+    latents = repeated(
+        b'{"model":"mnist-gan","stream":true,"latents":[', repeated(b"[", b"0.5", b"]", 256), b"]}", size
+    )
+    texts = [("images", repeated(b"[", b"1", b"]", 2**20 - 100))] * max(1, size // 2**20 - 1)
+    picture = base64.b64encode(bytes(3 * size // 4))
     found = {
-        "BYTES in gzip": (INFER, gzip.compress(head + bytes(16_000_000)), packed),
+        "BYTES in gzip": (INFER, gzip.compress(head + bytes(size)), packed),
         "floats in V2": (INFER, floats, JSON),
         "integers in V2": (INFER, integers, JSON),
-        "empty lists in V2": (INFER, repeated(v2 % (b"UINT8", b"5000000"), b"[]", b"]}]}"), JSON),
-        "outputs in V2": (INFER, repeated(b'{"inputs":[],"outputs":[', b'{"name":"label"}', b"]}"), JSON),
-        "integers": ("/classify", repeated(b'{"model":"mnist-cnn","images":[', b"1", b"]}"), JSON),
-        "one long image": ("/classify", repeated(b'{"model":"mnist-cnn","images":[[', b"1", b"]]}"), JSON),
-        "small images": ("/classify", repeated(b'{"model":"mnist-cnn","images":[', b"[[1]]", b"]}"), JSON),
+        "empty lists in V2": (INFER, repeated(v2 % (b"UINT8", b"5000000"), b"[]", b"]}]}", size), JSON),
+        "outputs in V2": (INFER, repeated(b'{"inputs":[],"outputs":[', b'{"name":"label"}', b"]}", size), JSON),
+        "integers": ("/classify", repeated(b'{"model":"mnist-cnn","images":[', b"1", b"]}", size), JSON),
+        "one long image": ("/classify", repeated(b'{"model":"mnist-cnn","images":[[', b"1", b"]]}", size), JSON),
+        "small images": ("/classify", repeated(b'{"model":"mnist-cnn","images":[', b"[[1]]", b"]}", size), JSON),
         "latents": ("/generate", latents, JSON),
-        "members": ("/classify", b"{" + b",".join(b'"k%d":0' % i for i in range(1_200_000)) + b"}", JSON),
+        "members": ("/classify", b"{" + b",".join(b'"k%d":0' % i for i in range(size // 13)) + b"}", JSON),
         "one long text": ("/classify", b'{"model":"mnist-cnn","images":["' + picture + b'"]}', JSON),
         "texts of a form": ("/classify", form(*texts), FORM),
     }
     return {name: Ask(path, [body], headers) for name, (path, body, headers) in found.items()}
 
 
-def beside(target: Server, seconds: float) -> dict[str, object]:
+def beside(target: Server, seconds: float, asks: dict[str, Ask]) -> dict[str, object]:
     """Cheap requests alone and beside dear ones."""
     alone = Callers(target.port, CHEAP, seconds, CHEAP_CALLERS).heard()
     table = Table("beside", "cheap a second", "p50 ms", "p99 ms", "dear a second, alone", "beside cheap ones")
     table.add_row("nothing", f"{alone.rate:.0f}", f"{alone.at(50):.2f}", f"{alone.at(99):.1f}", "", "")
     rows: dict[str, object] = {"nothing": {"cheap": alone.rate, "p50_ms": alone.at(50), "p99_ms": alone.at(99)}}
-    for name, ask in dear().items():
+    for name, ask in asks.items():
         by_itself = Callers(target.port, ask, seconds, DEAR_CALLERS).heard()
         together = Callers(target.port, ask, seconds, DEAR_CALLERS)
         cheap, loaded = Callers(target.port, CHEAP, seconds, CHEAP_CALLERS).heard(), together.heard()
@@ -125,9 +128,8 @@ def beside(target: Server, seconds: float) -> dict[str, object]:
     return rows
 
 
-def stalls(target: Server, seconds: float, together: float) -> dict[str, object]:
+def stalls(target: Server, seconds: float, together: float, asks: dict[str, Ask]) -> dict[str, object]:
     """The longest answer of /livez while each of the worst bodies is sent, and while 16 callers send all of them."""
-    asks = worst()
     table = Table("body", "longest /livez ms", "answers")
     rows: dict[str, object] = {}
     for name, some, length in [*((name, [ask], seconds) for name, ask in asks.items()), ("all, 16", None, together)]:
@@ -174,12 +176,17 @@ def uploads(target: Server, seconds: float) -> dict[str, float]:
     return megabytes
 
 
+def first(asks: dict[str, Ask], few: int | None) -> dict[str, Ask]:
+    return dict(islice(asks.items(), few))
+
+
 def main() -> None:
     parser = report.options(__doc__)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each measurement (%(default)s)")
     parser.add_argument("--worst-seconds", type=float, default=WORST_SECONDS, help="of all bodies (%(default)s)")
     given = parser.parse_args()
     seconds, together = (0.5, 0.5) if given.quick else (given.seconds, given.worst_seconds)
+    few, size = (2, 2**20) if given.quick else (None, BODY - 2**20)
     about = report.facts(load(REFERENCE / "mnist-cnn"))
     report.show(about)
     os.sched_setaffinity(0, {cores.LOAD})  # this process and the callers that it starts are the load
@@ -189,8 +196,8 @@ def main() -> None:
         with server.running("duet", command, **settings) as target:
             results = {
                 "uploads_mib": uploads(target, 2 * seconds),
-                "beside": beside(target, seconds),
-                "stalls": stalls(target, seconds, together),
+                "beside": beside(target, seconds, first(dear(), few)),
+                "stalls": stalls(target, seconds, together, first(worst(size), few)),
             }
     given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / "neighbours.json"
