@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from services.caching.cache import Cache
 from services.errors import InvalidInput, NotReady, UnknownModel
@@ -66,6 +66,7 @@ class DataPlane:
         except BundleError as error:
             self._unresolved = str(error)
         self._served: dict[str, Served[Model]] = {}
+        self._selected: dict[tuple[type[Model], str, str | None], Served[Any]] = {}  # what requests asked for before
         self._cache = Cache()
         self._executor: ThreadPoolExecutor | None = None
 
@@ -187,6 +188,14 @@ class DataPlane:
             UnknownModel: no such model; the message lists the models that are served.
             InvalidInput: without a name, several models could answer.
         """
+        known = self._selected.get((kind, operation, name))
+        if known is not None and self.loaded:
+            return cast("Served[M]", known)
+        found = self._find(kind, operation, name)
+        self._selected[kind, operation, name] = found
+        return found
+
+    def _find(self, kind: type[M], operation: str, name: str | None) -> Served[M]:
         if not self.loaded and self.problems:
             self.check()
         served = {one.entry.tag: one for one in self.of(kind) if operation in one.batchers}

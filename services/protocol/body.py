@@ -47,11 +47,12 @@ class Bodies:
         Raises:
             BodiesFull: the bodies of all requests would take too much memory.
         """
-        if self.held + size > self._limit:
+        held = self.held + size
+        if held > self._limit:
             message = f"request bodies take {self.held} bytes, and {self._limit} are allowed at once; retry later"
             raise BodiesFull(message, retry_after=1.0)
-        self.held += size
-        self._most = max(self._most, self.held)
+        self.held = held
+        self._most = max(self._most, held)
 
     async def begin_tree(self, call: Call) -> None:
         """Wait until another large body may be parsed, and stop the garbage collector while it lives.
@@ -95,16 +96,16 @@ class Body:
         TooLarge: the declared length is over the limit.
     """
 
-    __slots__ = ("_bodies", "_declared", "_encoding", "_receive", "_tree", "size")
+    __slots__ = ("_bodies", "_encoding", "_receive", "_tree", "size")
 
     def __init__(self, bodies: Bodies, receive: Receive, headers: Mapping[bytes, bytes]) -> None:
         self._bodies, self._receive, self.size = bodies, receive, 0
         self._tree: object = None
+        encoding = headers.get(b"content-encoding")
+        self._encoding = "identity" if encoding is None else encoding.decode("latin-1").lower()
         declared = headers.get(b"content-length", b"0")
-        self._declared = int(declared) if declared.isdigit() else 0
-        self._encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").lower()
-        if self._declared > bodies.body_bytes:
-            message = f"the body has {self._declared} bytes; at most {bodies.body_bytes} are allowed"
+        if declared.isdigit() and int(declared) > bodies.body_bytes:
+            message = f"the body has {declared.decode()} bytes; at most {bodies.body_bytes} are allowed"
             raise TooLarge(message, field="body")
 
     @property
@@ -165,7 +166,7 @@ class Body:
         """
         # Where it has arrived no timer is needed; a timer costs four times as much as reading.
         content = await (self._read() if self.arrived else call.within(self._read(), "the body did not arrive"))
-        return content if self._encoding == "identity" else await self._decompressed(content, call)
+        return await self._decompressed(content, call) if self.compressed else content
 
     @property
     def compressed(self) -> bool:

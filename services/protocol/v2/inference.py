@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -14,13 +14,11 @@ import orjson
 from services.errors import InvalidInput, MalformedRequest, TooLarge
 from services.protocol import json_slices
 from services.protocol.v2.tensors import DTYPES, datatype, from_binary, from_json, to_binary, to_json
-from services.scheduling.offload import INLINE_BYTES
 from services.tasks.limits import check_count
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
-Loads = Callable[[bytes], Awaitable[Any]]
 TENSORS = 64  # inputs or outputs of a request; no model has so many
 REPEATED = 1024  # bytes; the parsed JSON head of a request up to this size is cached
 
@@ -52,11 +50,6 @@ class Given:
     data: object
     booleans: bool = True
 
-    @property
-    def size(self) -> int:
-        """The number of values that it declares, if they have to be converted one by one; 0 for other tensors."""
-        return 0 if isinstance(self.data, memoryview) and self.datatype != "BYTES" else math.prod(self.shape)
-
     def array(self) -> np.ndarray:
         """Raises: MalformedRequest, InvalidInput: see `from_binary` and `from_json`."""
         if isinstance(self.data, memoryview):
@@ -66,7 +59,11 @@ class Given:
 
 @dataclass(slots=True)
 class InferRequest:
-    """An inference request; `read` makes the arrays `inputs` of what is `given`."""
+    """An inference request; `read` makes the arrays `inputs` of what is `given`.
+
+    Attributes:
+        size: the number of values that are declared and have to be converted one by one.
+    """
 
     given: dict[str, Given]
     outputs: list[Output] = field(default_factory=list)
@@ -74,17 +71,13 @@ class InferRequest:
     id: str | None = None
     binary_output: bool = False
     inputs: dict[str, np.ndarray] = field(default_factory=dict)
+    size: int = 0
 
     @property
     def rows(self) -> int:
         """The number of images that are given; 1 without images."""
         images = self.given.get("images")
         return images.shape[0] if images is not None and images.shape else 1
-
-    @property
-    def size(self) -> int:
-        """The number of values that are converted one by one."""
-        return sum(given.size for given in self.given.values())
 
     def check_counts(self, most: int, item_values: int) -> None:
         """Refuse inputs of too many items before their data are touched.
@@ -111,33 +104,45 @@ class InferRequest:
         self.inputs = {name: given.array() for name, given in self.given.items()}
 
 
-async def parse(body: bytes | bytearray, header_length: str | None, loads: Loads) -> InferRequest:
-    """Read an inference request.
+def json_size(body: bytes | bytearray, header_length: str | None) -> int:
+    """The number of bytes of JSON at the beginning of a body.
 
     Args:
         body: the whole body, decompressed.
         header_length: the `Inference-Header-Content-Length` header; None: all of the body is JSON. The media type is
             not used: Triton's clients send none, or octet-stream for JSON.
-        loads: parses a long JSON text.
+
+    Raises:
+        MalformedRequest: the header is no number, or larger than the body.
+    """
+    if header_length is None:
+        return len(body)
+    if header_length.isdecimal() and len(header_length) < 12 and int(header_length) <= len(body):
+        return int(header_length)
+    raise MalformedRequest(
+        f"{HEADER_LENGTH} is {header_length[:40]!r}, but the body has {len(body)} bytes", field=HEADER_LENGTH
+    )
+
+
+def parse(body: bytes | bytearray, size: int, document: Any = None) -> InferRequest:
+    """Read an inference request.
+
+    Args:
+        body: the whole body, decompressed.
+        size: of its JSON, see `json_size`.
+        document: the value of its JSON, if that has been parsed already.
 
     Raises:
         MalformedRequest: not JSON, or not a request.
         InvalidInput: a tensor of an unknown datatype, or values that do not fit it.
     """
-    if header_length is None:
-        size = len(body)
-    elif header_length.isdecimal() and len(header_length) < 12 and int(header_length) <= len(body):
-        size = int(header_length)
-    else:
-        raise MalformedRequest(
-            f"{HEADER_LENGTH} is {header_length[:40]!r}, but the body has {len(body)} bytes", field=HEADER_LENGTH
-        )
     raw = memoryview(body)
-    if size <= REPEATED:
-        head, inputs = _repeated(bytes(raw[:size]))
+    if document is not None:
+        head, inputs = _members(document)
     else:
-        head, inputs = _head(raw[:size]) if size <= INLINE_BYTES else _members(await loads(bytes(raw[:size])))
-    return InferRequest(_given(inputs, raw, size), head.outputs, head.parameters, head.id, head.binary_output)
+        head, inputs = _repeated(bytes(raw[:size])) if size <= REPEATED else _head(raw[:size])
+    given, values = _given(inputs, raw, size)
+    return InferRequest(given, head.outputs, head.parameters, head.id, head.binary_output, size=values)
 
 
 def _head(text: bytes | memoryview) -> tuple[InferRequest, object]:
@@ -175,8 +180,10 @@ def _members(request: Any) -> tuple[InferRequest, object]:
 _repeated = lru_cache(maxsize=256)(_head)
 
 
-def _given(specs: object, raw: memoryview, at: int) -> dict[str, Given]:
+def _given(specs: object, raw: memoryview, at: int) -> tuple[dict[str, Given], int]:
+    """The inputs, and the number of values in them that have to be converted one by one."""
     inputs: dict[str, Given] = {}
+    values = 0
     for i, spec in enumerate(_list(specs, "inputs")):
         name = spec.get("name") if type(spec) is dict else None
         if type(name) is not str:
@@ -194,6 +201,7 @@ def _given(specs: object, raw: memoryview, at: int) -> dict[str, Given]:
             text: bytes | bytearray = raw.obj  # type: ignore[assignment]  # a search in the text costs less than a check of every value
             booleans = b"true" in text or b"false" in text
             inputs[name] = Given(where, kind, shape, spec["data"], booleans)
+            values += math.prod(shape)
             continue
         size = _mapping(spec.get("parameters"), where).get("binary_data_size")
         if type(size) is not int or size < 0:
@@ -202,10 +210,12 @@ def _given(specs: object, raw: memoryview, at: int) -> dict[str, Given]:
             message = f"{where}: binary_data_size is {size}, but only {raw.nbytes - at} bytes of the body are left"
             raise MalformedRequest(message, field=where)
         inputs[name] = Given(where, kind, shape, raw[at : at + size])
+        if kind == "BYTES":
+            values += math.prod(shape)
         at += size
     if at != raw.nbytes:
         raise MalformedRequest(f"{raw.nbytes - at} bytes follow the last binary tensor", field="body")
-    return inputs
+    return inputs, values
 
 
 def _shape(shape: object, where: str) -> tuple[int, ...]:

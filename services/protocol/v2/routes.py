@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from services.protocol.v2.inference import (
     JSON,
     InferRequest,
     Output,
+    json_size,
     parse,
     render,
 )
@@ -97,33 +99,38 @@ class V2:
             raise MethodNotAllowed(f"{method[:20]} {path[:100]}: this route takes POST", allowed="POST")
         if self._plane.stopping:
             self._plane.check()
-        with call.stage("parse"):
-            request = await self._parse(headers, body, call)
-            outputs = _chosen(endpoint.signature, request)
-            if body.size > INLINE_BYTES:  # smaller ones are converted in no time, whatever they declare
-                request.check_counts(self._plane.settings.request_items, endpoint.signature.item_values)
-            await self._plane.offload.run_if_large(request.read, call, request.size, INLINE_PIXELS)
+        begin = time.perf_counter()
+        request = await self._parse(headers, body, call)
+        outputs = _chosen(endpoint.signature, request)
+        if body.size > INLINE_BYTES:  # smaller ones are converted in no time, whatever they declare
+            request.check_counts(self._plane.settings.request_items, endpoint.signature.item_values)
+        if request.size > INLINE_PIXELS:
+            await self._plane.offload.run(request.read, call)
+        else:
+            request.read()
+        call.add("parse", time.perf_counter() - begin)
         names = {output.name for output in outputs}
-        served = endpoint.served
-        arrays = await endpoint.signature.infer(self._plane, served, request, names, call)
-        with call.stage("encode"):
-            work = partial(_encoded, endpoint, request, outputs, arrays, headers)
-            size = sum(arrays[output.name].size for output in outputs if not output.binary)
-            compressed = headers.get(b"accept-encoding", b"") in COMPRESSIONS
-            size += sum(arrays[output.name].nbytes for output in outputs) if compressed else 0
-            return await self._plane.offload.run_if_large(work, call, size, INLINE_PIXELS)
+        arrays = await endpoint.signature.infer(self._plane, endpoint.served, request, names, call)
+        begin = time.perf_counter()
+        compressed, size = headers.get(b"accept-encoding") in COMPRESSIONS, 0
+        for output in outputs:
+            if compressed or not output.binary:
+                size += arrays[output.name].size
+        work = partial(_encoded, endpoint, request, outputs, arrays, headers)
+        answer = work() if size <= INLINE_PIXELS else await self._plane.offload.run(work, call)
+        call.add("encode", time.perf_counter() - begin)
+        return answer
 
     async def _parse(self, headers: Headers, body: Body, call: Call) -> InferRequest:
         content = await body.read(call)
         length = headers.get(b"inference-header-content-length")
-
-        async def loads(text: bytes) -> Any:
-            try:
-                return await body.parse(text, call)
-            except NotJSON as error:
-                raise MalformedRequest(f"the body is not JSON: {error}", field="body") from None
-
-        return await parse(content, None if length is None else length.decode("latin-1"), loads)
+        size = json_size(content, None if length is None else length.decode("latin-1"))
+        if size <= INLINE_BYTES:
+            return parse(content, size)
+        try:
+            return parse(content, size, await body.parse(content[:size], call))
+        except NotJSON as error:
+            raise MalformedRequest(f"the body is not JSON: {error}", field="body") from None
 
     def _answer_about(self, method: str, path: str) -> RawResponse:
         """Health, metadata and the index of models."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 import zlib
@@ -24,10 +23,7 @@ LIMIT = 1000
 
 
 def parse(body: bytes, header_length: str | None) -> InferRequest:
-    async def loads(text: bytes) -> Any:
-        return json.loads(text)
-
-    request = asyncio.run(inference.parse(body, header_length, loads))
+    request = inference.parse(body, inference.json_size(body, header_length))
     request.read()
     return request
 
