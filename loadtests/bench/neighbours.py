@@ -58,7 +58,7 @@ def dear() -> dict[str, Ask]:
         "256 GAN samples": Ask("/generate", samples, JSON),
         "Metropolis-Hastings, 16 samples": Ask("/generate", chains, JSON),
         "32 scores with heat maps": Ask("/score", bodies(maps | {"images": IMAGES[:32]}), JSON),
-        "a JPEG of 12 megapixels": Ask("/classify", [form(("images", jpeg()), ("model", b"mnist-cnn"))], FORM),
+        "a JPEG of 12 megapixels": Ask("/classify", [form(("file", jpeg()), ("model", b"mnist-cnn"))], FORM),
     }
 
 
@@ -72,7 +72,8 @@ def jpeg() -> bytes:
 
 def form(*parts: tuple[str, bytes]) -> bytes:
     head = b'--cut\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
-    return b"".join(head % (name.encode(), value) for name, value in parts) + b"--cut--\r\n"
+    body = b"".join(head % (name.encode(), value) for name, value in parts) + b"--cut--\r\n"
+    return body.replace(b'name="file"', b'name="images"; filename="f"')
 
 
 def repeated(before: bytes, member: bytes, after: bytes, size: int) -> bytes:
@@ -134,10 +135,10 @@ def stalls(target: Server, seconds: float, together: float, asks: dict[str, Ask]
     rows: dict[str, object] = {}
     for name, some, length in [*((name, [ask], seconds) for name, ask in asks.items()), ("all, 16", None, together)]:
         sent = some or [list(asks.values())[turn % len(asks)] for turn in range(16)]
-        probe = Callers(target.port, LIVEZ, length + 1, pause=0.002)
-        senders = [Callers(target.port, ask, length) for ask in sent]
+        # Processes that start take the core of the callers, so the probe begins after them.
+        senders = [Callers(target.port, ask, length + 1) for ask in sent]
+        livez = Callers(target.port, LIVEZ, length, pause=0.002).heard()
         statuses = [sender.heard().statuses for sender in senders]
-        livez = probe.heard()
         rows[name] = {"livez_max_ms": livez.at(100), "livez_p99_ms": livez.at(99), "answers": statuses}
         table.add_row(name, f"{livez.at(100):.0f}", str(statuses)[:60])
     report.out.print(table)
