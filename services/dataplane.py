@@ -79,11 +79,6 @@ class DataPlane:
         """The models that are served, by name, the newest version of a name first."""
         return list(self._served.values())
 
-    @property
-    def stopping(self) -> bool:
-        """Whether the queues have stopped."""
-        return not self.loaded
-
     def check_damage(self, name: str) -> None:
         """Raise `NotReady` if models are not loaded, or if this one, `NAME` or `NAME:VERSION`, did not verify."""
         if not self.loaded and self.problems:

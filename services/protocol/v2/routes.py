@@ -97,7 +97,7 @@ class V2:
             return self._answer_about(method, path)
         if method != "POST":
             raise MethodNotAllowed(f"{method[:20]} {path[:100]}: this route takes POST", allowed="POST")
-        if self._plane.stopping:
+        if not self._plane.loaded:  # the queues have stopped
             self._plane.check()
         begin = time.perf_counter()
         request = await self._parse(headers, body, call)

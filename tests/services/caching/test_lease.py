@@ -319,34 +319,3 @@ async def test_a_damaged_value_is_computed_anew_under_a_lease(
     assert await asyncio.wait_for(dear.ask(caches[0], 7), LONG / 2) == [49]
     assert dear.batches == [[7]]
     await released(client)
-
-
-async def test_a_holder_whose_lease_expired_does_not_remove_its_successors(
-    two: tuple[RedisTier, RedisTier], client: Redis
-) -> None:
-    one, other = two
-    assert (await one.lease(["a"], 0.05))[0] == {"a"}
-    for _ in range(200):
-        if (await other.lease(["a"], LONG))[0] == {"a"}:
-            break
-        await asyncio.sleep(0.02)
-    token = await client.get("a" + LEASE)
-    one.keep({"a": b"late"}, leased=["a"])
-    await asyncio.gather(*one._pending)
-    assert await client.get("a") == b"late"
-    assert await client.get("a" + LEASE) == token is not None
-    other.keep({}, leased=["a"])
-    await asyncio.gather(*other._pending)
-    assert await client.get("a" + LEASE) is None
-
-
-async def test_a_lease_that_may_have_expired_and_was_not_taken_since_is_removed(
-    two: tuple[RedisTier, RedisTier], client: Redis
-) -> None:
-    one, _ = two
-    await one.lease(["a"], LONG)
-    [(key, (token, _))] = one._leases.items()
-    one._leases[key] = token, time.monotonic()
-    one.keep({}, leased=["a"])
-    await asyncio.gather(*one._pending)
-    assert await client.get("a" + LEASE) is None
