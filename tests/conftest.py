@@ -45,6 +45,11 @@ WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 
 PORTS = itertools.cycle(range(10_000 + 1_000 * WORKER, 11_000 + 1_000 * WORKER))
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes that are no text are named by their argument, so that every worker finds the same names."""
+    return argname if isinstance(val, bytes) and not (val.isascii() and val.decode().isprintable()) else None
+
+
 def free_port() -> int:
     for port in PORTS:
         with socket.socket() as probe, contextlib.suppress(OSError):
