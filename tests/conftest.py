@@ -202,7 +202,9 @@ def start_redis(directory: Path) -> Iterator[RedisServer]:
     try:
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as client:
+                client.sendall(b"PING\r\n")
+                client.recv(1)
                 break
             time.sleep(0.02)
         yield RedisServer(port, process)

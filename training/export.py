@@ -47,7 +47,7 @@ def export_classifier(
     come from the exported graph, not from PyTorch, because close to 1 their order depends on rounding.
     """
     path = directory / "classify.onnx"
-    feeds = {"images": _some(dataset.test.images)}
+    feeds = {"images": some_images(dataset.test.images)}
     validation, calibration = dataset.validation, dataset.calibration
     if validation.labels is None or calibration.labels is None:
         raise ExportError(f"classify: {dataset.name} has no labels to calibrate with; give labelled data")
@@ -73,7 +73,7 @@ def export_classifier(
 def export_vae(vae: nn.Module, dataset: Dataset, directory: Path) -> dict[str, bundle.Graph]:
     """`encode.onnx` and `decode.onnx` in `directory`."""
     return {
-        "encode": export_graph(Encode(vae), {"images": _some(dataset.test.images)}, directory / "encode.onnx"),
+        "encode": export_graph(Encode(vae), {"images": some_images(dataset.test.images)}, directory / "encode.onnx"),
         "decode": export_graph(Decode(vae), {"latents": _latents(vae)}, directory / "decode.onnx"),
     }
 
@@ -87,7 +87,7 @@ def export_gan(generator: Any, dataset: Dataset, directory: Path) -> dict[str, b
     path = directory / "decode.onnx"
     graphs = {"decode": export_graph(Generate(generator), {"latents": _latents(generator), **given}, path)}
     if isinstance(generator, GAN):
-        feeds = {"images": _some(dataset.test.images), **given}
+        feeds = {"images": some_images(dataset.test.images), **given}
         graphs["discriminate"] = _export_discriminator(generator, dataset, path, feeds)
     return graphs
 
@@ -125,19 +125,21 @@ def export_conditional_vae(
     With `binarised` 1 the pixels are 0 or 1; the logistic likelihood has a logarithmic scale for each channel.
     """
     path = directory / "encode.onnx"
-    encode = {"encode": export_graph(Encode(vae), {"images": _some(dataset.test.images)}, path)}
+    encode = {"encode": export_graph(Encode(vae), {"images": some_images(dataset.test.images)}, path)}
     training = dataset.train
     seen = binarised(training.images, 1) if vae.likelihood == "bernoulli" else training.images
     posterior = run(open_graph(path), {"images": seen})
     prior = ClassPrior(*fit_prior(posterior["mean"], posterior["log_variance"], training.labels, vae.classes))
     noise = {"noise": _latents(vae)} | _classes_in_turn(dataset)
     graphs = encode | {"prior": export_graph(prior, noise, directory / "prior.onnx")}
-    constants = {
-        "bernoulli": {"binarised": 1.0},
-        "grey": {},
-        "logistic": {f"log_scale/{channel}": scale for channel, scale in enumerate(vae.log_scale.flatten().tolist())},
-    }
-    return graphs | export_gan(vae, dataset, directory), constants[vae.likelihood]
+    return graphs | export_gan(vae, dataset, directory), likelihood_constants(vae)
+
+
+def likelihood_constants(vae: ConditionalVAE) -> dict[str, float]:
+    """What tells the likelihood of a pixel in a manifest: `binarised`, a scale for each channel, or nothing."""
+    if vae.likelihood == "logistic":
+        return {f"log_scale/{channel}": scale for channel, scale in enumerate(vae.log_scale.flatten().tolist())}
+    return {"binarised": 1.0} if vae.likelihood == "bernoulli" else {}
 
 
 def export_graph(graph: Graph, feeds: Mapping[str, Array], path: Path) -> bundle.Graph:
@@ -262,7 +264,8 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _some(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def some_images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """As many images as the largest batch of the parity check, spread over all."""
     return np.resize(images[spread(len(images), max(BATCH_SIZES))], (max(BATCH_SIZES), *images.shape[1:]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.evaluation.runtime import Array
+from training.networks.conditional_vae import ConditionalVAE
 from training.networks.prior import ClassPrior
 
 
@@ -126,9 +128,57 @@ class Discriminate(nn.Module):
         return (self.slope * self.discriminator(images.float() / 255, labels) + self.offset,)
 
 
+class LogJoint(nn.Module):
+    """Images uint8 [N,C,H,W] to log_joint [N,K]: a lower bound on log p(x, y) in nats, classes equally likely.
+
+    The bound is importance-weighted over draws z of q(z|x) (Y. Burda et al., "Importance weighted autoencoders", ICLR
+    2016, equation 8). The noise of the draws is a constant of the graph, so that equal images have equal bounds.
+
+    Args:
+        vae: p(x|z,y) and q(z|x).
+        prior: p(z|y).
+        noise: of the draws, standard normal [S,D].
+    """
+
+    outputs = ("log_joint",)
+
+    def __init__(self, vae: ConditionalVAE, prior: ClassPrior, noise: Tensor) -> None:
+        super().__init__()
+        self.vae = vae
+        inverse = torch.linalg.inv(prior.factors.double())
+        # z - mean in coordinates in which p(z|y) is N(0, I), as one matrix product for all classes.
+        self.register_buffer("scales", inverse.flatten(0, 1).T.float().contiguous())  # [D, K D]
+        self.register_buffer("offsets", (inverse @ prior.means.double()[:, :, None]).flatten().float())  # [K D]
+        self.register_buffer("normalisers", torch.linalg.slogdet(inverse).logabsdet.float())  # [K]
+        self.register_buffer("noise", noise)
+        self.scales: Tensor
+        self.offsets: Tensor
+        self.normalisers: Tensor
+        self.noise: Tensor
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        vae, (draws, size) = self.vae, self.noise.shape
+        classes = vae.classes
+        x = images.float() / 255
+        mean, log_variance = vae.encode(x)
+        z = mean[:, None] + torch.exp(0.5 * log_variance)[:, None] * self.noise  # [N, S, D]
+        log_posterior = -0.5 * (self.noise.square().sum(dim=1) + log_variance.sum(dim=1, keepdim=True))  # [N, S]
+        centred = (z @ self.scales - self.offsets).reshape(-1, draws, classes, size)
+        log_prior = self.normalisers - 0.5 * centred.square().sum(dim=3)  # [N, S, K]; D/2 log 2 pi cancels
+        # Every draw with every class, by expand, because the exporter cannot repeat along a dynamic axis.
+        labels = torch.arange(classes, device=x.device) + torch.zeros_like(log_posterior, dtype=torch.int64)[:, :, None]
+        latents = z[:, :, None].expand(-1, -1, classes, -1).reshape(-1, size)
+        pixels = x[:, None, None].expand(-1, draws, classes, -1, -1, -1).reshape(-1, *x.shape[1:])
+        given = vae.log_likelihood(pixels, vae.decode(latents, labels.reshape(-1))).reshape(-1, draws, classes)
+        weights = given + log_prior - log_posterior[:, :, None]
+        # Not logsumexp, which an exporter may write without the maximum: e to thousands of nats overflows.
+        most = weights.amax(dim=1)
+        return (most + (weights - most[:, None]).exp().mean(dim=1).log() - math.log(classes),)
+
+
 def _rounded(pixels: Tensor) -> tuple[Tensor, Tensor]:
     pixels = pixels.clamp(0, 1)
     return (pixels * 255).round().to(torch.uint8), pixels
 
 
-Graph = Classify | Encode | Decode | Generate | Discriminate | ClassPrior
+Graph = Classify | Encode | Decode | Generate | Discriminate | LogJoint | ClassPrior

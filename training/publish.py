@@ -15,12 +15,13 @@ from services.inference import bundle
 from training import export
 from training.anomaly.export import export_scorer
 from training.anomaly.parts import Parts
+from training.bayes import export_bayes
 from training.data import Dataset
 from training.evaluation import parity_table, pictures
 from training.evaluation.card import CARD, card
 from training.evaluation.gates import check, gates
 from training.evaluation.report import assess
-from training.networks.conditional_vae import BayesClassifier, ConditionalVAE
+from training.networks.conditional_vae import ConditionalVAE
 from training.run import Run
 
 __all__ = ["Network", "parity_table", "publish"]
@@ -184,8 +185,9 @@ def _export(
     if product == "cvae" and isinstance(module, ConditionalVAE):
         return export.export_conditional_vae(module, dataset, directory)
     if TASKS[product] == "classification":
-        network = BayesClassifier(module) if isinstance(module, ConditionalVAE) else module
-        return export.export_classifier(network, dataset, directory)
+        if isinstance(module, ConditionalVAE):
+            return export_bayes(module, dataset, directory)
+        return export.export_classifier(module, dataset, directory)
     exporter = {"vae": export.export_vae, "gan": export.export_gan}[product]
     return exporter(module, dataset, directory), {}
 

@@ -9,6 +9,7 @@ Graph signatures by task (N is the dynamic batch axis; C, H, W are `manifest.ima
 | --- | --- | --- | --- |
 | classification | classify | images uint8 [N,C,H,W] | logits f32 [N,K], probabilities f32 [N,K] |
 | | | | optional: class_activation f32 [N,K,h,w], prediction_set uint8 [N,K] |
+| classification | log_joint (generative) | images uint8 [N,C,H,W] | log_joint f32 [N,K] |
 | generation | decode | latents f32 [N,D] (, labels int64 [N]) | images uint8 [N,C,H,W], pixels f32 in 0..1 [N,C,H,W] |
 | generation | encode (VAE) | images uint8 [N,C,H,W] | mean f32 [N,D], log_variance f32 [N,D] |
 | generation | prior (conditional VAE) | noise f32 [N,D] (, labels int64 [N]) | latents f32 [N,D] |

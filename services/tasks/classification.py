@@ -9,7 +9,9 @@ import numpy as np
 from PIL import Image
 
 from services.call import Call
-from services.inference.classifier import ACTIVATION, Classifier
+from services.dataplane import DataPlane
+from services.errors import InvalidInput
+from services.inference.classifier import ACTIVATION, JOINT, Classifier
 from services.served import Arrays, Served
 from services.telemetry import metrics
 
@@ -22,11 +24,35 @@ class Classified:
         outputs: of the model: logits and probabilities float32 [N,K], and prediction_set uint8 [N,K] if it has it.
         best: the most probable class of each image, int64 [N].
         maps: saliency float32 [N,H,W] by kind of explanation.
+        log_joint: a bound on log p(x, y) in nats, float32 [N,K], if it was asked for.
     """
 
     outputs: Arrays
     best: np.ndarray
     maps: Mapping[str, np.ndarray]
+    log_joint: np.ndarray | None = None
+
+
+def select_classifier(
+    plane: DataPlane, name: str | None, explanation: str | None, *, joint: bool
+) -> Served[Classifier]:
+    """The classifier that answers: of that name, or the default one that can.
+
+    Raises:
+        InvalidInput: `joint` is wanted of a discriminative classifier.
+        NotReady, UnknownModel, InvalidInput: see `DataPlane.select`.
+    """
+    generative = any(one.model.joint for one in plane.of(Classifier))
+    operation = JOINT if joint and name is None and generative else explanation or "classify"
+    served = plane.select(Classifier, operation, name)
+    if joint and served.model.joint is None:
+        others = sorted({one.entry.name for one in plane.of(Classifier) if one.model.joint})
+        remedy = f"name a generative classifier: {', '.join(others)}" if others else "leave it out"
+        message = f"log_joint: model {served.entry.name} is discriminative and knows p(y|x) only; {remedy}"
+        raise InvalidInput(message, field="log_joint")
+    if joint and explanation:
+        plane.select(Classifier, explanation, served.entry.tag)  # the same model must offer both
+    return served
 
 
 async def classify(
@@ -36,6 +62,7 @@ async def classify(
     *,
     explanations: Collection[str] = (),
     explained: int | None = None,
+    joint: bool = False,
 ) -> Classified:
     """Classify images uint8 [N,C,H,W].
 
@@ -45,6 +72,7 @@ async def classify(
         call: the request.
         explanations: kinds of explanation, operations of the model.
         explained: index of the class to explain; None: the most probable one of each image.
+        joint: whether to bound log p(x, y); see `select_classifier`.
     """
     operation = ACTIVATION if ACTIVATION in explanations else "classify"
     outputs = await served.infer(operation, {"images": images}, call)
@@ -53,10 +81,11 @@ async def classify(
     for kind in explanations:
         labels = best if explained is None else np.full_like(best, explained)
         maps[kind] = await _saliency(served, kind, images, labels, outputs, call)
+    log_joint = (await served.infer(JOINT, {"images": images}, call))[JOINT] if joint else None
     if not call.trial:
         for index in best.tolist():
             metrics.predictions(served.entry.name, served.model.class_names[index]).inc()
-    return Classified(outputs, best, maps)
+    return Classified(outputs, best, maps, log_joint)
 
 
 async def _saliency(

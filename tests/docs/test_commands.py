@@ -33,7 +33,7 @@ PROGRAMS = {"kubectl": "kubectl", "redis-server": "redis-server", "curl": "curl"
 PROBLEM = "urn:duet:problem:"
 FILES = ("LICENSE", "Makefile", "README.md", "bentofile.yaml", "pyproject.toml")
 FOLDERS = ("deploy", "docs", "loadtests", "services", "training")
-REFERENCE = ("mnist-cnn", "mnist-cvae")  # of the models that come with Duet, those that pages ask
+REFERENCE = ("mnist-bayes", "mnist-cnn", "mnist-cvae")  # of the models that come with Duet, those that pages ask
 STORE = """
 import sys
 from pathlib import Path
@@ -46,7 +46,7 @@ UNTIL_STOPPED = re.compile(r"(?:^|\s)(?:duet serve|redis-server)\b")
 
 @pytest.fixture(scope="module")
 def home(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with the demo's models and two of those that come with Duet."""
+    """A store with the demo's models and three of those that come with Duet."""
     home = tmp_path_factory.mktemp("home")
     shutil.copytree(model_store / "models", home / "models", symlinks=True)
     folders = [str(ROOT / "services" / "reference" / model) for model in REFERENCE]

@@ -126,7 +126,11 @@ class Server:
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as client:
+                # It answers when it listens at every address; the first one accepts connections before that.
+                with contextlib.suppress(ConnectionError):  # a TLS port closes it
+                    client.sendall(b"PING\r\n")
+                    client.recv(1)
                 return
             time.sleep(0.02)
         raise AssertionError((self.folder / "log").read_text()[-2000:])

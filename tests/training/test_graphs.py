@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.distributions import MultivariateNormal, Normal
 
 from tests.training.linear import Linear, LinearVAE, images
 from training.evaluation.runtime import open_graph, philox, run
 from training.export import export_graph
-from training.graphs import Classify, Decode
+from training.graphs import Classify, Decode, LogJoint
+from training.networks.conditional_vae import ConditionalVAEConfig, Likelihood
+from training.networks.prior import ClassPrior
 from training.networks.residual_cnn import ResidualCNNConfig
 from training.parity import ExportError, measure_parity
 
@@ -91,3 +95,32 @@ def test_decoder_rounds_to_the_nearest_level(tmp_path: Path) -> None:
     outputs = run(open_graph(tmp_path / "decode.onnx"), {"latents": latents})
     assert [t.dtype for t in graph.outputs] == ["uint8", "float32"]
     assert np.array_equal(outputs["images"], np.rint(outputs["pixels"] * np.float32(255)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "grey", "logistic"])
+def test_log_joint_is_the_importance_weighted_bound(tmp_path: Path, likelihood: Likelihood) -> None:
+    torch.manual_seed(0)
+    config = ConditionalVAEConfig(latent_size=5, channels=8, neck=4, hidden=16, likelihood=likelihood)
+    vae = config.build((1, 8, 8), classes=3).eval()
+    random = philox(1)
+    factors = np.tril(random.standard_normal((3, 5, 5))) + 3 * np.eye(5)
+    prior = ClassPrior(random.standard_normal((3, 5)), factors)
+    noise = torch.from_numpy(random.standard_normal((4, 5), dtype=np.float32))
+    pixels = random.integers(0, 256, (64, 1, 8, 8), dtype=np.uint8)
+    export_graph(LogJoint(vae, prior, noise), {"images": pixels}, tmp_path / "log_joint.onnx")
+    found = run(open_graph(tmp_path / "log_joint.onnx"), {"images": pixels})["log_joint"]
+
+    x = torch.from_numpy(pixels) / 255
+    with torch.no_grad():
+        mean, log_variance = vae.encode(x)
+        posterior = Normal(mean, (0.5 * log_variance).exp())
+        for label in range(3):
+            given = MultivariateNormal(prior.means[label], scale_tril=prior.factors[label])
+            weights = []
+            for draw in noise:
+                z = posterior.mean + posterior.stddev * draw
+                decoded = vae.decode(z, torch.full((64,), label))
+                outside = given.log_prob(z) - posterior.log_prob(z).sum(dim=1)
+                weights.append(vae.log_likelihood(x, decoded) + outside)
+            expected = torch.stack(weights).logsumexp(dim=0) - math.log(4) - math.log(3)
+            np.testing.assert_allclose(found[:, label], expected.numpy(), atol=1e-2, rtol=1e-4)

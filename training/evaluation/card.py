@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.inference.bundle import Bundle, Manifest, Tensor
+from training.evaluation.elbo import has_likelihood
 from training.evaluation.pictures import Picture
 from training.evaluation.tables import gates_table, metrics_table, parity_table
 
@@ -86,12 +87,32 @@ The difference of the element that is nearest to its bound, over all outputs and
 
 For {USE[manifest.task]}.
 
-{chr(10).join(f"- {limit}" for limit in LIMITS[manifest.task])}
+{chr(10).join(f"- {limit}" for limit in (*LIMITS[manifest.task], *_joint_limits(bundle)))}
 
 ## Use
 
 {_call(manifest)}
 """
+
+
+def _joint_limits(bundle: Bundle) -> tuple[str, ...]:
+    """What `log_joint` is, for a generative classifier."""
+    constants = bundle.manifest.constants
+    if "log_joint" not in bundle.manifest.graphs:
+        return ()
+    draws = constants["log_joint_draws"]
+    what = (
+        f"`log_joint` is a lower bound on log p(x, y) in nats, importance-weighted over {draws:g} draws of z. The "
+        "prior p(z|y) is a Gaussian for each class, fitted to the training images. All classes are equally likely. The "
+        "log-sum-exp over the classes bounds log p(x); it differs from the bound with many draws by `log_joint_error` "
+        "nats (root mean square). The probabilities come from the mean of q(z|x) instead."
+    )
+    if not has_likelihood(bundle):
+        return (what, "The cross-entropy of grey pixels is not a likelihood: compare `log_joint` only with itself.")
+    if "binarised" in constants:
+        grey = "Of a grey image `log_joint` bounds the expectation over images with 0 or 1 drawn for each pixel."
+        return (what, grey)
+    return (what,)
 
 
 def _command(manifest: Manifest, judge: Bundle | None) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from services.inference.classifier import Likelihood
 from services.inference.noise import SEED_LIMIT
 from services.tasks.anomaly import Policy
 from services.tasks.samples import Sampler
@@ -50,6 +51,11 @@ class ClassifyRequest(Request):
     prediction_set: bool = Field(
         default=False,
         description="Add a set of classes that contains the true class at the stated coverage (conformal).",
+    )
+    log_joint: bool = Field(
+        default=False,
+        description="Add log p(x, y) in nats for every class, and log p(x). Only generative classifiers (Bayes' rule) "
+        "know them.",
     )
     explanation: Literal["class_activation", "occlusion", "rise"] | None = Field(
         default=None,
@@ -202,15 +208,35 @@ class Prediction(ClassProbability):
         description="Classes that include the true one with probability `coverage`; with more than one, the image is "
         "ambiguous.",
     )
+    log_joint: dict[str, float] | None = Field(
+        default=None, description="A lower bound on log p(x, y) for every class y, in nats."
+    )
+    log_evidence: float | None = Field(
+        default=None, description="A lower bound on log p(x), in nats: the log-sum-exp of log_joint."
+    )
     explanation: str | None = Field(
         default=None,
         description="Base64 PNG of the size of the image; bright pixels support the class, according to this model.",
     )
 
 
+class LogJointBound(BaseModel):
+    bound: str = Field(description="The lower bound on log p(x, y), and its number of draws.")
+    prior: str = Field(description="Of the latents and of the classes.")
+    likelihood: Likelihood = Field(
+        description="Of a pixel. bernoulli: pixels are 0 or 1, and a grey image stands for its random binarisations; "
+        "logistic: grey levels; none: the cross-entropy of grey pixels is not a likelihood, so the values can only be "
+        "compared with each other."
+    )
+    error: float = Field(
+        description="Root mean square difference, in nats, of log_evidence from the bound with many draws."
+    )
+
+
 class ClassifyResponse(BaseModel):
     model: ModelRef
     coverage: float | None = Field(default=None, description="Coverage of the prediction sets, if they were requested.")
+    log_joint: LogJointBound | None = Field(default=None, description="What log_joint is, if it was requested.")
     predictions: list[Prediction]
 
 

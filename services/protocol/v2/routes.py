@@ -15,6 +15,7 @@ from services import __version__
 from services.call import Call
 from services.dataplane import DataPlane
 from services.errors import InvalidInput, MalformedRequest, MethodNotAllowed, NotReady, UnknownModel, UnknownRoute
+from services.inference.classifier import JOINT
 from services.inference.model import Model
 from services.protocol.body import Body
 from services.protocol.compression import compress
@@ -243,6 +244,8 @@ def _chosen(signature: Signature, request: InferRequest) -> list[Output]:
     for i, output in enumerate(request.outputs):
         if output.name not in names:
             message = f"outputs[{i}] is {output.name[:60]!r}; this model has {', '.join(names)}"
+            if output.name == JOINT and signature.class_names:
+                message = f"outputs[{i}] is log_joint, but this model is discriminative and knows p(y|x) only"
             raise InvalidInput(message, field=f"outputs[{i}].name")
         if output.classification and not (signature.class_names and output.name in ("probabilities", "logits")):
             message = f"outputs[{i}]: {output.name} cannot be ranked by class; leave classification out"

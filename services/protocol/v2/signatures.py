@@ -13,7 +13,7 @@ import numpy as np
 from services.call import Call
 from services.dataplane import DataPlane
 from services.errors import InvalidInput
-from services.inference.classifier import ACTIVATION, Classifier
+from services.inference.classifier import JOINT, Classifier
 from services.inference.generator import Generator
 from services.inference.noise import SEED_LIMIT, fresh_seed, latents
 from services.inference.scorer import MAP, Scorer
@@ -87,8 +87,9 @@ def of_classifier(model: Classifier) -> Signature:
     ]
     if model.coverage is not None:
         outputs.append(Tensor("prediction_set", "UINT8", classes, asked=True))
-    explanations = [name for name in model.operations if name != "classify"]
-    outputs += [Tensor(name, "FP32", (-1, *images.shape[2:]), asked=True) for name in explanations]
+    if model.joint is not None:
+        outputs.append(Tensor(JOINT, "FP32", classes, asked=True))
+    outputs += [Tensor(name, "FP32", (-1, *images.shape[2:]), asked=True) for name in model.explanations]
     return Signature((images,), tuple(outputs), _classify, ("explain_class",), model.class_names)
 
 
@@ -124,12 +125,15 @@ def of_generator(model: Generator) -> Signature:
 async def _classify(
     plane: DataPlane, served: Served[Classifier], request: InferRequest, wanted: Collection[str], call: Call
 ) -> Arrays:
-    model, kinds = served.model, [kind for kind in served.model.operations[1:] if kind in wanted]
-    served.admit(ACTIVATION if ACTIVATION in kinds else "classify", request.rows, call)
+    model, joint = served.model, JOINT in wanted
+    kinds = [kind for kind in model.explanations if kind in wanted]
+    served.admit(JOINT if joint else kinds[0] if kinds else "classify", request.rows, call)
     images = await given_images(request.inputs, served, plane, call)
     explained = _explained_class(request, model) if kinds else None
-    found = await classify(served, images, call, explanations=kinds, explained=explained)
+    found = await classify(served, images, call, explanations=kinds, explained=explained, joint=joint)
     outputs = {**found.outputs, **found.maps}
+    if found.log_joint is not None:
+        outputs[JOINT] = found.log_joint
     if "label" in wanted:
         outputs["label"] = strings([model.class_names[index].encode() for index in found.best.tolist()])
     return outputs
