@@ -27,6 +27,7 @@ from services.protocol.catalogue import models_page, template
 from services.protocol.drift import drift_report
 from services.protocol.headers import call_from_raw, call_headers, headers_to_dict
 from services.protocol.native.routes import Route
+from services.protocol.openapi import document
 from services.protocol.problems import problem, refusal
 from services.protocol.raw_response import RawResponse
 from services.protocol.v2.routes import V2
@@ -36,7 +37,8 @@ from services.telemetry import metrics
 log = logging.getLogger("duet.gateway")
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-PAGES = frozenset({"/", "/docs.json", "/schema.json"})  # BentoML's own
+PAGES = frozenset({"/", "/schema.json"})  # BentoML's own
+DOCUMENT = "/docs.json"  # OpenAPI, in place of BentoML's; its page `/` shows it
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 MODELS = "/models"
 DRIFT = "/drift"  # only in services that score anomalies
@@ -88,7 +90,8 @@ class Gateway:
         self.app = app
         self._plane = plane
         self._routes = routes
-        self._probes = PROBES | {DRIFT} if "anomaly" in plane.tasks else PROBES
+        self._name = name
+        self._probes = PROBES | {DOCUMENT} | ({DRIFT} if "anomaly" in plane.tasks else set())
         self._v2 = V2(plane, name)
         self._bodies = Bodies(plane.settings, plane.offload)
         # The random part differs between replicas, the count between requests; a UUID costs ten times as much.
@@ -219,6 +222,10 @@ class Gateway:
             return Response(text, headers={"Content-Type": content_type})
         if path == DRIFT:
             return Response(json.dumps(drift_report(self._plane)), media_type="application/json")
+        if path == DOCUMENT:
+            names = sorted({served.entry.name for served in self._plane.served})
+            content = document(self._routes, self._name, names, drift=DRIFT in self._probes)
+            return Response(json.dumps(content), media_type="application/json")
         if path != "/readyz":
             return Response("alive\n", media_type="text/plain")
         self._plane.check()

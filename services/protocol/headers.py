@@ -60,7 +60,7 @@ def call_from_headers(headers: Mapping[str, str], settings: Settings, late: floa
 
 
 def call_from_raw(headers: Mapping[bytes, bytes], settings: Settings, late: float) -> Call:
-    """`call_from_headers` for headers `by_name`; most requests have neither header."""
+    """`call_from_headers` for the headers of `headers_to_dict`; most requests have neither header."""
     return call_from_headers(
         {name: headers[raw].decode("latin-1") for raw, name in RAW if raw in headers}, settings, late
     )

@@ -11,13 +11,19 @@ from services.inference.noise import SEED_LIMIT
 from services.tasks.anomaly import Policy
 from services.tasks.samples import Sampler
 
+# A four, so that the OpenAPI page has a request that works.
+FOUR = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAQ0lEQVR42iXG0RSAMBQA0HsSGMJDCGEIITSDEEIIYQihNIQMhvD66H5dKDcWtPGntDcC"
+    "juk6sWWXO+rMJwtYZwciKx8ETxBbrjY12wAAAABJRU5ErkJggg=="
+)
+PIXELS: dict[str, Any] = {"items": {"anyOf": [{"type": "string"}, {"type": "array"}]}}  # a file in base64, or numbers
 Images = Annotated[
     list[Any],
     Field(
         min_length=1,
         description="Images: base64 of PNG or JPEG files (any size; resized to the model's size) or nested lists of "
         "integers 0 to 255. In multipart/form-data: one file part `images` for each image.",
-        json_schema_extra={"items": {"type": "string"}},
+        json_schema_extra=PIXELS | {"examples": [[FOUR]]},
     ),
 ]
 
@@ -27,7 +33,9 @@ def _number(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20 else value
 
 
-Seed = Annotated[int, Field(ge=0, lt=SEED_LIMIT), BeforeValidator(_number)]
+Whole = Annotated[int, Field(ge=0, lt=SEED_LIMIT)]
+Text = Annotated[str, Field(pattern="^[0-9]{1,19}$")]
+Seed = Annotated[Whole, BeforeValidator(_number, json_schema_input_type=Whole | Text)]
 Latents = Annotated[
     list[Any],  # checked row by row, because a streamed request may bring millions of numbers
     Field(json_schema_extra={"items": {"type": "array", "items": {"type": "number"}}}),
@@ -124,7 +132,7 @@ class InterpolateRequest(Request):
         min_length=2,
         max_length=2,
         description="Two ends, as images (models with an encoder).",
-        json_schema_extra={"items": {"type": "string"}},
+        json_schema_extra=PIXELS,
     )
     label: str | int | None = Field(default=None, alias="class", description="Class to draw, for conditional models.")
     steps: int = Field(default=8, ge=2, description="Images in the answer, both ends included.")
@@ -255,7 +263,7 @@ class GenerateResponse(BaseModel):
     )
     labels: list[str] | None = Field(default=None, description="The class of each image, for conditional models.")
     quality: list[Quality] | None = Field(default=None, description="The quality of each image, if it was requested.")
-    images: list[Any] = Field(json_schema_extra={"items": {"type": "string"}})
+    images: list[Any] = Field(json_schema_extra=PIXELS)
 
 
 class ReconstructResponse(BaseModel):
@@ -264,7 +272,7 @@ class ReconstructResponse(BaseModel):
         default=None, description="The class that each was drawn as, for conditional models."
     )
     errors: list[float] = Field(description="Mean squared error of each image, pixels scaled to 0..1.")
-    images: list[Any] = Field(json_schema_extra={"items": {"type": "string"}})
+    images: list[Any] = Field(json_schema_extra=PIXELS)
 
 
 class Region(BaseModel):
