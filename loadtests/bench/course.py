@@ -111,9 +111,10 @@ class Watch:
         self.open = {side for side, state in states if float(state) > 0}
         self.opened |= self.open
 
-    async def during(self, seconds: float) -> None:
+    async def during(self, seconds: float, opens: str = "") -> None:
+        """Look for so many seconds, and until the breaker of the side `opens` was seen open, if one is named."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end or (opens and opens not in self.opened and time.monotonic() < end + RECOVERY):
             await self.look()
             await asyncio.sleep(0.5)
 
@@ -154,6 +155,7 @@ async def course(
     during: float,
     after: float = AFTER,
     rate: float = RATE,
+    opens: str = "",
 ) -> Course:
     """Load a server, cause a fault, end it, and wait for the breaker to close.
 
@@ -165,6 +167,7 @@ async def course(
         during: seconds that it lasts.
         after: seconds of load once the breaker is closed.
         rate: requests a second.
+        opens: the side whose breaker ends the fault, after `during`; empty: time alone ends it.
     """
     client = Client(port, model)
     watch = Watch(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30))
@@ -175,7 +178,7 @@ async def course(
         await asyncio.sleep(before)
         begin = time.monotonic()
         await asyncio.to_thread(stack.enter_context, cause)
-        await watch.during(during)
+        await watch.during(during, opens)
         await asyncio.to_thread(stack.close)
     end = time.monotonic()
     await watch.look()

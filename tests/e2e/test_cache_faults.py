@@ -60,7 +60,8 @@ async def test_no_answer_fails_or_differs_and_redis_is_used_again(
     pair[0].client.flushall()
     lines = len(said(server))
     cause = misbehaving(delay=TIMEOUT) if fault.name == "slow by 50 ms" else fault.cause
-    seen = await course(port(server.url), MODEL, cause(*pair), before=0.3, during=1.0, after=1.0, rate=RATE)
+    seconds = {"before": 0.3, "during": 1.0, "after": 1.0}
+    seen = await course(port(server.url), MODEL, cause(*pair), **seconds, rate=RATE, opens=fault.opens)
     assert Counter(answer.status for answer in seen.answers) == {200: len(seen.answers)}
     expected = await computed(port(allinone_url), MODEL, {answer.seed for answer in seen.answers})
     assert [answer.seed for answer in seen.answers if answer.body != expected[answer.seed]] == []
