@@ -122,7 +122,8 @@ class Body:
         """
         message = await self._receive()
         if chunk := message.get("body", b""):
-            self.grow(len(chunk))
+            self._bodies.take(len(chunk))
+            self.size += len(chunk)
             if self.size > self._bodies.body_bytes:
                 raise TooLarge(f"the body has more than {self._bodies.body_bytes} bytes", field="body")
         return message
@@ -165,8 +166,9 @@ class Body:
             UnsupportedMedia, MalformedRequest, TooLarge: see `decompress`.
         """
         # Where it has arrived no timer is needed; a timer costs four times as much as reading.
-        content = await (self._read() if self.arrived else call.within(self._read(), "the body did not arrive"))
-        return await self._decompressed(content, call) if self.compressed else content
+        arrived = body_received(self._receive)
+        content = await (self._read() if arrived else call.within(self._read(), "the body did not arrive"))
+        return content if self._encoding == "identity" else await self._decompressed(content, call)
 
     @property
     def compressed(self) -> bool:

@@ -101,7 +101,8 @@ class InferRequest:
         Raises:
             MalformedRequest, InvalidInput: data that do not fit the datatype and the shape.
         """
-        self.inputs = {name: given.array() for name, given in self.given.items()}
+        for name, given in self.given.items():
+            self.inputs[name] = given.array()
 
 
 def json_size(body: bytes | bytearray, header_length: str | None) -> int:

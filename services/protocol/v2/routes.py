@@ -113,12 +113,13 @@ class V2:
         names = {output.name for output in outputs}
         arrays = await endpoint.signature.infer(self._plane, endpoint.served, request, names, call)
         begin = time.perf_counter()
-        compressed, size = headers.get(b"accept-encoding") in COMPRESSIONS, 0
-        for output in outputs:
-            if compressed or not output.binary:
-                size += arrays[output.name].size
-        work = partial(_encoded, endpoint, request, outputs, arrays, headers)
-        answer = work() if size <= INLINE_PIXELS else await self._plane.offload.run(work, call)
+        compressed = headers.get(b"accept-encoding") in COMPRESSIONS
+        size = sum([arrays[output.name].size for output in outputs if compressed or not output.binary])
+        if size <= INLINE_PIXELS:
+            answer = _encoded(endpoint, request, outputs, arrays, headers)
+        else:
+            work = partial(_encoded, endpoint, request, outputs, arrays, headers)
+            answer = await self._plane.offload.run(work, call)
         call.add("encode", time.perf_counter() - begin)
         return answer
 
@@ -229,7 +230,7 @@ def _chosen(signature: Signature, request: InferRequest) -> list[Output]:
     Raises:
         InvalidInput: there is no such output, or no such input.
     """
-    known = {tensor.name for tensor in signature.inputs}
+    known = signature.input_names
     for name in request.given:
         if name not in known:
             raise InvalidInput(f"input {name[:60]!r} is not one of {', '.join(sorted(known))}", field="inputs")
@@ -240,7 +241,7 @@ def _chosen(signature: Signature, request: InferRequest) -> list[Output]:
             raise InvalidInput(message, field=f"parameters.{name[:60]}")
     if not request.outputs:
         return [Output(name, request.binary_output) for name in signature.default_outputs]
-    names = [tensor.name for tensor in signature.outputs]
+    names = signature.output_names
     for i, output in enumerate(request.outputs):
         if output.name not in names:
             message = f"outputs[{i}] is {output.name[:60]!r}; this model has {', '.join(names)}"

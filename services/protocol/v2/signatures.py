@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -62,6 +62,14 @@ class Signature:
     infer: Infer
     parameters: tuple[str, ...]
     class_names: tuple[str, ...] = ()
+
+    @cached_property
+    def input_names(self) -> frozenset[str]:
+        return frozenset(tensor.name for tensor in self.inputs)
+
+    @cached_property
+    def output_names(self) -> tuple[str, ...]:
+        return tuple(tensor.name for tensor in self.outputs)
 
     @property
     def item_values(self) -> int:
