@@ -21,6 +21,12 @@ pytestmark = pytest.mark.server
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 CASES = 5000  # of a service, in the nightly run
+MOST = {
+    "generation": 450,
+    "classification": 800,
+    "anomaly": 800,
+    "allinone": 450,
+}  # of a route: the fewer, the more routes
 
 
 @pytest.fixture(scope="module")
@@ -106,4 +112,4 @@ def test_requests_that_are_made_from_it_get_the_answers_that_it_describes(serve:
 @pytest.mark.parametrize("service", ["generation", "classification", "anomaly", "allinone"])
 def test_thousands_of_requests_find_nothing(serve: Serve, service: str) -> None:
     with serve(service) as server:
-        assert cases(server.url, ROUNDS[service]) >= CASES
+        assert cases(server.url, MOST[service]) >= CASES
