@@ -226,7 +226,7 @@ _TENSOR: Schema = {
 _V2_SCHEMAS: Schema = {
     "InferRequest": {
         "type": "object",
-        "required": ["inputs"],
+        "description": "A generator needs no inputs: parameters `seed` and `count` are enough.",
         "properties": {
             "id": {"type": "string"},
             "parameters": {"type": "object"},
