@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 from locust import FastHttpUser, constant_throughput, tag, task
+from locust.env import Environment
 from PIL import Image
 
 from training.data.digits import load_digits
@@ -69,6 +70,10 @@ def short(answer: Any) -> str:
 class DuetUser(FastHttpUser):
     abstract = True
     wait_time = constant_throughput(10)
+
+    def __init__(self, environment: Environment) -> None:
+        self.host = (environment.host or self.host or "").rstrip("/")  # else the routes begin with two slashes
+        super().__init__(environment)
 
     @contextmanager
     def ask(self, route: str, **fields: Any) -> Iterator[dict[str, Any]]:

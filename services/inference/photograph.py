@@ -17,7 +17,6 @@ TURNS = {
 }
 PNG = b"\x89PNG\r\n\x1a\n"
 METADATA = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")
-SMALL = 2**16  # bytes of metadata that stay
 
 
 class Invisible(ValueError):
@@ -54,8 +53,8 @@ def opaque(image: Image.Image) -> Image.Image:
     return on_black
 
 
-def without_large_metadata(content: bytes) -> bytes:
-    """A PNG file without colour profiles and texts that Pillow finds too large; other files as they are."""
+def without_metadata(content: bytes) -> bytes:
+    """A PNG file without colour profiles and texts, whose unpacked size Pillow limits; other files as they are."""
     if not content.startswith(PNG) or not any(kind in content for kind in METADATA):
         return content
     kept, at = [PNG], len(PNG)
@@ -63,7 +62,7 @@ def without_large_metadata(content: bytes) -> bytes:
         stop = at + 12 + int.from_bytes(content[at : at + 4])
         if stop > len(content):
             return content  # cut short: Pillow says so
-        if stop - at <= SMALL or content[at + 4 : at + 8] not in METADATA:
+        if content[at + 4 : at + 8] not in METADATA:
             kept.append(content[at:stop])
         at = stop
     return content if len(kept) == 1 else b"".join([*kept, content[at:]])

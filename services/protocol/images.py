@@ -17,7 +17,7 @@ import orjson
 from PIL import Image, UnidentifiedImageError
 
 from services.errors import InvalidInput, TooLarge
-from services.inference.photograph import Invisible, opaque, upright, without_large_metadata
+from services.inference.photograph import Invisible, opaque, upright, without_metadata
 
 FORMATS = ("PNG", "JPEG")
 
@@ -77,7 +77,7 @@ def open_image(value: object, shape: tuple[int, int, int], field: str, *, max_pi
     if not value:
         raise InvalidInput(f"{field} is empty; send a PNG or JPEG file", field=field)
     try:
-        content = io.BytesIO(without_large_metadata(value))
+        content = io.BytesIO(without_metadata(value))
         file = ImageFile(Image.open(content, formats=FORMATS), len(value), field)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit
         raise TooLarge(f"{field} has more than the {max_pixels} pixels that are allowed", field=field) from None

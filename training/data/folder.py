@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
-from services.inference.photograph import Invisible, opaque, upright, without_large_metadata
+from services.inference.photograph import Invisible, opaque, upright, without_metadata
 from training.data.dataset import Dataset, Split
 from training.data.splits import stratified
 
@@ -93,7 +93,7 @@ def read_image(path: Path, size: int, colour: bool) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            content = io.BytesIO(without_large_metadata(path.read_bytes()))
+            content = io.BytesIO(without_metadata(path.read_bytes()))
             with Image.open(content, formats=("PNG", "JPEG")) as opened:
                 image = opaque(upright(opened))
     except Invisible as error:

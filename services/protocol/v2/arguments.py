@@ -76,7 +76,7 @@ def integer(request: InferRequest, name: str, default: int) -> int:
             raise InvalidInput(f"inputs.{name} has shape {list(tensor.shape)}; send INT64 [1]", field=f"inputs.{name}")
         return int(tensor.item())
     value = request.parameters.get(name, default)
-    if type(value) is str and value.isascii() and value.isdigit() and len(value) < 20:
+    if name == "seed" and type(value) is str and value.isascii() and value.isdigit() and len(value) < 20:
         return int(value)  # JavaScript rounds numbers above 2^53
     if type(value) is not int:
         raise InvalidInput(f"parameters.{name} is {short(value)}; send an integer", field=f"parameters.{name}")

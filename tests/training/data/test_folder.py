@@ -162,7 +162,7 @@ def huge_text(path: Path) -> None:
     Image.fromarray(noise(0)).save(path, "PNG", pnginfo=text)
 
 
-@pytest.mark.parametrize("spoil", [truncated, empty, other_format, bomb, huge_text])
+@pytest.mark.parametrize("spoil", [truncated, empty, other_format, bomb])
 def test_unreadable_file_is_refused_by_name_or_skipped_with_a_warning(
     pets: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None]
 ) -> None:
@@ -175,6 +175,12 @@ def test_unreadable_file_is_refused_by_name_or_skipped_with_a_warning(
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert "cat/0007.png" in warnings[0].getMessage()
+
+
+def test_text_beside_an_image_is_not_unpacked(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    huge_text(pets / "cat" / "0007.png")
+    assert sum(load(f"folder:{pets}").splits.values()) == 45
+    assert not caplog.records
 
 
 def test_classes_are_counted_after_skipping(tmp_path: Path) -> None:

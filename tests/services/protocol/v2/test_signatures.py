@@ -209,6 +209,14 @@ async def test_a_seed_as_tensor_and_as_parameter_is_the_same(ask: Ask, model: st
     assert not np.array_equal(first, other)
 
 
+async def test_a_seed_may_be_text_and_a_count_may_not(ask: Ask) -> None:
+    text = await ask(VAE, {}, parameters={"seed": "7"})
+    number = await ask(VAE, {}, parameters={"seed": 7})
+    assert np.array_equal(text.outputs["images"], number.outputs["images"])
+    refusal = 'parameters.count is "2"; send an integer'
+    await refused(ask(VAE, {}, parameters={"seed": 7, "count": "2"}), InvalidInput, "parameters.count", refusal)
+
+
 @pytest.mark.parametrize("model", [VAE, GAN])
 async def test_latents_are_what_the_seed_draws_and_draw_the_same_images(ask: Ask, model: str) -> None:
     drawn = (await ask(model, {}, parameters={"seed": 7, "count": 3}, outputs=named("images", "latents"))).outputs
