@@ -78,6 +78,11 @@ class Call:
         """Seconds until the deadline (may be negative), None without one."""
         return None if self.deadline is None else self.deadline - time.monotonic()
 
+    @property
+    def expired(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
     def check(self) -> None:
         """Stop the work on a request that nobody waits for.
 
@@ -87,7 +92,7 @@ class Call:
         """
         if self.gone is not None and self.gone():
             raise CallerLeft("the client left before an answer was ready")
-        if self.deadline is not None and time.monotonic() >= self.deadline:
+        if self.expired:
             raise late()
 
     async def within(self, work: Awaitable[T], missed: str = "no answer was ready") -> T:

@@ -52,6 +52,13 @@ def before_signals(handle: Callable[[Any, int], None]) -> None:
     SysHandler.signal = on_signal
 
 
+def request_schema() -> Any:
+    """BentoML's base of the schemas of requests; its `from_http_request` can be replaced."""
+    from _bentoml_sdk.io_models import IODescriptor  # noqa: PLC0415
+
+    return IODescriptor
+
+
 def too_many_files(message: str) -> bool:
     """Whether Starlette's parser of forms stopped because of the number of files; it has one error for everything."""
     return message.startswith("Too many files")
@@ -71,7 +78,6 @@ async def close_sentinels(client: Redis) -> None:
 
 def changes() -> list[str]:
     """What is no longer as this module needs it, a sentence each."""
-    import _bentoml_sdk.io_models  # noqa: PLC0415
     from circus.sighandler import SysHandler  # noqa: PLC0415
     from redis.asyncio.connection import ConnectionPool  # noqa: PLC0415
     from redis.asyncio.sentinel import SentinelConnectionPool  # noqa: PLC0415
@@ -94,7 +100,7 @@ def changes() -> list[str]:
         in files,
         "circus: SysHandler has no `signal`; Ctrl-C waits for the grace period": hasattr(SysHandler, "signal"),
         "bentoml: IODescriptor has no `from_http_request`; BentoML parses requests itself": hasattr(
-            _bentoml_sdk.io_models.IODescriptor, "from_http_request"
+            request_schema(), "from_http_request"
         ),
         "redis: a pool has no `connection_class`; unknown options are found by the first request": "connection_class"
         in names(ConnectionPool.__init__),

@@ -148,7 +148,7 @@ class Cache:
             await self._fill(lookup, missing)
             with call.stage("cache"):
                 outputs = self._assembled(subject, call, keys, lookup.values, lookup.known, lookup.whole)
-        if (remaining := call.remaining()) is not None and remaining <= 0:
+        if call.expired:
             raise late()
         return outputs
 

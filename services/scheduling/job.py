@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,21 +48,16 @@ class Job:
             self._copy(start, rows)
             self.done += size
         if self.done == self.count and not self.future.done():
-            if self.late:
+            if self.call.expired:
                 self.expire()
             else:
                 self.future.set_result(self.outputs)
 
     @property
-    def late(self) -> bool:
-        """Whether the deadline has passed."""
-        return self.call.deadline is not None and time.monotonic() >= self.call.deadline
-
-    @property
     def abandon_reason(self) -> str | None:
         """Why the job was abandoned, as a metric label; None: the caller waits, the job is answered, or it failed."""
         if self.future.cancelled():
-            return "deadline" if self.late else "caller-left"
+            return "deadline" if self.call.expired else "caller-left"
         error = self.future.exception() if self.future.done() else None
         if isinstance(error, CallerLeft):
             return "caller-left"

@@ -11,7 +11,6 @@ from typing import Any, Generic, TypeVar, get_type_hints
 
 import bentoml
 import orjson
-from _bentoml_sdk.io_models import IODescriptor
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.datastructures import Headers
@@ -30,7 +29,7 @@ from services.protocol.raw_response import RawResponse
 from services.protocol.stream import Stream
 from services.scheduling.offload import INLINE_BYTES
 from services.settings import Settings
-from services.shims import too_many_files
+from services.shims import request_schema, too_many_files
 from services.tasks.limits import check_count
 from services.telemetry import metrics
 
@@ -41,7 +40,7 @@ RawHeaders = Mapping[bytes, bytes]
 CHUNK = 2**16  # bytes of a form that are parsed at once
 
 
-class Input(IODescriptor):  # type: ignore[misc]  # BentoML is untyped
+class Input(request_schema()):  # type: ignore[misc]  # BentoML is untyped
     """A request schema that leaves parsing to `Route`; BentoML's page and its clients get the schema."""
 
     __root_input__ = True
