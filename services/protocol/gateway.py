@@ -171,7 +171,7 @@ class Gateway:
         if route.startswith("/v2"):
             return None
         if route == "unknown":
-            known = ", ".join(sorted(self._routes.keys() | self._probes))
+            known = ", ".join(sorted(self._routes.keys() | self._probes - {DOCUMENT}))
             raise UnknownRoute(f"{path[:100]}: no such route; the routes are {known}, {MODELS} and /v2")
         allowed = ("POST",) if path in self._routes else ("GET", "HEAD")
         if method not in allowed:
