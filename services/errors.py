@@ -56,6 +56,22 @@ class MethodNotAllowed(DuetError):
         self.allowed = allowed
 
 
+class HeadTimeout(DuetError):
+    status, slug, title = 408, "head-timeout", "The headers did not arrive in time"
+
+
+class HeadTooLarge(DuetError):
+    status, slug, title = 431, "head-too-large", "The headers are too large"
+
+
+class NotImplementedHTTP(DuetError):
+    status, slug, title = 501, "not-implemented", "This part of HTTP is not implemented"
+
+
+class TooManyConnections(DuetError):
+    status, slug, title = 503, "too-many-connections", "Too many connections are open"
+
+
 class TooLarge(DuetError):
     status, slug, title = 413, "too-large", "The request is too large"
 

@@ -63,6 +63,25 @@ class Settings(BaseSettings):
         description="Bytes of all request bodies in memory at once; what exceeds them is refused with 429. At least "
         "DUET_BODY_BYTES.",
     )
+    head_bytes: int = Field(default=2**16, ge=1024, description="Bytes of the request line and the headers, at most.")
+    head_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="Seconds in which the headers of a request must arrive, after the connection was opened or the "
+        "first of them came.",
+    )
+    keep_alive_seconds: float = Field(
+        default=620.0,
+        gt=0,
+        description="Seconds that an idle connection stays open: longer than those of the proxies before it, which "
+        "else answer 502 now and then.",
+    )
+    connections: int = Field(default=4096, ge=1, description="Open connections of the process, at most.")
+    peer_connections: int = Field(
+        default=0,
+        ge=0,
+        description="Open connections of one client address, at most; 0: as many as of all. A proxy is one address.",
+    )
     image_pixels: int = Field(
         default=16_000_000,
         ge=1,

@@ -38,6 +38,13 @@ def hoist(app: Any, around: Callable[[ASGIApp], ASGIApp]) -> bool:
     return True
 
 
+def use_connections(protocol: type) -> None:
+    """Let uvicorn, which BentoML starts after it has imported the service, make its HTTP connections of this class."""
+    from uvicorn.config import HTTP_PROTOCOLS  # noqa: PLC0415
+
+    HTTP_PROTOCOLS["auto"] = protocol  # type: ignore[assignment]
+
+
 def before_signals(handle: Callable[[Any, int], None]) -> None:
     """Call `handle(processes, number)` before circus, BentoML's parent process, handles a signal."""
     from circus.sighandler import SysHandler  # noqa: PLC0415

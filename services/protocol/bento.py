@@ -13,10 +13,11 @@ import bentoml
 
 from services.dataplane import DataPlane
 from services.inference.bundle import Task
+from services.protocol.connection import connection_class
 from services.protocol.gateway import FastPathMiddleware
 from services.protocol.services import routes_of
 from services.settings import Settings, SettingsError, read
-from services.shims import before_signals, changes
+from services.shims import before_signals, changes, use_connections
 from services.telemetry import logs
 
 log = logging.getLogger("duet")
@@ -120,6 +121,7 @@ def make_service(name: str, tasks: Sequence[Task], description: str) -> Any:
     routes = routes_of(tasks)
     methods = {path.strip("/"): route.api() for path, route in routes.items()}
     made = type(name, (Lifecycle,), {"plane": plane, "__doc__": description, **methods})
+    use_connections(connection_class(plane.settings))
     service = bentoml.service(name=name.lower(), **CONFIG)(made)
     service.models.extend(bentoml.models.BentoModel(entry.tag) for entry in plane.entries)
     service.add_asgi_middleware(FastPathMiddleware, plane=plane, routes=routes, name=service.name)
