@@ -90,7 +90,8 @@ def changes() -> list[str]:
     from redis.asyncio.sentinel import SentinelConnectionPool  # noqa: PLC0415
     from starlette.applications import Starlette  # noqa: PLC0415
     from starlette.formparsers import MultiPartParser  # noqa: PLC0415
-    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle  # noqa: PLC0415
+    from uvicorn.config import HTTP_PROTOCOLS  # noqa: PLC0415
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle  # noqa: PLC0415
 
     def names(function: Any) -> set[object]:
         return {*function.__code__.co_names, *function.__code__.co_consts}
@@ -101,6 +102,10 @@ def changes() -> list[str]:
         in names(RequestResponseCycle.__init__),
         "uvicorn: RequestResponseCycle has no `more_body`; every body is read with a timer": "more_body"
         in names(RequestResponseCycle.__init__),
+        "uvicorn: HTTP_PROTOCOLS has no `auto`; connections are not bounded": "auto" in HTTP_PROTOCOLS,
+        "uvicorn: HttpToolsProtocol has no `_unset_keepalive_if_required`; idle connections stay open": hasattr(
+            HttpToolsProtocol, "_unset_keepalive_if_required"
+        ),
         "starlette: an application has no `middleware_stack`; requests pass BentoML's layers": "middleware_stack"
         in names(Starlette.__call__),
         "starlette: too many files of a form have another message; they are answered with 400": "Too many files"
