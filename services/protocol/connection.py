@@ -7,6 +7,7 @@ read its answer are disconnected. The time for a body is that of its request, se
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from typing import Any
 
@@ -207,7 +208,8 @@ class Connection(HttpToolsProtocol):
             cycle.disconnected = True  # whoever reads the rest of this body has nothing to wait for
             cycle.message_event.set()
         body = body_of(refusal(error, LABEL, ""))
-        head = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        retry = "" if error.retry_after is None else f"retry-after: {math.ceil(error.retry_after)}\r\n"
+        head = f"{retry}content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         self.transport.write(STATUS_LINE[error.status] + head.encode() + body)
         if self.transport.can_write_eof():
             self.transport.write_eof()

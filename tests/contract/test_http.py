@@ -200,7 +200,9 @@ def test_a_client_that_goes_on_sending_after_its_answer_is_disconnected(port: in
 def test_one_client_may_have_so_many_connections(port: int) -> None:
     held = [connect(port) for _ in range(40)]
     with connect(port) as connection:
-        assert statuses(rest(connection)) == [503]
+        came = rest(connection)
+    assert statuses(came) == [503]
+    assert b"retry-after: 1\r\n" in came
     for connection in held:
         connection.close()
 
