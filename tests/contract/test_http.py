@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from services.protocol.native.schemas import FOUR
+from services.protocol.native.requests import FOUR
 from tests.conftest import PATIENCE, Serve
 
 pytestmark = pytest.mark.server

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.protocol.native.schemas import FOUR
+from services.protocol.native.requests import FOUR
 from tests.conftest import PATIENCE, Serve
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]

@@ -22,9 +22,10 @@ from services.inference.session import Arrays, Session
 from services.protocol import services as table
 from services.protocol.gateway import Gateway
 from services.protocol.image_input import read_images
+from services.protocol.native.answers import ModelRef
 from services.protocol.native.rendering import model_ref
+from services.protocol.native.requests import Images, Name, Request
 from services.protocol.native.routes import Route
-from services.protocol.native.schemas import Images, ModelRef, Name, Request
 from services.protocol.services import TaskProtocols, routes_of
 from services.protocol.v2.arguments import given_images
 from services.protocol.v2.inference import InferRequest

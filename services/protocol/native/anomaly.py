@@ -15,9 +15,10 @@ from services.inference.regions import regions
 from services.inference.scorer import Scorer
 from services.protocol.image_input import read_images
 from services.protocol.images import heat_map, text_png
+from services.protocol.native.answers import Region, Score, ScoreResponse
 from services.protocol.native.rendering import model_ref
+from services.protocol.native.requests import ScoreRequest
 from services.protocol.native.routes import Route
-from services.protocol.native.schemas import Region, Score, ScoreRequest, ScoreResponse
 from services.scheduling.offload import INLINE_PIXELS
 from services.served import Arrays
 from services.tasks.anomaly import AnomalyPolicy, Verdicts, score_images

@@ -14,15 +14,10 @@ from services.errors import InvalidInput
 from services.inference.classifier import JOINT, JointBound
 from services.protocol.image_input import read_images
 from services.protocol.images import heat_map
+from services.protocol.native.answers import ClassifyResponse, ClassProbability, LogJointBound, Prediction
 from services.protocol.native.rendering import model_ref
+from services.protocol.native.requests import ClassifyRequest
 from services.protocol.native.routes import Route
-from services.protocol.native.schemas import (
-    ClassifyRequest,
-    ClassifyResponse,
-    ClassProbability,
-    LogJointBound,
-    Prediction,
-)
 from services.scheduling.offload import INLINE_PIXELS
 from services.tasks.classification import classify as classify_images
 from services.tasks.classification import select_classifier

@@ -20,17 +20,10 @@ from services.inference.generator import Generator
 from services.inference.interpolation import interpolate as latent_walk
 from services.inference.noise import latents
 from services.protocol.image_input import read_images
+from services.protocol.native.answers import GenerateResponse, Quality, ReconstructResponse
 from services.protocol.native.rendering import encoded_images, image_list, model_ref, picture
+from services.protocol.native.requests import GenerateRequest, InterpolateRequest, ReconstructRequest, RedrawRequest
 from services.protocol.native.routes import Route, invalid
-from services.protocol.native.schemas import (
-    GenerateRequest,
-    GenerateResponse,
-    InterpolateRequest,
-    Quality,
-    ReconstructRequest,
-    ReconstructResponse,
-    RedrawRequest,
-)
 from services.protocol.stream import Stream
 from services.scheduling.offload import INLINE_PIXELS
 from services.served import Served

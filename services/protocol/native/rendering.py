@@ -12,7 +12,7 @@ from services.call import Call
 from services.dataplane import DataPlane
 from services.inference.model import Model
 from services.protocol.images import grid, text_png
-from services.protocol.native.schemas import ModelRef
+from services.protocol.native.answers import ModelRef
 from services.scheduling.offload import INLINE_PIXELS
 from services.served import Served
 

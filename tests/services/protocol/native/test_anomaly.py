@@ -15,7 +15,7 @@ from services.dataplane import DataPlane
 from services.errors import InvalidInput
 from services.inference.scorer import Scorer
 from services.protocol.native.anomaly import score
-from services.protocol.native.schemas import ScoreRequest
+from services.protocol.native.requests import ScoreRequest
 from tests.services.scorers import shade
 
 SPOTS = shade(40)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from services.protocol.native.answers import GenerateResponse, ModelRef
 from services.protocol.native.rendering import image_list
 from services.protocol.native.routes import _json
-from services.protocol.native.schemas import GenerateResponse, ModelRef
 
 MODEL = ModelRef(name="m", version="1", digest="d")
 GREY = np.arange(2 * 1 * 3 * 4, dtype=np.uint8).reshape(2, 1, 3, 4)

@@ -19,8 +19,8 @@ from services.errors import QueueFull
 from services.protocol import problems
 from services.protocol.body import Bodies, Body
 from services.protocol.headers import call_from_raw, headers_to_dict
+from services.protocol.native.requests import ClassifyRequest, GenerateRequest, InterpolateRequest, ScoreRequest
 from services.protocol.native.routes import Route
-from services.protocol.native.schemas import ClassifyRequest, GenerateRequest, InterpolateRequest, ScoreRequest
 
 
 class Seen(BaseModel):
