@@ -21,7 +21,7 @@ HEAD_SECONDS = 2.0
 
 @pytest.fixture(scope="module")
 def port(serve: Serve) -> Iterator[int]:
-    settings = {"DUET_HEAD_SECONDS": str(HEAD_SECONDS), "DUET_KEEP_ALIVE_SECONDS": "1", "DUET_PEER_CONNECTIONS": "40"}
+    settings = {"DUET_HEAD_SECONDS": str(HEAD_SECONDS), "DUET_KEEP_ALIVE_SECONDS": "0.3", "DUET_PEER_CONNECTIONS": "40"}
     with serve("classification", **settings) as server:
         yield int(server.url.rpartition(":")[2])
 
