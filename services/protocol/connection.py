@@ -38,7 +38,8 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.timeout_keep_alive = self.settings.keep_alive_seconds  # type: ignore[assignment]  # passed to call_later
-        self._timer: asyncio.TimerHandle | None = None  # ends the phase that takes too long
+        self._timer: asyncio.TimerHandle | None = None  # ends what the client takes too long to send
+        self._unread: asyncio.TimerHandle | None = None  # ends an answer that the client does not read
         self._head_bytes = 0
         self._in_head = False
         self._ignored = False  # the rest of a message that offers an upgrade
@@ -58,6 +59,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()
+        self._stop_unread()
         PEERS[self._peer] -= 1
         if not PEERS[self._peer]:
             del PEERS[self._peer]
@@ -142,7 +144,7 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             if self.transport.get_write_buffer_size():
-                self._start(self._answer_seconds, self.transport.abort)
+                self._start_unread()
         elif self._in_head:  # the next request has begun to come
             self._unset_keepalive_if_required()
         elif self.cycle.response_complete and self.cycle.more_body:
@@ -151,11 +153,11 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._start(self._answer_seconds, self.transport.abort)
+        self._start_unread()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop()
+        self._stop_unread()
 
     def timeout_keep_alive_handler(self) -> None:
         if self.transport.get_write_buffer_size():  # an answer that nobody reads would keep it open
@@ -184,10 +186,6 @@ class Connection(HttpToolsProtocol):
 
     def _wait_for_next(self) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-
-    @property
-    def _answer_seconds(self) -> float:
-        return self.settings.request_timeout_ms / 1000
 
     def _too_large(self) -> HeadTooLarge:
         limit = self.settings.head_bytes
@@ -218,6 +216,16 @@ class Connection(HttpToolsProtocol):
     def _start(self, seconds: float, end: Any) -> None:
         self._stop()
         self._timer = self.loop.call_later(seconds, end)
+
+    def _start_unread(self) -> None:
+        """What the client sends meanwhile does not give it more time."""
+        self._stop_unread()
+        self._unread = self.loop.call_later(self.settings.request_timeout_ms / 1000, self.transport.abort)
+
+    def _stop_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _stop(self) -> None:
         if self._timer is not None:

@@ -1,8 +1,8 @@
-"""The fast lane: an ASGI application around everything that BentoML serves.
+"""The gateway: an ASGI application around everything that BentoML serves.
 
 It gives each request an id, bounds its body, measures it, answers the probes and the metrics page, and calls both
 protocols. It refuses unknown paths (which would become metric labels) and BentoML's pickle media type (which can run
-code). BentoML answers its own pages, and the native routes if the lane is switched off.
+code). BentoML answers its own pages, and calls the native routes if `DUET_FAST_LANE` is false.
 """
 
 from __future__ import annotations

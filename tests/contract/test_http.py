@@ -83,7 +83,8 @@ def test_one_client_may_have_so_many_connections(port: int) -> None:
         connection.close()
 
 
-def test_a_client_that_does_not_read_its_answer_is_disconnected(serve: Serve) -> None:
+@pytest.mark.parametrize("more", [b"", GET + b"\r\n", GET], ids=["nothing", "a request", "half a head"])
+def test_a_client_that_does_not_read_its_answer_is_disconnected(serve: Serve, more: bytes) -> None:
     body = json.dumps({"count": 256, "seed": 1, "format": "array", "model": "digits-vae"}).encode()
     request = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     with serve("generation", DUET_REQUEST_TIMEOUT_MS="2000") as server:
@@ -98,6 +99,7 @@ def test_a_client_that_does_not_read_its_answer_is_disconnected(serve: Serve) ->
                 assert time.monotonic() < end
                 seen = seen + 1 if in_flight() else 0
                 time.sleep(0.02)
+            connection.sendall(more)
             while in_flight():
                 assert time.monotonic() < end
                 time.sleep(0.2)
