@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from services.eager import in_task
 from services.errors import CallerLeft, DeadlineExceeded
 
 T = TypeVar("T")
@@ -101,6 +102,7 @@ class Call:
         Raises:
             DeadlineExceeded: it did not come in time; `missed` begins the message.
         """
+        await in_task()
         try:
             async with asyncio.timeout(self.remaining()):
                 return await work

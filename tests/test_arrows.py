@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
     {"scheduling", "caching"},
     {"inference"},
     {"call"},
-    {"telemetry", "settings", "errors", "shims", "__version__"},
+    {"telemetry", "settings", "errors", "shims", "eager", "__version__"},
 ]
 ENTRIES = LAYERS[0]
 # What a service must run without: training's code and its libraries.

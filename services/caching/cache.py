@@ -132,9 +132,9 @@ class Cache:
                 values = {} if self._memory is None else self._memory.get(keys)
                 missing = [] if len(values) == len(keys) else list(dict.fromkeys(k for k in keys if k not in values))
                 if values:
-                    metrics.cache_requests("memory", "hit").inc(len(values))
+                    metrics.CACHE_REQUESTS.labels("memory", "hit").inc(len(values))
                 if missing and self._memory is not None:
-                    metrics.cache_requests("memory", "miss").inc(len(missing))
+                    metrics.CACHE_REQUESTS.labels("memory", "miss").inc(len(missing))
                 if not missing:
                     outputs = self._assembled(subject, call, keys, values, values)
         if not call.read_cache:
@@ -178,7 +178,7 @@ class Cache:
                     self._flights.abandon(mine)
             if not theirs:
                 return
-            metrics.cache_requests("flight", "followed").inc(len(theirs))
+            metrics.CACHE_REQUESTS.labels("flight", "followed").inc(len(theirs))
             with lookup.call.stage("queue"):
                 try:
                     lookup.values |= await follow(theirs, lookup.call.remaining())
@@ -220,16 +220,16 @@ class Cache:
             worth = self.estimate(lookup.subject)
             remote = worth.asks(len(keys))
             if not remote:
-                metrics.cache_requests("redis", "skipped").inc(len(keys))
+                metrics.CACHE_REQUESTS.labels("redis", "skipped").inc(len(keys))
             else:
                 with lookup.call.stage("cache"):
                     try:
                         found = arrive(await self._redis.get(keys))
-                        metrics.cache_requests("redis", "hit").inc(len(found))
-                        metrics.cache_requests("redis", "miss").inc(len(keys) - len(found))
+                        metrics.CACHE_REQUESTS.labels("redis", "hit").inc(len(found))
+                        metrics.CACHE_REQUESTS.labels("redis", "miss").inc(len(keys) - len(found))
                         keys = [key for key in keys if key not in found]
                     except RedisUnavailable:
-                        metrics.cache_requests("redis", "unavailable").inc(len(keys))
+                        metrics.CACHE_REQUESTS.labels("redis", "unavailable").inc(len(keys))
             if keys and worth.leases and remote:
                 expected = len(keys) * worth.item_seconds
                 remaining = lookup.call.remaining()
@@ -259,7 +259,7 @@ class Cache:
             except CorruptValue:
                 damaged.append(key)
         if damaged and self._redis is not None:
-            metrics.cache_requests("redis", "corrupt").inc(len(damaged))
+            metrics.CACHE_REQUESTS.labels("redis", "corrupt").inc(len(damaged))
             self._redis.drop(damaged)
         return sound
 

@@ -52,7 +52,7 @@ async def compute_under_lease(
         if ours - set(mine):  # another replica wrote these values before our lease
             redis.keep({}, leased=sorted(ours - set(mine)))
         if mine:
-            metrics.cache_requests("lease", "won").inc(len(mine))
+            metrics.CACHE_REQUESTS.labels("lease", "won").inc(len(mine))
             try:
                 computed = await compute(mine)
             except BaseException:
@@ -64,7 +64,7 @@ async def compute_under_lease(
         if missing and time.monotonic() >= give_up:
             break
         if missing:
-            metrics.cache_requests("lease", "waited").inc(len(missing))
+            metrics.CACHE_REQUESTS.labels("lease", "waited").inc(len(missing))
             await asyncio.sleep(pause)
             pause = min(2 * pause, POLL_SECONDS[1])
     return values | await compute(missing) if missing else values

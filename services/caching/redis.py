@@ -28,6 +28,7 @@ from services.caching.breaker import Breaker
 from services.caching.connect import CONNECTIONS, connect, hang_up
 from services.caching.keys import PREFIX
 from services.caching.loop_aware_timeout import LoopAwareTimeout
+from services.eager import in_task
 from services.telemetry import metrics
 
 T = TypeVar("T")
@@ -118,7 +119,7 @@ class RedisTier:
         size = sum(map(len, values.values()))
         held = {key: self._leases.pop(key) for key in leased if key in self._leases}
         if self._reads.open or self._writes.open or self._pending_bytes + size > PENDING_BYTES:
-            metrics.cache_requests("redis", "unwritten").inc(len(values))
+            metrics.CACHE_REQUESTS.labels("redis", "unwritten").inc(len(values))
             return
         self._pending_bytes += size
         self._behind(self._write(values, held, size))
@@ -162,7 +163,7 @@ class RedisTier:
             await self._ask("set", send)
             await self._release([key for key in leased if key not in ours], leased)
         except RedisUnavailable:
-            metrics.cache_requests("redis", "unwritten").inc(len(values))
+            metrics.CACHE_REQUESTS.labels("redis", "unwritten").inc(len(values))
         finally:
             self._pending_bytes -= size
 
@@ -182,6 +183,7 @@ class RedisTier:
     async def _ask(self, command: str, send: Callable[[], Awaitable[T]]) -> T:
         if self._reads.open:
             raise RedisUnavailable
+        await in_task()
         try:
             return await self._timed(command, send)
         except Exception as error:  # redis-py raises many types while a cluster changes; none may fail a request
@@ -205,7 +207,7 @@ class RedisTier:
                     # After a restart of Redis a pooled connection fails once, at once: send again on a new connection.
                     return await send()
         finally:
-            metrics.redis_seconds(command).observe(time.perf_counter() - begin)
+            metrics.REDIS_SECONDS.labels(command).observe(time.perf_counter() - begin)
 
     async def _probe_for_ever(self) -> None:
         while True:

@@ -15,6 +15,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+TOLD_BY = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})  # where Pillow looks for it
 PNG = b"\x89PNG\r\n\x1a\n"
 METADATA = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")
 
@@ -26,6 +27,8 @@ class Invisible(ValueError):
 def upright(image: Image.Image) -> Image.Image:
     """The image turned by its EXIF orientation. Nothing else of the metadata is read, because it may be damaged."""
     image.load()
+    if TOLD_BY.isdisjoint(image.info):
+        return image
     try:
         turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
     except Exception:  # Pillow raises many types

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import bentoml
+from starlette.responses import Response
 
 from services.dataplane import DataPlane
 from services.inference.bundle import Task
-from services.protocol.connection import connection_class
-from services.protocol.gateway import FastPathMiddleware
+from services.protocol.direct import connection_class
+from services.protocol.gateway import FastPathMiddleware, Gateway
 from services.protocol.services import routes_of
 from services.settings import Settings, SettingsError, read
 from services.shims import before_signals, changes, use_connections
@@ -41,6 +42,9 @@ CONFIG: dict[str, Any] = {
     "logging": {"access": {"enabled": False}},  # costs 17 % of the throughput; metrics and ingress have the same data
     "envs": [{"name": "OTEL_SDK_DISABLED", "value": "true"}],  # else BentoML records spans, even if it samples none
 }
+
+
+NOT_STARTED = Response("BentoML has not made its application yet\n", 503)
 
 
 class Lifecycle:
@@ -121,8 +125,9 @@ def make_service(name: str, tasks: Sequence[Task], description: str) -> Any:
     routes = routes_of(tasks)
     methods = {path.strip("/"): route.api() for path, route in routes.items()}
     made = type(name, (Lifecycle,), {"plane": plane, "__doc__": description, **methods})
-    use_connections(connection_class(plane.settings))
+    gateway = Gateway(NOT_STARTED, plane, routes, name.lower())
+    use_connections(connection_class(gateway))
     service = bentoml.service(name=name.lower(), **CONFIG)(made)
     service.models.extend(bentoml.models.BentoModel(entry.tag) for entry in plane.entries)
-    service.add_asgi_middleware(FastPathMiddleware, plane=plane, routes=routes, name=service.name)
+    service.add_asgi_middleware(FastPathMiddleware, gateway=gateway)
     return service

@@ -86,20 +86,24 @@ class Body:
 
     Args:
         bodies: the memory of all.
-        receive: the server's.
+        receive: the server's; None if the body has arrived and is given.
         headers: by lower-case name.
+        content: the body that is given.
 
     Attributes:
         size: bytes that are counted so far.
 
     Raises:
-        TooLarge: the declared length is over the limit.
+        TooLarge: the declared length, or the content, is over the limit.
+        BodiesFull: all bodies together are over the limit.
     """
 
-    __slots__ = ("_bodies", "_encoding", "_receive", "_tree", "size")
+    __slots__ = ("_bodies", "_content", "_encoding", "_receive", "_tree", "size")
 
-    def __init__(self, bodies: Bodies, receive: Receive, headers: Mapping[bytes, bytes]) -> None:
-        self._bodies, self._receive, self.size = bodies, receive, 0
+    def __init__(
+        self, bodies: Bodies, receive: Receive | None, headers: Mapping[bytes, bytes], content: bytes = b""
+    ) -> None:
+        self._bodies, self._receive, self._content, self.size = bodies, receive, content, 0
         self._tree: object = None
         encoding = headers.get(b"content-encoding")
         self._encoding = "identity" if encoding is None else encoding.decode("latin-1").lower()
@@ -107,11 +111,13 @@ class Body:
         if declared.isdigit() and int(declared) > bodies.body_bytes:
             message = f"the body has {declared.decode()} bytes; at most {bodies.body_bytes} are allowed"
             raise TooLarge(message, field="body")
+        if content:
+            self._count(len(content))
 
     @property
     def arrived(self) -> bool:
         """Whether the server has all of it, so that reading it does not wait."""
-        return body_received(self._receive)
+        return self._receive is None or body_received(self._receive)
 
     async def receive(self) -> Message:
         """The next message of the server, counted: Content-Length may be absent or wrong.
@@ -120,13 +126,18 @@ class Body:
             TooLarge: the body is over the limit.
             BodiesFull: all bodies together are.
         """
+        if self._receive is None:
+            return {"type": "http.request", "body": self._content, "more_body": False}
         message = await self._receive()
         if chunk := message.get("body", b""):
-            self._bodies.take(len(chunk))
-            self.size += len(chunk)
-            if self.size > self._bodies.body_bytes:
-                raise TooLarge(f"the body has more than {self._bodies.body_bytes} bytes", field="body")
+            self._count(len(chunk))
         return message
+
+    def _count(self, size: int) -> None:
+        self._bodies.take(size)
+        self.size += size
+        if self.size > self._bodies.body_bytes:
+            raise TooLarge(f"the body has more than {self._bodies.body_bytes} bytes", field="body")
 
     def grow(self, size: int) -> None:
         """Count bytes of this body, read or decompressed.
@@ -165,9 +176,11 @@ class Body:
             DeadlineExceeded: the body did not arrive in time.
             UnsupportedMedia, MalformedRequest, TooLarge: see `decompress`.
         """
-        # Where it has arrived no timer is needed; a timer costs four times as much as reading.
-        arrived = body_received(self._receive)
-        content = await (self._read() if arrived else call.within(self._read(), "the body did not arrive"))
+        content: bytes | bytearray
+        if self._receive is None:
+            content = self._content
+        else:  # where it has arrived no timer is needed; a timer costs four times as much as reading
+            content = await (self._read() if self.arrived else call.within(self._read(), "the body did not arrive"))
         return content if self._encoding == "identity" else await self._decompressed(content, call)
 
     @property

@@ -22,6 +22,8 @@ from services.errors import (
     NotImplementedHTTP,
     TooManyConnections,
 )
+from services.protocol.exchange import Headers
+from services.protocol.headers import headers_to_dict
 from services.protocol.problems import MEDIA_TYPE, body_of, refusal
 from services.settings import Settings
 
@@ -37,13 +39,15 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.timeout_keep_alive = self.settings.keep_alive_seconds  # type: ignore[assignment]  # passed to call_later
         self._timer: asyncio.TimerHandle | None = None  # ends what the client takes too long to send
         self._unread: asyncio.TimerHandle | None = None  # ends an answer that the client does not read
+        self._idle: asyncio.TimerHandle | None = None  # ends a connection that is not used
+        self._idle_since = math.inf  # time of the loop; infinite while a request is received or answered
         self._head_bytes = 0
         self._in_head = False
         self._ignored = False  # the rest of a message that offers an upgrade
         self._refused = False  # everything that still comes
+        self._came = 0  # bytes since the head began, at most
         self._peer = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -53,13 +57,14 @@ class Connection(HttpToolsProtocol):
         by_peer = self.settings.peer_connections
         if len(self.connections) > self.settings.connections or 0 < by_peer < PEERS[self._peer]:
             message = f"{len(self.connections)} connections are open, {PEERS[self._peer]} of them by this client"
-            self._refuse(TooManyConnections(f"{message}; retry later", retry_after=1.0))
+            self.refuse(TooManyConnections(f"{message}; retry later", retry_after=1.0))
             return
         self._start(self.settings.head_seconds, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()
         self._stop_unread()
+        self._unset_keepalive_if_required()
         PEERS[self._peer] -= 1
         if not PEERS[self._peer]:
             del PEERS[self._peer]
@@ -68,59 +73,75 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused or self.transport.is_closing():
             return
-        self._unset_keepalive_if_required()
+        self._idle_since = math.inf
         if self._in_head:
             self._head_bytes += len(data)
+            self._came += len(data)
+        else:
+            self._came = len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError:
-            self._refuse(MalformedRequest("the request is not HTTP/1.1", field="head"))
+            self.refuse(MalformedRequest("the request is not HTTP/1.1", field="head"))
             return
         if not self._in_head or self._refused:
             return
         if self._head_bytes > self.settings.head_bytes:
-            self._refuse(self._too_large())
+            self.refuse(self._too_large())
         elif not self._head_bytes:  # its first part
             self._start(self.settings.head_seconds, self._head_timeout)
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self._in_head, self._head_bytes, self._ignored = True, 0, False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # not a trailer
-            super().on_header(name, value)
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._stop()
-        error = self._wrong_head()
+        if self._timer is not None:
+            self._stop()
+        named = headers_to_dict(self.headers)
+        error = self._wrong_head(named)
         if error is not None:
-            self._refuse(error)
+            self.refuse(error)
         self._ignored = self._refused or self.parser.should_upgrade()
-        if not self._ignored:
-            super().on_headers_complete()
+        if self._ignored:
+            return
+        self.expect_100_continue = named.get(b"expect", b"").lower() == b"100-continue"
+        self.begin(named)
 
-    def _wrong_head(self) -> DuetError | None:
+    def begin(self, named: Headers) -> None:
+        """Begin to answer a request whose head, with these headers, has come."""
+        self.enter_asgi()
+
+    def enter_asgi(self) -> None:
+        """Let uvicorn make a scope and a task."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)
+        super().on_headers_complete()
+
+    def _wrong_head(self, named: Headers) -> DuetError | None:
         """What RFC 9110 and 9112 want refused and the parser lets pass."""
-        size, hosts, coding = len(self.url), 0, b"chunked"
-        for name, value in self.headers:
-            size += len(name) + len(value) + 4
-            if name == b"host":
-                hosts += 1
-            elif name == b"transfer-encoding":
-                coding = value.lower()
+        if self._came > self.settings.head_bytes:  # an upper bound of the head's size
+            size = len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers])
+            if size > self.settings.head_bytes:
+                return self._too_large()
         version = self.parser.get_http_version()
-        if size > self.settings.head_bytes:
-            return self._too_large()
         if version not in ("1.1", "1.0"):
             return NotImplementedHTTP(f"HTTP version {version}; send HTTP/1.1", field="head")
-        if hosts > 1 or (not hosts and version == "1.1"):
-            return MalformedRequest(f"the request has {hosts} Host headers; send one", field="Host")
-        if coding != b"chunked":
+        if (b"host" not in named and version == "1.1") or len(named) < len(self.headers):
+            hosts = sum([name == b"host" for name, _ in self.headers])
+            if hosts > 1 or (not hosts and version == "1.1"):
+                return MalformedRequest(f"the request has {hosts} Host headers; send one", field="Host")
+        if named.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
             return NotImplementedHTTP("Transfer-Encoding: only chunked is understood", field="Transfer-Encoding")
         if self.parser.get_method() == b"CONNECT":
             return NotImplementedHTTP("CONNECT: this is no proxy", field="head")
@@ -141,15 +162,20 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Called when the last bytes of an answer are handed to the transport."""
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             if self.transport.get_write_buffer_size():
                 self._start_unread()
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
         elif self._in_head:  # the next request has begun to come
-            self._unset_keepalive_if_required()
+            return
         elif self.cycle.response_complete and self.cycle.more_body:
-            self._unset_keepalive_if_required()
             self._start(self.settings.head_seconds, self.transport.close)
+        else:
+            self._wait_for_next()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -159,14 +185,31 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         self._stop_unread()
 
-    def timeout_keep_alive_handler(self) -> None:
-        if self.transport.get_write_buffer_size():  # an answer that nobody reads would keep it open
+    def _unset_keepalive_if_required(self) -> None:
+        """Uvicorn calls it when a connection is lost; it has a timer for each request, and `_idle` is one for all."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def _wait_for_next(self) -> None:
+        self._idle_since = self.loop.time()
+        if self._idle is None:
+            self._idle = self.loop.call_later(self.settings.keep_alive_seconds, self._end_idle)
+
+    def _end_idle(self) -> None:
+        """Close the connection if it has been idle for long enough, else look again when it may have been."""
+        self._idle = None
+        now = self.loop.time()
+        left = self.settings.keep_alive_seconds - max(0.0, now - self._idle_since)
+        if left > 0:
+            self._idle = self.loop.call_later(left, self._end_idle)
+        elif self.transport.get_write_buffer_size():  # an answer that nobody reads would keep it open
             self.transport.abort()
         else:
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(MalformedRequest(msg, field="head"))
+        self.refuse(MalformedRequest(msg, field="head"))
 
     def _should_upgrade(self) -> bool:
         return False
@@ -184,18 +227,15 @@ class Connection(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"\r\n".join(head) + b"\r\n\r\n" + rest)
 
-    def _wait_for_next(self) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-
     def _too_large(self) -> HeadTooLarge:
         limit = self.settings.head_bytes
         return HeadTooLarge(f"the request line and the headers have more than {limit} bytes", field="head")
 
     def _head_timeout(self) -> None:
         seconds = self.settings.head_seconds
-        self._refuse(HeadTimeout(f"the headers did not arrive within {seconds:g} seconds", field="head"))
+        self.refuse(HeadTimeout(f"the headers did not arrive within {seconds:g} seconds", field="head"))
 
-    def _refuse(self, error: DuetError) -> None:
+    def refuse(self, error: DuetError) -> None:
         """Answer and close. What the client still sends is read for a moment: else the system drops the answer."""
         self._refused = True
         cycle = self.cycle
@@ -231,8 +271,3 @@ class Connection(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def connection_class(settings: Settings) -> type[Connection]:
-    """The protocol class for a process with these settings."""
-    return type("BoundedConnection", (Connection,), {"settings": settings})

@@ -2,22 +2,20 @@
 
 It gives each request an id, bounds its body, measures it, answers the probes and the metrics page, and calls both
 protocols. It refuses unknown paths (which would become metric labels) and BentoML's pickle media type (which can run
-code). BentoML answers its own pages, and calls the native routes if `DUET_FAST_LANE` is false.
+code). BentoML answers its own pages, and calls the native routes if `DUET_FAST_LANE` is false. A connection asks
+`find` and `respond` without ASGI where it can, see `services.protocol.direct`.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
-import re
-import secrets
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.call import Call
 from services.dataplane import DataPlane
@@ -25,10 +23,10 @@ from services.errors import MethodNotAllowed, NotReady, UnknownRoute, Unsupporte
 from services.protocol.body import Bodies, Body
 from services.protocol.catalogue import models_page, template
 from services.protocol.drift import drift_report
-from services.protocol.headers import call_from_raw, call_headers, headers_to_dict
+from services.protocol.exchange import Answer, Exchange, Headers, ModelRoute, complete
+from services.protocol.headers import call_from_headers, headers_to_dict
 from services.protocol.native.routes import Route
 from services.protocol.openapi import document
-from services.protocol.problems import problem, refusal
 from services.protocol.raw_response import RawResponse
 from services.protocol.v2.routes import V2
 from services.shims import hoist, is_disconnected
@@ -36,14 +34,12 @@ from services.telemetry import metrics
 
 log = logging.getLogger("duet.gateway")
 
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 PAGES = frozenset({"/", "/schema.json"})  # BentoML's own
 DOCUMENT = "/docs.json"  # OpenAPI, in place of BentoML's; its page `/` shows it
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 MODELS = "/models"
 DRIFT = "/drift"  # only in services that score anomalies
 ASSETS = ("/static_content/", "/assets/")
-CLOSE = (b"connection", b"close")
 PICKLE = b"application/vnd.bentoml+pickle"
 
 
@@ -55,14 +51,13 @@ class FastPathMiddleware:
     (which keeps every request alive for the timeout), spans and contexts.
     """
 
-    def __init__(self, app: ASGIApp, plane: DataPlane, routes: Mapping[str, Route[Any]], name: str) -> None:
-        self._app = app
-        self._plane = plane
-        self._gateway = Gateway(app, plane, routes, name)
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
+        self._app = gateway.app = app
+        self._gateway = gateway
         self._hoisted = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" and self._plane.settings.fast_lane:
+        if scope["type"] == "lifespan" and self._gateway.plane.settings.fast_lane:
             self._hoist(scope)
         await (self._app if self._hoisted else self._gateway)(scope, receive, send)
 
@@ -88,65 +83,63 @@ class Gateway:
 
     def __init__(self, app: ASGIApp, plane: DataPlane, routes: Mapping[str, Route[Any]], name: str) -> None:
         self.app = app
-        self._plane = plane
+        self.plane = plane
         self._routes = routes
         self._name = name
         self._probes = PROBES | {DOCUMENT} | ({DRIFT} if "anomaly" in plane.tasks else set())
+        self._native = {path: ModelRoute(path, partial(route.respond, plane)) for path, route in routes.items()}
         self._v2 = V2(plane, name)
         self._bodies = Bodies(plane.settings, plane.offload)
-        # The random part differs between replicas, the count between requests; a UUID costs ten times as much.
-        prefix = secrets.token_hex(6).encode()
-        self._ids = (b"%s-%x" % (prefix, n) for n in itertools.count())
+        self._direct: dict[bytes, ModelRoute] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begin = time.perf_counter()
-        path: str = scope["path"]
-        headers = headers_to_dict(scope["headers"])
-        given = headers.get(b"x-request-id")
-        request_id = given if given is not None and REQUEST_ID.fullmatch(given) else next(self._ids)
-        route = self._label(path)
-        status = 0  # until an answer starts
-        draining = self._plane.draining
-
-        async def named_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
-                if draining:  # the next request of this client should go to another replica
-                    message["headers"].append(CLOSE)
-            await send(message)
-
-        in_flight = metrics.in_flight(route)
-        in_flight.count += 1
-        body: Body | None = None
+        exchange = Exchange(self._label(scope["path"]), headers_to_dict(scope["headers"]), closing=self.plane.draining)
         try:
-            answer: Response | RawResponse | None = self._about(scope, route, headers)
-            if answer is None:
-                body = Body(self._bodies, receive, headers)
-                answer = await self._answer(scope, route, headers, body, receive, request_id.decode())
-            if isinstance(answer, RawResponse):
-                status = answer.status
-                answer.headers.append((b"x-request-id", request_id))
-                if draining:
-                    answer.headers.append(CLOSE)
-                await answer(scope, receive, send)
-            elif answer is not None:
-                await answer(scope, receive, named_send)
-            else:
-                await self.app(scope, body.receive if body else receive, named_send)
+            answer = await self._answer(scope, receive, exchange)
         except Exception as error:
-            if status:
-                raise  # too late for another answer: the server below closes the connection
-            await problem(refusal(error, route, request_id.decode()))(scope, receive, named_send)
-        finally:
-            if body is not None:
-                body.close()
-            in_flight.count -= 1
-            metrics.REQUEST_SECONDS.labels(route, str(status or 500)).observe(time.perf_counter() - begin)
+            answer = exchange.refused(error)
+        await exchange.send(answer or self.app, scope, receive, send)
+
+    def find(self, url: bytes) -> ModelRoute | None:
+        """The model behind the target of a request, if the request can be answered without ASGI.
+
+        None before the models are loaded, and for a target with an escape or a query: `__call__` answers in any case.
+        """
+        if not self._direct and self.plane.loaded:
+            whole = {path: route for path, route in self._native.items() if not self._routes[path].streams}
+            routes = {**whole, **self._v2.routes()}
+            self._direct = {path.encode(): route for path, route in routes.items() if path.isascii()}
+        return self._direct.get(url)
+
+    async def respond(
+        self, route: ModelRoute, headers: Headers, content: bytes, gone: Callable[[], bool], waited: float
+    ) -> tuple[Exchange, RawResponse]:
+        """The answer to a POST whose whole body has arrived; an error is an answer, too.
+
+        The caller sends the answer and ends the exchange.
+
+        Args:
+            route: from `find`.
+            headers: of the request, as `headers_to_dict` returns them.
+            content: its body.
+            gone: returns whether the client has disconnected.
+            waited: seconds since the head had come.
+        """
+        exchange = Exchange(route.label, headers, closing=self.plane.draining)
+        try:
+            _refuse_pickle(headers)
+            exchange.body = body = Body(self._bodies, None, headers, content)
+            call = self._call(exchange, gone, waited)
+            answer = await route.respond(headers, body, call)
+            if not isinstance(answer, RawResponse):
+                raise TypeError(f"{route.label}: a stream needs ASGI")
+            complete(answer, route.label, call)
+        except Exception as error:
+            answer = exchange.refused(error)
+        return exchange, answer
 
     def _label(self, path: str) -> str:
         if path.startswith("/v2") and path[3:4] in ("", "/"):
@@ -157,63 +150,53 @@ class Gateway:
             return path
         return "page" if path.startswith(ASSETS) else "unknown"
 
-    def _about(self, scope: Scope, route: str, headers: dict[bytes, bytes]) -> Response | None:
-        """The answer to a probe; None if the request is for a model or for one of BentoML's pages.
+    async def _answer(self, scope: Scope, receive: Receive, exchange: Exchange) -> Answer | Response | None:
+        """The answer; None if BentoML has to answer.
 
         Raises:
             DuetError: the request is refused.
         """
-        path, method = scope["path"], scope["method"]
-        if PICKLE in headers.get(b"content-type", b"").lower():
-            raise UnsupportedMedia(
-                "Content-Type: pickle is always refused; send application/json", field="Content-Type"
-            )
-        if route.startswith("/v2"):
+        path, method, headers = scope["path"], scope["method"], exchange.headers
+        _refuse_pickle(headers)
+        route = self._model_route(path, method, exchange.label)
+        if route is None:
+            self._check(path, method, exchange.label)
+            if path in self._probes:
+                return self._probe(path)
+            exchange.body = Body(self._bodies, receive, headers)
+            return await models_page(self.plane, path, headers) if exchange.label.startswith(MODELS) else None
+        exchange.body = body = Body(self._bodies, receive, headers)
+        call = self._call(exchange, is_disconnected(receive))
+        if path in self._routes and not self.plane.settings.fast_lane:
+            scope["duet"] = headers, body, call
             return None
-        if route == "unknown":
+        answer = await route.respond(headers, body, call)
+        complete(answer, exchange.label, call)
+        return answer
+
+    def _model_route(self, path: str, method: str, label: str) -> ModelRoute | None:
+        if label.startswith("/v2"):
+            return ModelRoute(label, partial(self._v2.answer, method, path))
+        return self._native.get(path) if method == "POST" else None
+
+    def _check(self, path: str, method: str, label: str) -> None:
+        """Refuse an unknown path, and a method that a page does not take.
+
+        Raises:
+            UnknownRoute, MethodNotAllowed.
+        """
+        if label == "unknown":
             known = ", ".join(sorted(self._routes.keys() | self._probes - {DOCUMENT}))
             raise UnknownRoute(f"{path[:100]}: no such route; the routes are {known}, {MODELS} and /v2")
         allowed = ("POST",) if path in self._routes else ("GET", "HEAD")
         if method not in allowed:
             methods = ", ".join(allowed)
             raise MethodNotAllowed(f"{method[:20]} {path[:100]}: this route takes {methods}", allowed=methods)
-        return self._probe(path) if path in self._probes else None
 
-    async def _answer(
-        self,
-        scope: Scope,
-        route: str,
-        headers: dict[bytes, bytes],
-        body: Body,
-        receive: Receive,
-        request_id: str,
-    ) -> Response | RawResponse | None:
-        """The answer; None if BentoML has to answer.
-
-        Raises:
-            DuetError: the request is refused.
-        """
-        path = scope["path"]
-        if route.startswith("/v2"):
-            call = self._call(headers, receive, request_id)
-            answer = await self._v2.answer(scope["method"], path, headers, body, call)
-            for stage, seconds in call.seconds.items():
-                metrics.STAGE_SECONDS.labels(route, stage).observe(seconds)
-            answer.headers.extend(call_headers(call))
-            return answer
-        native = self._routes.get(path)
-        if native is None:
-            return await models_page(self._plane, path, headers) if route.startswith(MODELS) else None
-        call = self._call(headers, receive, request_id)
-        if self._plane.settings.fast_lane:
-            return await native.respond(self._plane, headers, body, call)
-        scope["duet"] = headers, body, call
-        return None
-
-    def _call(self, headers: dict[bytes, bytes], receive: Receive, request_id: str) -> Call:
-        call = call_from_raw(headers, self._plane.settings, self._plane.lag.seconds)
-        call.id = request_id
-        call.gone = is_disconnected(receive)
+    def _call(self, exchange: Exchange, gone: Callable[[], bool] | None, waited: float = 0.0) -> Call:
+        call = call_from_headers(exchange.headers, self.plane.settings, self.plane.lag.seconds + waited)
+        call.id = exchange.id.decode()
+        call.gone = gone
         return call
 
     def _probe(self, path: str) -> Response:
@@ -221,17 +204,23 @@ class Gateway:
             text, content_type = metrics.exposition()
             return Response(text, headers={"Content-Type": content_type})
         if path == DRIFT:
-            return Response(json.dumps(drift_report(self._plane)), media_type="application/json")
+            return Response(json.dumps(drift_report(self.plane)), media_type="application/json")
         if path == DOCUMENT:
-            names = sorted({served.entry.name for served in self._plane.served})
+            names = sorted({served.entry.name for served in self.plane.served})
             content = document(self._routes, self._name, names, drift=DRIFT in self._probes)
             return Response(json.dumps(content), media_type="application/json")
         if path != "/readyz":
             return Response("alive\n", media_type="text/plain")
-        self._plane.check()
-        if self._plane.draining:
+        self.plane.check()
+        if self.plane.draining:
             raise NotReady("draining: this replica is about to stop", retry_after=1.0)
-        body: dict[str, Any] = {"ready": True, "models": [served.entry.tag for served in self._plane.served]}
-        if self._plane.problems:
-            body["problems"] = self._plane.problems
+        body: dict[str, Any] = {"ready": True, "models": [served.entry.tag for served in self.plane.served]}
+        if self.plane.problems:
+            body["problems"] = self.plane.problems
         return Response(json.dumps(body), media_type="application/json")
+
+
+def _refuse_pickle(headers: Headers) -> None:
+    """Raises: UnsupportedMedia."""
+    if PICKLE in headers.get(b"content-type", b"").lower():
+        raise UnsupportedMedia("Content-Type: pickle is always refused; send application/json", field="Content-Type")

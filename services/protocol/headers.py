@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from functools import lru_cache
 
 from services.call import TIMEOUT, Call
 from services.errors import InvalidInput
 from services.settings import Settings
 
-T = TypeVar("T")
-
-CACHE = "Cache-Control"
-PURPOSE = "X-Request-Purpose"
-RAW = ((b"x-request-timeout-ms", TIMEOUT), (b"cache-control", CACHE), (b"x-request-purpose", PURPOSE))
+WISH_BYTES = 64  # of a header whose meaning is cached
 
 
 def headers_to_dict(lines: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -26,44 +22,39 @@ def headers_to_dict(lines: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return headers
 
 
-def call_from_headers(headers: Mapping[str, str], settings: Settings, late: float = 0.0) -> Call:
+@lru_cache(maxsize=256)
+def _wishes(timeout: bytes | None, cache: bytes | None, purpose: bytes | None) -> tuple[float, bool, bool, bool]:
+    """Milliseconds, whether the cache may be read, whether it may be written, and whether the request is a trial."""
+    asked = math.inf
+    if timeout is not None:
+        text = timeout.decode("latin-1")
+        try:
+            asked = float(text)
+        except ValueError:
+            asked = math.nan
+        if not asked > 0:
+            raise InvalidInput(f"{TIMEOUT} is {text[:40]!r}; send a number of milliseconds above 0", field=TIMEOUT)
+    directives = {part.strip().lower() for part in (cache or b"").split(b",")}
+    read = directives.isdisjoint({b"no-cache", b"no-store"})
+    return asked, read, b"no-store" not in directives, purpose == b"trial"
+
+
+def call_from_headers(headers: Mapping[bytes, bytes], settings: Settings, late: float = 0.0) -> Call:
     """The call that `X-Request-Timeout-Ms`, `Cache-Control` and `X-Request-Purpose` describe.
 
     Args:
-        headers: the request's, by name in any case.
+        headers: the request's, as `headers_to_dict` returns them.
         settings: the longest timeout.
         late: seconds that the request has probably waited already.
 
     Raises:
         InvalidInput: the timeout is not a positive number.
     """
-    timeout_ms = float(settings.request_timeout_ms)
-    if (wish := headers.get(TIMEOUT)) is not None:
-        try:
-            asked = float(wish)
-        except ValueError:
-            asked = math.nan
-        if not asked > 0:
-            raise InvalidInput(f"{TIMEOUT} is {wish[:40]!r}; send a number of milliseconds above 0", field=TIMEOUT)
-        timeout_ms = min(timeout_ms, asked)
-    deadline = time.monotonic() + timeout_ms / 1000 - late
-    trial = headers.get(PURPOSE) == "trial"
-    if (wishes := headers.get(CACHE)) is None:
-        return Call(deadline, trial=trial)
-    directives = {part.strip().lower() for part in wishes.split(",")}
-    return Call(
-        deadline,
-        read_cache=directives.isdisjoint({"no-cache", "no-store"}),
-        write_cache="no-store" not in directives,
-        trial=trial,
-    )
-
-
-def call_from_raw(headers: Mapping[bytes, bytes], settings: Settings, late: float) -> Call:
-    """`call_from_headers` for the headers of `headers_to_dict`; most requests have neither header."""
-    return call_from_headers(
-        {name: headers[raw].decode("latin-1") for raw, name in RAW if raw in headers}, settings, late
-    )
+    wishes = headers.get(b"x-request-timeout-ms"), headers.get(b"cache-control"), headers.get(b"x-request-purpose")
+    known = all(wish is None or len(wish) <= WISH_BYTES for wish in wishes)
+    asked, read, write, trial = _wishes(*wishes) if known else _wishes.__wrapped__(*wishes)
+    seconds = min(settings.request_timeout_ms, asked) / 1000
+    return Call(time.monotonic() + seconds - late, read, write, None, trial)
 
 
 def call_headers(call: Call) -> list[tuple[bytes, bytes]]:

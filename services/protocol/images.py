@@ -15,9 +15,10 @@ from itertools import chain
 import numpy as np
 import orjson
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 from services.errors import InvalidInput, TooLarge
-from services.inference.photograph import Invisible, opaque, upright, without_metadata
+from services.inference.photograph import PNG, Invisible, opaque, upright, without_metadata
 
 FORMATS = ("PNG", "JPEG")
 
@@ -77,8 +78,7 @@ def open_image(value: object, shape: tuple[int, int, int], field: str, *, max_pi
     if not value:
         raise InvalidInput(f"{field} is empty; send a PNG or JPEG file", field=field)
     try:
-        content = io.BytesIO(without_metadata(value))
-        file = ImageFile(Image.open(content, formats=FORMATS), len(value), field)
+        file = ImageFile(_open(without_metadata(value)), len(value), field)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit
         raise TooLarge(f"{field} has more than the {max_pixels} pixels that are allowed", field=field) from None
     except Exception as error:
@@ -89,20 +89,34 @@ def open_image(value: object, shape: tuple[int, int, int], field: str, *, max_pi
     return file
 
 
+def _open(content: bytes) -> Image.Image:
+    """The file, of which only the header is read; Pillow looks for the format of a sound PNG file for no reason."""
+    if content.startswith(PNG):
+        try:
+            return PngImageFile(io.BytesIO(content))
+        except Exception:  # Pillow tells what is wrong with it
+            return Image.open(io.BytesIO(content), formats=FORMATS)
+    return Image.open(io.BytesIO(content), formats=FORMATS)
+
+
 def decode(file: ImageFile, shape: tuple[int, int, int]) -> np.ndarray:
     """The expensive half of `to_array`: decodes the pixels."""
     channels, height, width = shape
     try:
         with file.image as image:
-            fitted = opaque(upright(image)).convert("L" if channels == 1 else "RGB")
+            fitted = opaque(upright(image))
+            if fitted.mode != (mode := "L" if channels == 1 else "RGB"):
+                fitted = fitted.convert(mode)
     except Invisible as error:
         raise InvalidInput(f"{file.field}: {error}", field=file.field) from None
     except Exception as error:
         raise _damaged(error, file.bytes, file.field) from None
     if fitted.size != (width, height):
         fitted = fitted.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(fitted, np.uint8)
-    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    pixels = np.frombuffer(fitted.tobytes(), np.uint8)
+    if channels == 1:
+        return pixels.reshape(shape)
+    return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
 
 
 def _damaged(error: Exception, size: int, field: str) -> InvalidInput:
@@ -165,8 +179,10 @@ def _apparent_shape(value: object) -> list[int]:
 
 
 def _plain(value: list[object], shape: tuple[int, int, int]) -> np.ndarray | None:
-    """The usual case: rows of integers 0 to 255 of one channel; None for other values."""
+    """The usual case: rows of integers 0 to 255 of one channel, [H,W] or [1,H,W]; None for other values."""
     channels, height, width = shape
+    if channels == 1 == len(value) and type(value[0]) is list:  # [1,H,W]
+        value = value[0]
     if channels != 1 or len(value) != height or set(map(type, value)) != {list}:
         return None
     rows: list[list[object]] = value  # type: ignore[assignment]  # just checked

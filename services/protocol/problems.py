@@ -9,9 +9,8 @@ import json
 import logging
 import math
 
-from starlette.responses import Response
-
 from services.errors import CallerLeft, DuetError, MethodNotAllowed, Unexpected
+from services.protocol.raw_response import RawResponse
 from services.telemetry import metrics
 
 log = logging.getLogger("duet.protocol")
@@ -42,10 +41,10 @@ def body_of(error: DuetError) -> bytes:
     return json.dumps(body).encode()
 
 
-def problem(error: DuetError) -> Response:
-    headers = {}
+def problem(error: DuetError) -> RawResponse:
+    headers = [(b"content-type", MEDIA_TYPE.encode())]
     if isinstance(error, MethodNotAllowed):
-        headers["Allow"] = error.allowed  # RFC 9110, 15.5.6: required for a 405
+        headers.append((b"allow", error.allowed.encode()))  # RFC 9110, 15.5.6: required for a 405
     if error.retry_after is not None:
-        headers["Retry-After"] = str(math.ceil(error.retry_after))
-    return Response(body_of(error), error.status, headers, MEDIA_TYPE)
+        headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after)))
+    return RawResponse(error.status, headers, body_of(error))

@@ -1,4 +1,4 @@
-"""An HTTP answer as the fast lane sends it: status, headers and body, directly to the server."""
+"""An HTTP answer of one complete body: status, headers and body, as the server writes them."""
 
 from __future__ import annotations
 

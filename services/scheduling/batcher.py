@@ -82,6 +82,8 @@ class Batcher:
         self._timed = executor is not None and (not inline_seconds or item_seconds > inline_seconds)
         self._busy_since: float | None = None
         self._computing = 0
+        self._alone = True  # the last batch was of one request
+        self._stepped = False  # a request has been computed at once in this step of the event loop
 
     async def start(self) -> None:
         self._owner = asyncio.create_task(self._work())
@@ -133,6 +135,37 @@ class Batcher:
                 job.timer.cancel()
         return job
 
+    def compute_now(self, inputs: Arrays, call: Call) -> Arrays | None:
+        """The outputs, computed without the queue; None if the items have to be queued.
+
+        That is faster while requests come one by one. When a second one comes in the same step of the event loop, it
+        and those after it are queued, until a batch has one request again.
+        """
+        if not self._alone or self.waiting or self._computing or self._owner is None or self._owner.done():
+            return None
+        count = len(next(iter(inputs.values())))
+        if self._stepped:
+            self._alone = False
+        if self._stepped or count > self._inline_items or call.expired or (call.gone is not None and call.gone()):
+            return None
+        self._stepped = True
+        asyncio.get_running_loop().call_soon(self._step)
+        begin = time.monotonic()
+        try:
+            outputs = self._checked(self._run(inputs), count)
+        except Exception:
+            log.exception("%s failed on %d items of request %s; queueing them", self._model, count, call.id)
+            return None
+        seconds = time.monotonic() - begin
+        self._sizes.observe(count)
+        self._learn(seconds / count)
+        call.add("queue", 0.0)
+        call.add("compute", seconds)
+        return outputs
+
+    def _step(self) -> None:
+        self._stepped = False
+
     def admit(self, count: int, remaining: float | None) -> None:
         """Refuse at once a request that would miss its deadline, so that the caller can try another replica.
 
@@ -181,6 +214,7 @@ class Batcher:
 
     async def _compute(self, batch: list[Slice]) -> None:
         size = sum(part.stop - part.start for part in batch)
+        self._alone = len(batch) == 1
         begin = time.monotonic()
         self._computing = size
         try:
@@ -198,13 +232,15 @@ class Batcher:
         seconds = end - begin
         self._sizes.observe(size)
         # While jobs wait, the time from batch to batch counts: sending answers and refusals takes time too.
-        pace = (end - (self._busy_since or begin)) / size
-        if self.item_seconds:  # a process that was suspended during a batch must not refuse requests afterwards
-            pace = min(pace, MOST_GROWTH * self.item_seconds)
-        self.item_seconds = 0.9 * self.item_seconds + 0.1 * pace
+        self._learn((end - (self._busy_since or begin)) / size)
         self._busy_since = end if self._jobs else None
         self._deliver(batch, outputs, begin, seconds)
         self._count_last(batch)
+
+    def _learn(self, pace: float) -> None:
+        if self.item_seconds:  # a process that was suspended during a batch must not refuse requests afterwards
+            pace = min(pace, MOST_GROWTH * self.item_seconds)
+        self.item_seconds = 0.9 * self.item_seconds + 0.1 * pace
 
     def _take(self) -> list[Slice]:
         """The next batch, by weighted fair queueing: jobs in the order in which they would finish with equal shares.
@@ -271,6 +307,10 @@ class Batcher:
             outputs = self._run(inputs)
         else:
             outputs = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, inputs)
+        return self._checked(outputs, size)
+
+    @staticmethod
+    def _checked(outputs: Arrays, size: int) -> Arrays:
         if any(len(array) != size for array in outputs.values()):
             raise ValueError(f"the model got {size} items, but its outputs have another number of rows")
         return outputs

@@ -84,7 +84,7 @@ async def classify(
     log_joint = (await served.infer(JOINT, {"images": images}, call))[JOINT] if joint else None
     if not call.trial:
         for index in best.tolist():
-            metrics.predictions(served.entry.name, served.model.class_names[index]).inc()
+            metrics.PREDICTIONS.labels(served.entry.name, served.model.class_names[index]).inc()
     return Classified(outputs, best, maps, log_joint)
 
 

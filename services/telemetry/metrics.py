@@ -11,9 +11,10 @@ from functools import cache
 
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, generate_latest
 
-from services.telemetry.histogram import Histogram, Series
+from services.telemetry.counter import Counter
+from services.telemetry.histogram import Histogram
 
 FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -81,30 +82,6 @@ DRIFT_ALARM = Gauge(
     ["model", "version"],
 )
 SAMPLES = Counter("duet_generated_samples_total", "Images generated.", ["model"])
-
-
-@cache
-def predictions(model: str, label: str) -> Counter:
-    """`PREDICTIONS` of one class; cached, because a look-up of labels costs more than counting."""
-    return PREDICTIONS.labels(model, label)
-
-
-@cache
-def p_values(model: str) -> Series:
-    """`P_VALUES` of one model."""
-    return P_VALUES.labels(model)
-
-
-@cache
-def cache_requests(tier: str, result: str) -> Counter:
-    """`CACHE_REQUESTS` of one tier and result."""
-    return CACHE_REQUESTS.labels(tier, result)
-
-
-@cache
-def redis_seconds(command: str) -> Series:
-    """`REDIS_SECONDS` of one command."""
-    return REDIS_SECONDS.labels(command)
 
 
 class InFlight:

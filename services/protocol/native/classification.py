@@ -75,11 +75,11 @@ def _add_explanations(predictions: list[Prediction], maps: np.ndarray) -> None:
 
 
 def _prediction(probabilities: np.ndarray, class_names: tuple[str, ...], top_k: int) -> Prediction:
-    order = np.argsort(-probabilities, kind="stable")[:top_k]
-    ranked = [(class_names[i], i, float(probabilities[i])) for i in order.tolist()]
-    top = [ClassProbability(label=label, index=i, probability=p) for label, i, p in ranked]
-    label, index, probability = ranked[0]
-    return Prediction(label=label, index=index, probability=probability, top=top)
+    order = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
+    values = probabilities.tolist()
+    top = [ClassProbability(label=class_names[i], index=i, probability=values[i]) for i in order]
+    best = order[0]
+    return Prediction(label=class_names[best], index=best, probability=values[best], top=top)
 
 
 ROUTES: tuple[Route[Any], ...] = (Route("/classify", classify, ClassifyResponse),)

@@ -11,7 +11,6 @@ from typing import Any, cast
 import numpy as np
 import orjson
 from pydantic import TypeAdapter, ValidationError
-from starlette.responses import Response
 
 from services.call import Call
 from services.dataplane import DataPlane
@@ -19,11 +18,13 @@ from services.errors import CallerLeft, DeadlineExceeded, InvalidInput, NotReady
 from services.inference.generator import Generator
 from services.inference.interpolation import interpolate as latent_walk
 from services.inference.noise import latents
+from services.protocol.exchange import Answer
 from services.protocol.image_input import read_images
 from services.protocol.native.answers import GenerateResponse, Quality, ReconstructResponse
 from services.protocol.native.rendering import encoded_images, image_list, model_ref, picture
 from services.protocol.native.requests import GenerateRequest, InterpolateRequest, ReconstructRequest, RedrawRequest
 from services.protocol.native.routes import Route, invalid
+from services.protocol.raw_response import RawResponse
 from services.protocol.stream import Stream
 from services.scheduling.offload import INLINE_PIXELS
 from services.served import Served
@@ -47,7 +48,7 @@ PAUSE_SECONDS = 0.05  # of a stream while the queue is full
 NUMBERS = TypeAdapter(list[float])
 
 
-async def generate(plane: DataPlane, request: GenerateRequest, call: Call) -> GenerateResponse | Response:
+async def generate(plane: DataPlane, request: GenerateRequest, call: Call) -> GenerateResponse | Answer:
     """Draw samples. The same model, seed and parameters give the same bytes, on every replica and in every batch."""
     served = plane.select(Generator, "decode", request.model)
     samples = Samples.of(plane, served, await _wish(plane, served, request, call))
@@ -151,7 +152,7 @@ def _quality(found: quality.Quality) -> Quality:
     return Quality(**asdict(found))
 
 
-async def interpolate(plane: DataPlane, request: InterpolateRequest, call: Call) -> GenerateResponse | Response:
+async def interpolate(plane: DataPlane, request: InterpolateRequest, call: Call) -> GenerateResponse | RawResponse:
     """Interpolate between two seeds, two latents or two images in the model's latent space."""
     served = plane.select(Generator, "decode" if request.images is None else "encode", request.model)
     model = served.model
@@ -176,7 +177,7 @@ async def interpolate(plane: DataPlane, request: InterpolateRequest, call: Call)
         return GenerateResponse(model=model_ref(served), labels=names_of(model, labels), images=listed)
 
 
-async def reconstruct(plane: DataPlane, request: ReconstructRequest, call: Call) -> ReconstructResponse | Response:
+async def reconstruct(plane: DataPlane, request: ReconstructRequest, call: Call) -> ReconstructResponse | RawResponse:
     """Encode images to latents and decode them again: shows what the latents keep of an image."""
     served = plane.select(Generator, "encode", request.model)
     searched = served.model.conditional and request.label is None
@@ -201,7 +202,7 @@ async def reconstruct(plane: DataPlane, request: ReconstructRequest, call: Call)
         )
 
 
-async def redraw(plane: DataPlane, request: RedrawRequest, call: Call) -> GenerateResponse | Response:
+async def redraw(plane: DataPlane, request: RedrawRequest, call: Call) -> GenerateResponse | RawResponse:
     """Encode images and decode them as another class, or as every class (models that draw by class)."""
     served = plane.select(Generator, "encode", request.model)
     model, names = served.model, served.model.bundle.manifest.class_names

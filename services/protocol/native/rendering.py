@@ -6,13 +6,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from starlette.responses import Response
 
 from services.call import Call
 from services.dataplane import DataPlane
 from services.inference.model import Model
 from services.protocol.images import grid, text_png
 from services.protocol.native.answers import ModelRef
+from services.protocol.raw_response import RawResponse
 from services.scheduling.offload import INLINE_PIXELS
 from services.served import Served
 
@@ -41,11 +41,15 @@ async def picture(
     *,
     columns: int | None = None,
     seed: int | None = None,
-) -> Response:
+) -> RawResponse:
     """Images as one PNG; model and seed stand in headers."""
     entry = served.entry
-    headers = {"X-Model": f"{entry.name}:{entry.version}", "X-Model-Digest": served.model.bundle.digest}
+    headers = [
+        (b"content-type", b"image/png"),
+        (b"x-model", f"{entry.name}:{entry.version}".encode()),
+        (b"x-model-digest", served.model.bundle.digest.encode()),
+    ]
     if seed is not None:
-        headers["X-Seed"] = str(seed)
+        headers.append((b"x-seed", b"%d" % seed))
     body = await plane.offload.run_if_large(partial(grid, images, columns=columns), call, images.size, INLINE_PIXELS)
-    return Response(body, media_type="image/png", headers=headers)
+    return RawResponse(200, headers, body)

@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property
 from typing import Any, Generic, TypeVar, get_type_hints
 
 import bentoml
 import orjson
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
-from starlette.datastructures import Headers
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response
 
 from services.call import Call
 from services.dataplane import DataPlane
-from services.errors import CallerLeft, InvalidInput, MalformedRequest, TooLarge, UnsupportedMedia
+from services.errors import InvalidInput, MalformedRequest, UnsupportedMedia
 from services.protocol import json_slices
 from services.protocol.body import Body
-from services.protocol.headers import call_headers
+from services.protocol.exchange import Answer, complete
+from services.protocol.native.forms import read_form
 from services.protocol.problems import problem, refusal
 from services.protocol.raw_response import RawResponse
-from services.protocol.stream import Stream
 from services.scheduling.offload import INLINE_BYTES
 from services.settings import Settings
-from services.shims import request_schema, too_many_files
+from services.shims import request_schema
 from services.tasks.limits import check_count
-from services.telemetry import metrics
 
 Q = TypeVar("Q", bound=BaseModel)
-Handler = Callable[[DataPlane, Q, Call], Awaitable[BaseModel | Response]]
+Handler = Callable[[DataPlane, Q, Call], Awaitable[BaseModel | Answer]]
 RawHeaders = Mapping[bytes, bytes]
-
-CHUNK = 2**16  # bytes of a form that are parsed at once
 
 
 class Input(request_schema()):  # type: ignore[misc]  # BentoML is untyped
@@ -76,7 +70,12 @@ class Route(Generic[Q]):
         schema: type[Q] = get_type_hints(self.handler)["request"]
         return schema
 
-    async def respond(self, plane: DataPlane, headers: RawHeaders, body: Body, call: Call) -> Response | RawResponse:
+    @property
+    def streams(self) -> bool:
+        """Whether a request can ask for an answer in parts."""
+        return "stream" in self.schema.model_fields
+
+    async def respond(self, plane: DataPlane, headers: RawHeaders, body: Body, call: Call) -> Answer:
         """Answer one request.
 
         Raises:
@@ -86,15 +85,7 @@ class Route(Generic[Q]):
             parsed = await _parse(headers, body, self.schema, plane, call)
         answer = await self.handler(plane, parsed, call)
         with call.stage("encode"):
-            response: Response | RawResponse = answer if isinstance(answer, Response) else _json(answer)
-        if isinstance(response, Stream):
-            response.route = self.path  # it is not finished: the stream observes its own stages
-        else:
-            for stage, seconds in call.seconds.items():
-                metrics.STAGE_SECONDS.labels(self.path, stage).observe(seconds)
-        written = response.headers if isinstance(response, RawResponse) else response.raw_headers
-        written.extend(call_headers(call))
-        return response
+            return _json(answer) if isinstance(answer, BaseModel) else answer
 
     def api(self) -> Any:
         """The route as a BentoML API method of a class that has a `plane`, for requests that pass BentoML's layers."""
@@ -105,9 +96,10 @@ class Route(Generic[Q]):
             headers, body, call = request.scope["duet"]  # from the gateway
             try:
                 answer = await self.respond(service.plane, headers, body, call)
+                complete(answer, self.path, call)
             except Exception as error:  # BentoML would answer with a body of its own
-                return problem(refusal(error, self.path, call.id))
-            return answer if isinstance(answer, Response) else answer.response()
+                answer = problem(refusal(error, self.path, call.id))
+            return answer.response() if isinstance(answer, RawResponse) else answer
 
         endpoint.__name__ = self.path.strip("/")
         endpoint.__doc__ = self.handler.__doc__
@@ -124,10 +116,7 @@ async def _parse(headers: RawHeaders, body: Body, schema: type[Q], plane: DataPl
     content_type = headers.get(b"content-type", b"application/json").decode("latin-1")
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
-        chunks = _whole(await body.read(call)) if body.compressed else _chunks(body)
-        form = _form(content_type, chunks, plane.settings.request_items)
-        parts = await (form if body.arrived else call.within(form, "the body did not arrive"))
-        fields = await plane.offload.run_if_large(partial(_fields, parts, schema), call, body.size, INLINE_BYTES)
+        fields = await read_form(content_type, body, schema, plane, call)
     elif media_type == "application/json":
         text = await body.read(call)
         fields = await _object(text, body, plane, call)
@@ -193,76 +182,3 @@ def _bounded(fields: dict[str, Any], schema: type[BaseModel], settings: Settings
     known = {info.alias or name for name, info in schema.model_fields.items()}
     unknown = next(name for name in fields if name not in known)
     return {name: value for name, value in fields.items() if name in known} | {unknown: fields[unknown]}
-
-
-class InMemory(MultiPartParser):
-    """Keeps files in memory, where the budget of all bodies bounds them; Starlette moves large ones to the disk."""
-
-    spool_max_size = 2**62
-
-
-async def _form(content_type: str, chunks: AsyncGenerator[bytes, None], max_items: int) -> dict[str, list[str | bytes]]:
-    """The parts of a form by name; files become bytes."""
-    try:
-        parser = InMemory(
-            Headers({"content-type": content_type}), chunks, max_files=max_items + 1, max_fields=max_items + 16
-        )
-        form = await parser.parse()
-    except ValueError:  # the charset names a codec that cannot decode text, such as charset=undefined
-        raise MalformedRequest("the multipart body cannot be read in the charset that it names", field="body") from None
-    except MultiPartException as error:
-        message = error.message
-        if too_many_files(message):
-            message = f"images: more than {max_items} files; at most {max_items} are allowed in one request"
-            raise TooLarge(message, field="images") from None
-        raise MalformedRequest(f"the multipart body cannot be read: {message}", field="body") from None
-    try:
-        return {
-            name: [part if isinstance(part, str) else await part.read() for part in form.getlist(name)] for name in form
-        }
-    finally:
-        await form.close()
-
-
-def _fields(parts: dict[str, list[str | bytes]], schema: type[BaseModel]) -> dict[str, Any]:
-    """The fields of a form: lists are repeated parts, text is JSON where it parses as such."""
-    fields: dict[str, Any] = {}
-    for name, values in parts.items():
-        decoded = [_text(value) if isinstance(value, str) else value for value in values]
-        if name in _lists(schema):
-            # A single text part may hold the whole JSON list.
-            fields[name] = decoded[0] if len(decoded) == 1 and isinstance(decoded[0], list) else decoded
-        else:
-            fields[name] = decoded[-1]
-    return fields
-
-
-async def _whole(content: bytes | bytearray) -> AsyncGenerator[bytes, None]:
-    for start in range(0, len(content), CHUNK):
-        yield bytes(content[start : start + CHUNK])
-        await asyncio.sleep(0)
-    yield b""
-
-
-async def _chunks(body: Body) -> AsyncGenerator[bytes, None]:
-    more = True
-    while more:
-        message = await body.receive()
-        if message["type"] == "http.disconnect":
-            raise CallerLeft("the client left before its request was read")
-        more = message.get("more_body", False)
-        yield message.get("body", b"")
-    yield b""
-
-
-@cache
-def _lists(schema: type[BaseModel]) -> frozenset[str]:
-    """The fields that are lists."""
-    return frozenset(name for name, info in schema.model_fields.items() if "list" in str(info.annotation))
-
-
-def _text(value: str) -> Any:
-    try:
-        return json.loads(value) if len(value) < INLINE_BYTES else json_slices.loads(value.encode())
-    except (ValueError, RecursionError):
-        return value

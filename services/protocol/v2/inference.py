@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
 TENSORS = 64  # inputs or outputs of a request; no model has so many
-REPEATED = 1024  # bytes; the parsed JSON head of a request up to this size is cached
 
 
 @dataclass(slots=True)
@@ -76,8 +74,8 @@ class InferRequest:
     @property
     def rows(self) -> int:
         """The number of images that are given; 1 without images."""
-        images = self.given.get("images")
-        return images.shape[0] if images is not None and images.shape else 1
+        images = self.inputs.get("images")
+        return images.shape[0] if images is not None and images.ndim else 1
 
     def check_counts(self, most: int, item_values: int) -> None:
         """Refuse inputs of too many items before their data are touched.
@@ -141,12 +139,12 @@ def parse(body: bytes | bytearray, size: int, document: Any = None) -> InferRequ
     if document is not None:
         head, inputs = _members(document)
     else:
-        head, inputs = _repeated(bytes(raw[:size])) if size <= REPEATED else _head(raw[:size])
-    given, values = _given(inputs, raw, size)
-    return InferRequest(given, head.outputs, head.parameters, head.id, head.binary_output, size=values)
+        head, inputs = _head(raw[:size])
+    head.given, head.size = _given(inputs, raw, size)
+    return head
 
 
-def _head(text: bytes | memoryview) -> tuple[InferRequest, object]:
+def _head(text: memoryview) -> tuple[InferRequest, object]:
     """The JSON of a request: everything except its inputs, checked, and its inputs, unchecked."""
     try:
         return _members(json_slices.loads(text))
@@ -175,10 +173,6 @@ def _members(request: Any) -> tuple[InferRequest, object]:
         outputs[output.name] = output
         check_count(len(outputs), "outputs", TENSORS)
     return InferRequest({}, list(outputs.values()), parameters, identity, binary_output), inputs
-
-
-# A client that sends binary tensors of one shape sends the same JSON, a few hundred bytes, before each tensor.
-_repeated = lru_cache(maxsize=256)(_head)
 
 
 def _given(specs: object, raw: memoryview, at: int) -> tuple[dict[str, Given], int]:

@@ -42,7 +42,7 @@ async def keep(tier: RedisTier, values: dict[str, bytes]) -> None:
 
 
 def unwritten() -> float:
-    return float(metrics.CACHE_REQUESTS.labels("redis", "unwritten")._value.get())
+    return float(metrics.CACHE_REQUESTS.labels("redis", "unwritten").count)
 
 
 def breaker(side: str) -> float:

@@ -31,7 +31,7 @@ def cache() -> Cache:
 
 
 def followed() -> float:
-    return float(metrics.CACHE_REQUESTS.labels("flight", "followed")._value.get())
+    return float(metrics.CACHE_REQUESTS.labels("flight", "followed").count)
 
 
 async def outcomes(tasks: Sequence[asyncio.Task[Any]]) -> list[Any]:

@@ -113,7 +113,7 @@ async def released(client: Redis) -> None:
 
 
 def count(result: str) -> float:
-    return float(metrics.CACHE_REQUESTS.labels("lease", result)._value.get())
+    return float(metrics.CACHE_REQUESTS.labels("lease", result).count)
 
 
 async def test_one_computes_and_the_other_gets_it(workers: tuple[Worker, Worker], client: Redis) -> None:

@@ -18,7 +18,7 @@ def cost(key: str, value: bytes) -> int:
 
 
 def evictions() -> float:
-    return float(metrics.CACHE_EVICTIONS._value.get())
+    return float(metrics.CACHE_EVICTIONS.labels().count)
 
 
 class AgainstAList(RuleBasedStateMachine):

@@ -26,7 +26,7 @@ MIB = 2**20
 
 
 def count(tier: str, result: str) -> float:
-    return float(metrics.CACHE_REQUESTS.labels(tier, result)._value.get())
+    return float(metrics.CACHE_REQUESTS.labels(tier, result).count)
 
 
 async def test_requests_are_counted_by_tier_and_result(squares: Squares) -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 
 import pytest
-from starlette.datastructures import Headers
 
 from services.call import Call
 from services.errors import InvalidInput
-from services.protocol.headers import call_from_headers, call_from_raw, call_headers, headers_to_dict
+from services.protocol.headers import call_from_headers, call_headers, headers_to_dict
 from services.settings import Settings
 
 SETTINGS = Settings(request_timeout_ms=60_000)
 
 
 def call(**headers: str) -> Call:
-    return call_from_headers(Headers({name.replace("_", "-"): value for name, value in headers.items()}), SETTINGS)
+    lines = {name.replace("_", "-").lower().encode(): value.encode("latin-1") for name, value in headers.items()}
+    return call_from_headers(lines, SETTINGS)
 
 
 def milliseconds(**headers: str) -> float:
@@ -83,7 +83,7 @@ def test_cache_control_switches_reading_and_writing(directives: str, read: bool,
 )
 def test_cache_control_may_come_as_several_lines(lines: list[str], read: bool, write: bool) -> None:
     raw = [(b"accept", b"*/*"), *((b"cache-control", line.encode()) for line in lines), (b"host", b"x")]
-    wishes = call_from_raw(headers_to_dict(raw), SETTINGS, 0.0)
+    wishes = call_from_headers(headers_to_dict(raw), SETTINGS)
     assert (wishes.read_cache, wishes.write_cache) == (read, write)
 
 

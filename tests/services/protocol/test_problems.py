@@ -10,7 +10,8 @@ import pytest
 from starlette.responses import Response
 
 from services.errors import DuetError, MethodNotAllowed, QueueFull, Unexpected
-from services.protocol.problems import MEDIA_TYPE, problem
+from services.protocol.problems import MEDIA_TYPE
+from services.protocol.problems import problem as raw_problem
 
 DOCUMENTED = {
     "internal": 500,
@@ -46,6 +47,10 @@ def make(kind: type[DuetError]) -> DuetError:
     if issubclass(kind, MethodNotAllowed):
         return kind("no", allowed="POST")
     return kind("no", field="images[3]", retry_after=1.2)
+
+
+def problem(error: DuetError) -> Response:
+    return raw_problem(error).response()
 
 
 def body(response: Response) -> dict[str, Any]:

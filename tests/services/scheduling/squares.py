@@ -87,11 +87,11 @@ def waiting() -> float:
 
 
 def abandoned(reason: str) -> float:
-    return metrics.ABANDONED.labels(LABELS[0], reason)._value.get()
+    return metrics.ABANDONED.labels(LABELS[0], reason).count
 
 
 def wasted(reason: str) -> float:
-    return metrics.WASTED.labels(LABELS[0], reason)._value.get()
+    return metrics.WASTED.labels(LABELS[0], reason).count
 
 
 def ask(batcher: Batcher, *values: int, deadline: float | None = None) -> asyncio.Task[Job]:

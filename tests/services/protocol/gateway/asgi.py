@@ -14,6 +14,7 @@ from services.call import Call
 from services.dataplane import DataPlane
 from services.protocol.body import Body
 from services.protocol.gateway import Gateway
+from services.protocol.raw_response import RawResponse
 
 LIMIT = 1000  # bytes of a body that these guards let through
 
@@ -21,8 +22,8 @@ LIMIT = 1000  # bytes of a body that these guards let through
 class Echo:
     """In the place of a native route."""
 
-    async def respond(self, plane: DataPlane, headers: object, body: Body, call: Call) -> PlainTextResponse:
-        return PlainTextResponse(bytes(await body.read(call)))
+    async def respond(self, plane: DataPlane, headers: object, body: Body, call: Call) -> RawResponse:
+        return RawResponse(200, [(b"content-type", b"text/plain")], bytes(await body.read(call)))
 
 
 ECHO = Echo()

@@ -8,7 +8,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from services.dataplane import DataPlane
-from services.protocol.gateway import REQUEST_ID, Gateway
+from services.protocol.exchange import REQUEST_ID
+from services.protocol.gateway import Gateway
 from services.settings import Settings
 from tests.services.protocol.gateway.asgi import LIMIT, Client, never
 

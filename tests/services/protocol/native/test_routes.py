@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.types import Message
 
 from services.call import Call
@@ -18,9 +18,11 @@ from services.dataplane import DataPlane
 from services.errors import QueueFull
 from services.protocol import problems
 from services.protocol.body import Bodies, Body
-from services.protocol.headers import call_from_raw, headers_to_dict
+from services.protocol.exchange import complete
+from services.protocol.headers import call_from_headers, headers_to_dict
 from services.protocol.native.requests import ClassifyRequest, GenerateRequest, InterpolateRequest, ScoreRequest
 from services.protocol.native.routes import Route
+from services.protocol.raw_response import RawResponse
 
 
 class Seen(BaseModel):
@@ -70,13 +72,14 @@ async def ask(path: str, body: bytes, headers: dict[str, str] | None = None, *, 
 
     plane, named = DataPlane([]), headers_to_dict(raw)
     try:
-        call = call_from_raw(named, plane.settings, 0.0)
+        call = call_from_headers(named, plane.settings)
         answer = await ROUTES[path].respond(
             plane, named, Body(Bodies(plane.settings, plane.offload), receive, named), call
         )
+        complete(answer, path, call)
     except Exception as error:
-        return problems.problem(problems.refusal(error, path, "its-id"))
-    return answer if isinstance(answer, Response) else answer.response()
+        answer = problems.problem(problems.refusal(error, path, "its-id"))
+    return answer.response() if isinstance(answer, RawResponse) else answer
 
 
 def body(response: Response) -> dict[str, Any]:
@@ -218,7 +221,7 @@ async def test_an_answer_says_what_the_cache_and_the_stages_did(monkeypatch: pyt
 
 
 async def test_a_handler_may_answer_with_anything_http(monkeypatch: pytest.MonkeyPatch) -> None:
-    handle(monkeypatch, lambda call: PlainTextResponse("drawn", 201))
+    handle(monkeypatch, lambda call: RawResponse(201, [], b"drawn"))
     response = await ask("/generate", b"{}")
     assert (response.status_code, response.body) == (201, b"drawn")
     assert response.headers["x-cache"] == "bypass"
