@@ -12,7 +12,7 @@ from collections import Counter
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from services.errors import (
     DuetError,
@@ -30,6 +30,24 @@ from services.settings import Settings
 LINGER_SECONDS = 1.0  # that a refused client has to read the answer
 LABEL = "connection"  # the route of what is refused before there is a route
 PEERS: Counter[str] = Counter()  # connections of each client address
+
+
+class UnframedCycle(RequestResponseCycle):
+    """An answer of unknown length ends with its connection: HTTP/1.0 knows no chunks (RFC 9112, 6.1 and 6.3)."""
+
+    unframed = False
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.unframed = all(name.lower() != b"content-length" for name, _ in message["headers"])
+            method = self.scope["method"]
+            self.scope["method"] = "HEAD" if self.unframed else method  # for it uvicorn announces no chunks
+            await super().send(message)
+            self.scope["method"] = method
+            return
+        if self.unframed and self.scope["method"] != "HEAD":
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
 
 
 class Connection(HttpToolsProtocol):
@@ -127,6 +145,8 @@ class Connection(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
         super().on_headers_complete()
+        if self.scope["http_version"] == "1.0":
+            self.cycle.__class__ = UnframedCycle
 
     def _wrong_head(self, named: Headers) -> DuetError | None:
         """What RFC 9110 and 9112 want refused and the parser lets pass."""

@@ -90,6 +90,21 @@ def test_latents_are_drawn_in_lines_too(client: httpx.Client) -> None:
     assert [sample["image"] for sample in samples] == ask(client, count=COUNT).json()["images"]
 
 
+def test_a_client_of_http_1_0_gets_lines_without_chunks(client: httpx.Client) -> None:
+    body = json.dumps({"model": GAN, "count": 70, "seed": 7, "stream": True}).encode()
+    head = f"POST /generate HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0), PATIENCE) as connection:
+        connection.sendall(head + body)
+        came = b"".join(iter(lambda: connection.recv(2**16), b""))
+    about, _, content = came.partition(b"\r\n\r\n")
+    assert about.startswith(b"HTTP/1.1 200")
+    assert b"transfer-encoding" not in about.lower()
+    assert b"connection: close" in about.lower()
+    found = [json.loads(line) for line in content.splitlines()]
+    assert found == lines(client.post("/generate", content=body))
+    assert found[-1] == {"drawn": 70}
+
+
 def test_a_fresh_seed_is_told(client: httpx.Client) -> None:
     first, *samples, _ = lines(client.post("/generate", json={"model": GAN, "count": 2, "stream": True}))
     again = ask(client, seed=first["seed"], count=2).json()
