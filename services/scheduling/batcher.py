@@ -1,17 +1,15 @@
 """The micro-batcher of one model operation.
 
 A bounded queue with one owner task. When the model is free, all waiting items form a batch, up to a limit in items and
-in bytes: there is no artificial delay. Requests are served by weighted fair queueing (Demers, Keshav, Shenker 1989): a
-request of one item does not wait for all items of a request of a thousand, and equal requests are served in order of
-arrival. A request that would miss its deadline is refused at once. Requests whose caller left or whose deadline passed
-are dropped before compute. Input is validated before it is queued. If a batch fails nevertheless, its items run one by
-one, and only requests with a failing item get an error.
+in bytes: there is no artificial delay, and a request that comes alone is computed at once. A request that would miss
+its deadline is refused at once. Requests whose caller left or whose deadline passed are dropped before compute. Input
+is validated before it is queued. If a batch fails nevertheless, its items run one by one, and only requests with a
+failing item get an error.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -20,8 +18,9 @@ from concurrent.futures import Executor
 import numpy as np
 
 from services.call import TIMEOUT, Call, late
-from services.errors import DeadlineExceeded, DuetError, InferenceFailed, NotReady, QueueFull
+from services.errors import DeadlineExceeded, InferenceFailed, NotReady, QueueFull
 from services.scheduling.job import Arrays, Job, Slice, join
+from services.scheduling.queue import FairQueue
 from services.telemetry import metrics
 
 log = logging.getLogger("duet.batcher")
@@ -46,7 +45,6 @@ class Batcher:
         back takes about 0.1 ms.
 
     Attributes:
-        waiting: items in the queue.
         item_seconds: seconds that one more item takes, as a running mean.
     """
 
@@ -67,10 +65,8 @@ class Batcher:
         self._batch_items = batch_items
         self._batch_bytes = batch_bytes
         self._queue_items = queue_items
-        self._jobs: list[Job] = []  # a heap, by virtual finish time
-        self._virtual = 0.0
+        self._queue = FairQueue(self._count_lost)
         self._batch: list[Slice] = []
-        self.waiting = 0
         self._wake = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
         self._model = labels[0]
@@ -84,6 +80,11 @@ class Batcher:
         self._computing = 0
         self._alone = True  # the last batch was of one request
         self._stepped = False  # a request has been computed at once in this step of the event loop
+
+    @property
+    def waiting(self) -> int:
+        """Items in the queue."""
+        return self._queue.waiting
 
     async def start(self) -> None:
         self._owner = asyncio.create_task(self._work())
@@ -121,12 +122,11 @@ class Batcher:
             metrics.ABANDONED.labels(self._model, "deadline").inc(count)
             raise
         loop = asyncio.get_running_loop()
-        job = Job(inputs, count, call, loop.create_future(), now, self._virtual + count)
+        job = Job(inputs, count, call, loop.create_future(), now)
         # Short batches need no timer: between batches expired jobs are dropped anyway.
         if deadline is not None and self._timed:
             job.timer = loop.call_later(deadline - now, job.expire)
-        heapq.heappush(self._jobs, job)
-        self.waiting += count
+        self._queue.push(job)
         self._wake.set()
         try:
             await job.future
@@ -184,8 +184,7 @@ class Batcher:
             raise QueueFull(message, retry_after=max(1.0, drain))
         if remaining is None or (self.waiting + self._computing + count) * self.item_seconds <= remaining:
             return
-        finish = self._virtual + count
-        ahead = sum(job.count - job.taken for job in self._jobs if job.finish <= finish) + self._computing
+        ahead = self._queue.ahead_of(count) + self._computing
         if self.waiting and (ahead + count) * self.item_seconds > remaining:
             raise QueueFull(
                 f"{self.waiting} items wait for {self._model}, which takes about {1000 * drain:.0f} ms, "
@@ -197,7 +196,7 @@ class Batcher:
     async def _work(self) -> None:
         try:
             while True:
-                self._batch = self._take()
+                self._batch = self._queue.take(self._batch_items, self._batch_bytes)
                 if self._batch:
                     await self._compute(self._batch)
                     if self._executor is None:
@@ -207,10 +206,8 @@ class Batcher:
                     self._wake.clear()
                     await self._wake.wait()
         finally:  # every waiting request gets an answer, however the task ends
-            for job in [*self._jobs, *(part.job for part in self._batch)]:
+            for job in [*self._queue.clear(), *(part.job for part in self._batch)]:
                 job.fail(NotReady(f"{self._model} is stopped", retry_after=1.0))
-            self._jobs.clear()
-            self.waiting = 0
 
     async def _compute(self, batch: list[Slice]) -> None:
         size = sum(part.stop - part.start for part in batch)
@@ -233,7 +230,7 @@ class Batcher:
         self._sizes.observe(size)
         # While jobs wait, the time from batch to batch counts: sending answers and refusals takes time too.
         self._learn((end - (self._busy_since or begin)) / size)
-        self._busy_since = end if self._jobs else None
+        self._busy_since = end if self._queue else None
         self._deliver(batch, outputs, begin, seconds)
         self._count_last(batch)
 
@@ -242,49 +239,9 @@ class Batcher:
             pace = min(pace, MOST_GROWTH * self.item_seconds)
         self.item_seconds = 0.9 * self.item_seconds + 0.1 * pace
 
-    def _take(self) -> list[Slice]:
-        """The next batch, by weighted fair queueing: jobs in the order in which they would finish with equal shares.
-
-        With really equal shares, equal jobs would all finish at the end: under overload, after their deadlines.
-        """
-        self._drop_dead()
-        if not self._jobs:
-            return []
-        first = self._jobs[0]  # all items of an operation have about the same size
-        item_bytes = max(1, sum(array.nbytes for array in first.inputs.values()) // first.count)
-        room = max(1, min(self._batch_items, self._batch_bytes // item_bytes))
-        self._virtual += min(room, self.waiting) / len(self._jobs)
-        batch: list[Slice] = []
-        while room and self._jobs:
-            job = self._jobs[0]
-            size = min(job.count - job.taken, room)
-            batch.append(Slice(job, job.taken, job.taken + size))
-            job.taken += size
-            room -= size
-            self.waiting -= size
-            if job.taken == job.count:
-                heapq.heappop(self._jobs)
-        return batch
-
-    def _drop_dead(self) -> None:
-        alive = []
-        for job in self._jobs:
-            try:
-                job.call.check()
-            except DuetError as error:
-                job.fail(error)
-            if job.future.done():
-                self.waiting += job.taken - job.count
-                self._count_lost(job)
-            else:
-                alive.append(job)
-        if len(alive) < len(self._jobs):
-            self._jobs = alive
-            heapq.heapify(self._jobs)
-
     def _count_last(self, batch: list[Slice]) -> None:
         for part in batch:
-            if part.stop == part.job.count:  # no longer in the queue, so `_drop_dead` does not count it
+            if part.stop == part.job.count:  # no longer in the queue, so it was not dropped and counted there
                 self._count_lost(part.job)
 
     def _count_lost(self, job: Job) -> None:
