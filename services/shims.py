@@ -106,6 +106,11 @@ def changes() -> list[str]:
         "uvicorn: HttpToolsProtocol has no `_unset_keepalive_if_required`; idle connections stay open": hasattr(
             HttpToolsProtocol, "_unset_keepalive_if_required"
         ),
+        "uvicorn: HttpToolsProtocol makes no scope in `on_message_begin`; requests through ASGI fail": "scope"
+        in names(HttpToolsProtocol.on_message_begin),
+        "uvicorn: HttpToolsProtocol has no `_start_asgi_task`; requests in one packet fail": hasattr(
+            HttpToolsProtocol, "_start_asgi_task"
+        ),
         "starlette: an application has no `middleware_stack`; requests pass BentoML's layers": "middleware_stack"
         in names(Starlette.__call__),
         "starlette: too many files of a form have another message; they are answered with 400": "Too many files"
