@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -61,14 +62,19 @@ class DataPlane:
         self._watch: asyncio.Task[None] | None = None
         self.entries: list[Entry] = []
         self._unresolved = ""
-        try:
-            self.entries = registry.resolve(self.settings.models, self.tasks)
-        except BundleError as error:
-            self._unresolved = str(error)
+        self._process = os.getpid()
+        self._resolve()
         self._served: dict[str, Served[Model]] = {}
         self._selected: dict[tuple[type[Model], str, str | None], Served[Any]] = {}  # what requests asked for before
         self._cache = Cache()
         self._executor: ThreadPoolExecutor | None = None
+
+    def _resolve(self) -> None:
+        """Look into the store."""
+        try:
+            self.entries, self._unresolved = registry.resolve(self.settings.models, self.tasks), ""
+        except BundleError as error:
+            self.entries, self._unresolved = [], str(error)
 
     @property
     def ready(self) -> bool:
@@ -121,6 +127,8 @@ class DataPlane:
             self.problems = [f"start-up failed: {type(error).__name__}: {error}"]
 
     async def _start(self) -> None:
+        if os.getpid() != self._process:  # forked: the store may have changed since the parent looked
+            await asyncio.to_thread(self._resolve)
         problems = [self._unresolved] if self._unresolved else []
         if not self._unresolved:
             problems += [_missing(task) for task in self.tasks if not any(e.task == task for e in self.entries)]
@@ -154,6 +162,7 @@ class DataPlane:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
+        gc.enable()
         self.problems = problems
         self.loaded = True
         metrics.READY.set(self.ready)
