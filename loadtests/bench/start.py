@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,14 +42,15 @@ class Start:
         seconds: from exec to the first 200 of /readyz.
         listening: from exec to the first answer of any status.
         processes: how many there are when ready.
-        pss, rss: MiB of all processes; pss counts a page that n processes share as an n-th in each.
+        memory: MiB of all processes, every page once.
+        rss: MiB of all processes, added up: a page that two of them share counts twice.
         cpu: seconds of CPU time of all processes.
     """
 
     seconds: float
     listening: float
     processes: int
-    pss: float
+    memory: float
     rss: float
     cpu: float
 
@@ -74,7 +75,7 @@ def start(home: Path) -> Start:
         try:
             listening, ready = _wait(server, port, home)
             family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
-            memory = [process.memory_full_info() for process in family]
+            memory, rss = _memory(family), sum(process.memory_info().rss for process in family)
             cpu = sum(sum(process.cpu_times()[:2]) for process in family)
         finally:
             _stop(server)
@@ -82,8 +83,8 @@ def start(home: Path) -> Start:
         ready - begin,
         listening - begin,
         len(family),
-        sum(one.pss for one in memory) / MEBI,
-        sum(one.rss for one in memory) / MEBI,
+        memory / MEBI,
+        rss / MEBI,
         cpu,
     )
 
@@ -103,6 +104,38 @@ def _wait(server: subprocess.Popen[bytes], port: int, home: Path) -> tuple[float
                 return first, time.perf_counter()
         time.sleep(POLL_SECONDS)
     sys.exit(f"the server did not become ready; its log ends with:\n{(home / 'server.log').read_text()[-2000:]}")
+
+
+def _memory(family: Sequence[psutil.Process]) -> int:
+    """Bytes in memory, every page once.
+
+    The kernel divides an anonymous page among the processes that share it (Pss_Anon). Pages of files it would also
+    divide among processes that are none of ours, so of each mapping the process with the most of it counts.
+    """
+    anonymous = 0
+    files: dict[str, int] = {}
+    for process in family:
+        rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        anonymous += 1024 * int(re.search(r"^Pss_Anon: +(\d+) kB", rollup, re.MULTILINE)[1])  # type: ignore[index]
+        mine: dict[str, int] = {}
+        for path, pages in _mappings(process.pid):
+            mine[path] = mine.get(path, 0) + pages
+        for path, pages in mine.items():
+            files[path] = max(files.get(path, 0), pages)
+    return anonymous + sum(files.values())
+
+
+def _mappings(pid: int) -> Iterator[tuple[str, int]]:
+    """The mappings of files of a process: the path, and how many bytes in memory are the file's own."""
+    path, resident = "", 0
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        first, *rest = line.split(None, 5)
+        if not first.endswith(":"):
+            path = rest[4] if len(rest) > 4 else ""
+        elif first == "Rss:":
+            resident = 1024 * int(rest[0])
+        elif first == "Anonymous:" and path.startswith("/"):
+            yield path, resident - 1024 * int(rest[0])
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
@@ -150,8 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "seconds": "s until ready",
         "listening": "s until it listens",
         "cpu": "s of CPU time",
-        "pss": "MiB, PSS of all processes",
-        "rss": "MiB, RSS of all processes",
+        "memory": "MiB in all processes, shared pages once",
+        "rss": "MiB, the RSS of all processes added up",
         "processes": "processes",
     }.items():
         row = figures[name]
