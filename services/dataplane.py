@@ -6,6 +6,7 @@ The protocols validate, because they know the caller's field names; the inputs o
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 import os
@@ -163,6 +164,8 @@ class DataPlane:
         sys.setswitchinterval(SWITCH_SECONDS)
         # Everything loaded so far stays until the process ends; frozen, it does not slow down full collections.
         gc.collect()
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc has it
+            trim(0)  # what loading has freed: a few MB
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
         gc.enable()

@@ -68,6 +68,7 @@ def start(home: Path) -> Start:
         server = subprocess.Popen(
             [DUET, "serve", "allinone", "--port", str(port)],
             env=environment,
+            cwd=home,  # whose folder Python would search first
             stdout=log,
             stderr=log,
             start_new_session=True,
