@@ -11,7 +11,7 @@ BIN := .venv/bin
 MINUTES ?= 30
 
 .PHONY: help demo serve test nightly lint format typecheck docs bench bench-cache bench-drift bench-generate \
-	bench-neighbours bench-overload bench-soak bench-peers lock clean
+	bench-neighbours bench-overload bench-soak bench-start bench-peers lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ bench-neighbours: .venv/dev.installed ## dear requests beside cheap ones, the wo
 
 bench-soak: .venv/dev.installed ## memory and latency over MINUTES (30)
 	$(BIN)/python -m loadtests.bench.soak --minutes $(MINUTES) $(ARGS)
+
+bench-start: .venv/dev.installed ## seconds until `duet serve` is ready, and its memory then
+	$(BIN)/python -m loadtests.bench.start $(ARGS)
 
 bench-peers: .venv/dev.installed ## MLServer, LitServe and Ray Serve beside Duet (needs wrk; installs them below .duet)
 	$(BIN)/python -m loadtests.bench.peers $(ARGS)

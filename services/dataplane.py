@@ -6,29 +6,33 @@ The protocols validate, because they know the caller's field names; the inputs o
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
+import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 from services.caching.cache import Cache
 from services.errors import InvalidInput, NotReady, UnknownModel
 from services.inference import registry
 from services.inference.bundle import BundleError, Task
+from services.inference.cpus import cpu_limit
 from services.inference.model import Model
 from services.inference.registry import Entry
 from services.inference.scorer import Scorer
 from services.scheduling.lag import LoopLag
 from services.scheduling.offload import Offload
-from services.served import Served, open_model, serve
+from services.served import Served, open_model, serve, warm_up
 from services.settings import Settings
 from services.telemetry import metrics
 
 log = logging.getLogger("duet")
 
 M = TypeVar("M", bound=Model)
+LOADERS = 2  # more would hardly help: two models take most of the time
 GC_THRESHOLD = (20_000, 20, 20)  # a request leaves no reference cycles, so a collection every 700 objects is waste
 SWITCH_SECONDS = 0.001  # a thread that computes in Python lets the event loop run after this time; Python's is 5 ms
 STARTING = "starting: models are being verified and warmed"
@@ -61,14 +65,19 @@ class DataPlane:
         self._watch: asyncio.Task[None] | None = None
         self.entries: list[Entry] = []
         self._unresolved = ""
-        try:
-            self.entries = registry.resolve(self.settings.models, self.tasks)
-        except BundleError as error:
-            self._unresolved = str(error)
+        self._process = os.getpid()
+        self._resolve()
         self._served: dict[str, Served[Model]] = {}
         self._selected: dict[tuple[type[Model], str, str | None], Served[Any]] = {}  # what requests asked for before
         self._cache = Cache()
         self._executor: ThreadPoolExecutor | None = None
+
+    def _resolve(self) -> None:
+        """Look into the store."""
+        try:
+            self.entries, self._unresolved = registry.resolve(self.settings.models, self.tasks), ""
+        except BundleError as error:
+            self.entries, self._unresolved = [], str(error)
 
     @property
     def ready(self) -> bool:
@@ -121,6 +130,8 @@ class DataPlane:
             self.problems = [f"start-up failed: {type(error).__name__}: {error}"]
 
     async def _start(self) -> None:
+        if os.getpid() != self._process:  # forked: the store may have changed since the parent looked
+            await asyncio.to_thread(self._resolve)
         problems = [self._unresolved] if self._unresolved else []
         if not self._unresolved:
             problems += [_missing(task) for task in self.tasks if not any(e.task == task for e in self.entries)]
@@ -133,9 +144,10 @@ class DataPlane:
         await self._cache.start()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="duet-compute")
         loop = asyncio.get_running_loop()
-        for entry in self.entries:
+        for entry, opening in zip(self.entries, await self._open_all(), strict=True):
             try:
-                model, warm = await loop.run_in_executor(self._executor, open_model, entry, self.settings)
+                model = opening.result()
+                warm = await loop.run_in_executor(self._executor, warm_up, model)
             except BundleError as error:
                 problems.append(str(error))
                 self.damaged[entry.tag] = str(error)
@@ -152,11 +164,27 @@ class DataPlane:
         sys.setswitchinterval(SWITCH_SECONDS)
         # Everything loaded so far stays until the process ends; frozen, it does not slow down full collections.
         gc.collect()
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc has it
+            trim(0)  # what loading has freed: a few MB
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
+        gc.enable()
         self.problems = problems
         self.loaded = True
         metrics.READY.set(self.ready)
+
+    async def _open_all(self) -> list[Future[Model]]:
+        """Every model, verified and loaded, or what is wrong with it; warmed up they are one by one, to be measured.
+
+        Hashing and ONNX Runtime release Python's lock, so threads share the work.
+        """
+        loaders = ThreadPoolExecutor(max_workers=min(LOADERS, cpu_limit()), thread_name_prefix="duet-load")
+        try:
+            opening = [loaders.submit(open_model, entry, self.settings) for entry in self.entries]
+            await asyncio.gather(*map(asyncio.wrap_future, opening), return_exceptions=True)
+        finally:
+            loaders.shutdown(wait=False, cancel_futures=True)
+        return opening
 
     def drain(self) -> None:
         """Become unready, so that the load balancer sends no more requests; requests are still answered."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -15,7 +16,7 @@ from services.caching.admission import AdmissionEstimate
 from services.caching.cache import Cache, CachedOperation, Compute
 from services.caching.values import Layout
 from services.call import Call
-from services.inference.bundle import BundleError, load
+from services.inference.bundle import Bundle, BundleError, load
 from services.inference.cpus import cpu_limit
 from services.inference.model import Model, load_model
 from services.inference.registry import Entry
@@ -26,11 +27,10 @@ from services.telemetry import metrics
 M_co = TypeVar("M_co", bound=Model, covariant=True)
 Arrays = dict[str, np.ndarray]
 
-WARM_BATCHES = (1, 2, 8)
+FIRST_RUNS = 2  # after the very first, which allocates; they tell slow operations, whose exact time decides nothing
+WARM_BATCHES = (2, 8)
 MEASURED_RUNS = 5
-INLINE_SECONDS = float(
-    __import__("os").environ.get("IS", "0.001")
-)  # a thread hop costs about 0.1 ms, so a batch up to ten of them runs on the event loop
+INLINE_SECONDS = 0.001  # a thread hop costs about 0.1 ms, so a batch up to ten of them runs on the event loop
 FAST_BATCH_SECONDS = 0.008  # longest batch of an operation whose items are that fast
 THREAD_BATCH_SECONDS = 0.1  # longest batch of a slow operation in the compute thread, which all operations share
 
@@ -125,29 +125,48 @@ class Served(Generic[M_co]):
         return {name: self.cache.estimate(subject) for name, subject in self.subjects.items()}
 
 
-def open_model(entry: Entry, settings: Settings) -> tuple[Model, dict[str, Warm]]:
-    """Verify, load and warm one model; returns it with the measurements of each operation.
+def open_model(entry: Entry, settings: Settings) -> Model:
+    """Verify and load one model. Several threads may do so at once.
 
     Raises:
-        BundleError: the bundle does not verify, or its graphs do not run.
+        BundleError: the bundle does not verify, or its graphs do not load.
     """
     bundle = load(entry.path)
     if bundle.version != entry.version:
         raise BundleError(f"{entry.path}: holds version {bundle.version}, not {entry.version}; import it again")
+    with _blaming(bundle):
+        return load_model(bundle, threads=settings.threads or cpu_limit())
+
+
+def warm_up(model: Model) -> dict[str, Warm]:
+    """Run each operation and measure it; nothing else should run meanwhile.
+
+    Raises:
+        BundleError: a graph does not run.
+    """
     warm: dict[str, Warm] = {}
-    try:
-        model = load_model(bundle, threads=settings.threads or cpu_limit())
+    with _blaming(model.bundle):
         for operation in model.operations:
             if operation in model.estimated_operations:
                 passes, outputs = model.estimated_operations[operation]
                 warm[operation] = Warm(passes * warm[model.operations[0]].seconds, Layout.of(outputs))
                 continue
             example = model.example(operation)
-            for size in WARM_BATCHES:
-                batch = {name: np.repeat(array, size, axis=0) for name, array in example.items()}
-                layout = Layout.of(model.run(operation, batch))
-            seconds = min(_seconds(model, operation, example) for _ in range(MEASURED_RUNS))
+            layout = Layout.of(model.run(operation, example))
+            seconds = min(_seconds(model, operation, example) for _ in range(FIRST_RUNS))
+            if seconds <= 2 * INLINE_SECONDS:  # it may run on the event loop, which more and larger runs decide
+                for size in WARM_BATCHES:
+                    model.run(operation, {name: np.repeat(array, size, axis=0) for name, array in example.items()})
+                seconds = min(_seconds(model, operation, example) for _ in range(MEASURED_RUNS))
             warm[operation] = Warm(seconds, layout)
+    return warm
+
+
+@contextmanager
+def _blaming(bundle: Bundle) -> Iterator[None]:
+    """Whatever a graph raises in this block is a `BundleError` of this bundle."""
+    try:
+        yield
     except BundleError:
         raise
     except KeyError as error:
@@ -156,7 +175,6 @@ def open_model(entry: Entry, settings: Settings) -> tuple[Model, dict[str, Warm]
         raise BundleError(
             f"{bundle.path}: a graph does not run on the inputs of {bundle.manifest.task}: {error}"
         ) from error
-    return model, warm
 
 
 def serve(

@@ -6,8 +6,14 @@ log what has to be looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import gc
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -59,6 +65,75 @@ def before_signals(handle: Callable[[Any, int], None]) -> None:
     SysHandler.signal = on_signal
 
 
+WORKER = "_bentoml_impl.worker.service"  # the module that BentoML starts with `python -m` for each worker
+
+
+def fork_workers() -> None:
+    """Let the parent process fork its workers, with all that it has imported, instead of starting Python anew.
+
+    It saves a worker a second of imports, and the memory that both then share. circus passes a function that runs
+    between fork and exec; here it does not return, so that no exec follows. Beside a thread of Python, which a fork
+    could catch with a lock in its hands, a worker is started as BentoML does. So it is off Linux, where libraries of
+    the system do not bear a fork.
+    """
+    if sys.platform != "linux":
+        return
+    from circus import process  # noqa: PLC0415
+
+    start = process.Popen
+
+    def popen(command: Sequence[str], *, preexec_fn: Callable[[], None], env: Mapping[str, str], **rest: Any) -> Any:
+        if list(command[1:3]) == ["-m", WORKER] and threading.active_count() == 1:
+            prepare = preexec_fn
+            sys.stdout.flush()  # else both processes would write what waits
+            sys.stderr.flush()
+            gc.freeze()  # a collection in either process would write to pages that both share
+
+            def preexec_fn() -> None:
+                _work(command[3:], env, prepare)
+
+        return start(command, preexec_fn=preexec_fn, env=env, **rest)
+
+    process.Popen = popen
+
+
+def _work(arguments: Sequence[str], env: Mapping[str, str], prepare: Callable[[], None]) -> NoReturn:
+    """Be a worker of BentoML, in a process that was just forked; ends it."""
+    status = 1
+    try:
+        prepare()
+        os.environ.clear()
+        os.environ.update(env)
+        _forget_parent(int(arguments[list(arguments).index("--fd") + 1]))
+        os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # see telemetry/metrics.py
+        from _bentoml_impl.worker.service import main  # type: ignore[import-untyped]  # noqa: PLC0415
+        from bentoml._internal.log import SERVER_LOGGING_CONFIG  # noqa: PLC0415
+
+        SERVER_LOGGING_CONFIG["disable_existing_loggers"] = False  # Duet's exist, for the parent has imported it
+        main(args=list(arguments), prog_name=WORKER)
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # as Python does at the end of a program
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+
+
+def _forget_parent(listener: int) -> None:
+    """Close the files and reset the signals that an exec would; `listener` stays open."""
+    os.closerange(3, listener)
+    os.closerange(listener + 1, os.sysconf("SC_OPEN_MAX"))
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # as Python sets them when it starts
+        signal.signal(number, signal.SIG_IGN)
+
+
 def request_schema() -> Any:
     """BentoML's base of the schemas of requests; its `from_http_request` can be replaced."""
     from _bentoml_sdk.io_models import IODescriptor  # noqa: PLC0415
@@ -85,43 +160,59 @@ async def close_sentinels(client: Redis) -> None:
 
 def changes() -> list[str]:
     """What is no longer as this module needs it, a sentence each."""
-    from circus.sighandler import SysHandler  # noqa: PLC0415
+    return _changes_of_the_server() + _changes_of_redis()
+
+
+def _changes_of_redis() -> list[str]:
+    if "redis" not in sys.modules:  # a process without Redis would import it for a tenth of a second
+        return []
     from redis.asyncio.connection import ConnectionPool  # noqa: PLC0415
     from redis.asyncio.sentinel import SentinelConnectionPool  # noqa: PLC0415
+
+    kept = {
+        "redis: a pool has no `connection_class`; unknown options are found by the first request": "connection_class"
+        in _names(ConnectionPool.__init__),
+        "redis: a Sentinel pool has no `sentinel_manager`; connections to Sentinels stay open": "sentinel_manager"
+        in _names(SentinelConnectionPool.__init__),
+    }
+    return [sentence for sentence, holds in kept.items() if not holds]
+
+
+def _names(function: Any) -> set[object]:
+    return {*function.__code__.co_names, *function.__code__.co_consts}
+
+
+def _changes_of_the_server() -> list[str]:
+    from circus import process  # noqa: PLC0415
+    from circus.sighandler import SysHandler  # noqa: PLC0415
     from starlette.applications import Starlette  # noqa: PLC0415
     from starlette.formparsers import MultiPartParser  # noqa: PLC0415
     from uvicorn.config import HTTP_PROTOCOLS  # noqa: PLC0415
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle  # noqa: PLC0415
 
-    def names(function: Any) -> set[object]:
-        return {*function.__code__.co_names, *function.__code__.co_consts}
-
-    files = str([const for const in names(MultiPartParser.on_headers_finished) if isinstance(const, str)])
+    files = str([const for const in _names(MultiPartParser.on_headers_finished) if isinstance(const, str)])
     kept = {
         "uvicorn: RequestResponseCycle has no `disconnected`; clients that left are computed": "disconnected"
-        in names(RequestResponseCycle.__init__),
+        in _names(RequestResponseCycle.__init__),
         "uvicorn: RequestResponseCycle has no `more_body`; every body is read with a timer": "more_body"
-        in names(RequestResponseCycle.__init__),
+        in _names(RequestResponseCycle.__init__),
         "uvicorn: HTTP_PROTOCOLS has no `auto`; connections are not bounded": "auto" in HTTP_PROTOCOLS,
         "uvicorn: HttpToolsProtocol has no `_unset_keepalive_if_required`; idle connections stay open": hasattr(
             HttpToolsProtocol, "_unset_keepalive_if_required"
         ),
         "uvicorn: HttpToolsProtocol makes no scope in `on_message_begin`; requests through ASGI fail": "scope"
-        in names(HttpToolsProtocol.on_message_begin),
+        in _names(HttpToolsProtocol.on_message_begin),
         "uvicorn: HttpToolsProtocol has no `_start_asgi_task`; requests in one packet fail": hasattr(
             HttpToolsProtocol, "_start_asgi_task"
         ),
         "starlette: an application has no `middleware_stack`; requests pass BentoML's layers": "middleware_stack"
-        in names(Starlette.__call__),
+        in _names(Starlette.__call__),
         "starlette: too many files of a form have another message; they are answered with 400": "Too many files"
         in files,
         "circus: SysHandler has no `signal`; Ctrl-C waits for the grace period": hasattr(SysHandler, "signal"),
         "bentoml: IODescriptor has no `from_http_request`; BentoML parses requests itself": hasattr(
             request_schema(), "from_http_request"
         ),
-        "redis: a pool has no `connection_class`; unknown options are found by the first request": "connection_class"
-        in names(ConnectionPool.__init__),
-        "redis: a Sentinel pool has no `sentinel_manager`; connections to Sentinels stay open": "sentinel_manager"
-        in names(SentinelConnectionPool.__init__),
+        "circus: process has no `Popen`; workers import everything again": "Popen" in _names(process.Process.spawn),
     }
     return [sentence for sentence, holds in kept.items() if not holds]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import platform
 import socket
 import subprocess
@@ -57,7 +56,7 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*arguments: object) -> None:
         raise AssertionError(arguments)
 
-    monkeypatch.setattr(os, "execv", started)
+    monkeypatch.setattr("services.commands.serve.become_server", started)
 
 
 @pytest.fixture

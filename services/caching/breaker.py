@@ -15,6 +15,10 @@ CLOSED, HALF_OPEN, OPEN = 0.0, 0.5, 1.0
 QUIET_SECONDS = 60.0  # an unstable Redis causes at most two log lines a minute
 
 
+class RedisUnavailable(Exception):
+    """Redis did not answer in time, or the breaker is open."""
+
+
 class Breaker:
     """Whether commands may be sent to a server.
 

@@ -8,19 +8,23 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from services.caching.admission import Admission, AdmissionEstimate
+from services.caching.breaker import RedisUnavailable
 from services.caching.flights import Flights, follow
 from services.caching.keys import item_keys
 from services.caching.lease import compute_under_lease
 from services.caching.memory import MemoryTier
-from services.caching.redis import RedisTier, RedisUnavailable
 from services.caching.values import CorruptValue, Layout, created
 from services.call import Call, late
 from services.settings import Settings
 from services.telemetry import metrics
+
+if TYPE_CHECKING:
+    from services.caching.redis import RedisTier
 
 Arrays = dict[str, np.ndarray]
 Values = dict[str, bytes]
@@ -88,6 +92,8 @@ class Cache:
         memory = MemoryTier(settings.cache_memory_bytes) if settings.cache_memory_bytes else None
         redis = None
         if (url := settings.redis_url.get_secret_value()) and settings.redis_admission != "never":
+            from services.caching.redis import RedisTier  # noqa: PLC0415  # a tenth of a second, where there is no Redis
+
             timeout = settings.redis_timeout_ms / 1000
             redis = RedisTier(url, timeout_seconds=timeout, ttl_seconds=settings.cache_ttl_seconds)
         return cls(memory, redis, value_bytes=settings.cache_value_bytes, admission=settings.redis_admission)

@@ -9,9 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
-from services.caching.redis import RedisTier, RedisUnavailable
+from services.caching.breaker import RedisUnavailable
 from services.telemetry import metrics
+
+if TYPE_CHECKING:
+    from services.caching.redis import RedisTier
 
 POLL_SECONDS = (0.005, 0.05)  # the first and the longest pause; it doubles each time
 

@@ -24,7 +24,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ConnectionError as StaleConnection
 from redis.exceptions import ResponseError
 
-from services.caching.breaker import Breaker
+from services.caching.breaker import Breaker, RedisUnavailable
 from services.caching.connect import CONNECTIONS, connect, hang_up
 from services.caching.keys import PREFIX
 from services.caching.loop_aware_timeout import LoopAwareTimeout
@@ -40,10 +40,6 @@ PROBES = 5  # the fastest of so many counts: a busy event loop makes single prob
 PROBE_KEY = f"{PREFIX}:probe"
 PENDING_BYTES = 16 * 2**20  # of values that wait to be written; above this limit values are not written
 LEASE = ":lease"
-
-
-class RedisUnavailable(Exception):
-    """Redis did not answer in time, or the breaker is open."""
 
 
 class RedisTier:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
+import signal
 import socket
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
 from services.commands.stop import stop
 
@@ -58,18 +60,36 @@ def serve(
     settings; the documentation lists them. /readyz answers 200 when every model is verified and warm, and until then
     503 with the reason.
     """
-    from services.inference import registry  # noqa: PLC0415
     from services.settings import read  # noqa: PLC0415
 
     if models is not None:
         os.environ["DUET_MODELS"] = models
     read()  # the server reads them too, and would end with a traceback
     _need_port(host, port)
-    for entry in registry.install_reference_bundles(TASKS[service]):
-        message = f"the store had no model for {entry.task}: brought along {entry.tag}"
-        Console().print(message, highlight=False, soft_wrap=True)
-    command = [sys.executable, "-m", "bentoml", "serve", TARGETS[service], "--host", host, "--port", str(port)]
-    os.execv(sys.executable, command)  # noqa: S606  # the server takes this process's place, its signals and exit status
+    gc.disable()  # what is imported stays, so collections would find nothing; before the worker starts they are back
+    try:
+        from services.inference import registry  # noqa: PLC0415
+
+        for entry in registry.install_reference_bundles(TASKS[service]):
+            typer.echo(f"the store had no model for {entry.task}: brought along {entry.tag}")
+        become_server([TARGETS[service], "--host", host, "--port", str(port)])
+    finally:
+        gc.enable()
+
+
+def become_server(arguments: Sequence[str]) -> NoReturn:
+    """Run `bentoml serve` in this process, which ends with its exit status.
+
+    Starting Python anew would import a second time what reading the store has imported: more than a second.
+    """
+    from bentoml._internal.context import server_context  # noqa: PLC0415
+    from bentoml_cli.serve import serve_command  # noqa: PLC0415
+
+    server_context.service_type = "cli"  # as the command `bentoml` does; its log lines say it
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a client that leaves must not end the server
+    sys.excepthook = sys.__excepthook__
+    sys.exit(serve_command.main(["serve", *arguments], prog_name="bentoml"))
 
 
 def _need_port(host: str, port: int) -> None:

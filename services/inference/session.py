@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,20 @@ if TYPE_CHECKING:  # imported when used: BentoML's arbiter loads this module, bu
     import onnxruntime
 
 Arrays = dict[str, np.ndarray]
+REGISTERING = threading.Lock()  # sessions are loaded in several threads
+
+
+@cache
+def _share_arena() -> None:
+    """Give all sessions one arena for what a run needs.
+
+    By itself each session keeps the memory of its largest batch, although they run one after another: of ten models
+    after batches of 64 that are 240 MB instead of 120.
+    """
+    import onnxruntime  # noqa: PLC0415
+
+    kind, use = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
+    onnxruntime.create_and_register_allocator(onnxruntime.OrtMemoryInfo("Cpu", kind, 0, use), None)
 
 
 class Session:
@@ -32,6 +48,9 @@ class Session:
         # Idle threads that spin would take CPU time from the HTTP side.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
+        with REGISTERING:
+            _share_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
         try:
             self._session: onnxruntime.InferenceSession = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import threading
@@ -18,7 +19,7 @@ from services.protocol.direct import connection_class
 from services.protocol.gateway import FastPathMiddleware, Gateway
 from services.protocol.services import routes_of
 from services.settings import Settings, SettingsError, read
-from services.shims import before_signals, changes, use_connections
+from services.shims import before_signals, changes, fork_workers, use_connections
 from services.telemetry import logs
 
 log = logging.getLogger("duet")
@@ -54,9 +55,11 @@ class Lifecycle:
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
-    def forward_interrupts() -> None:
+    def prepare_parent() -> None:
         """Runs in BentoML's parent process, which starts the workers and handles the signals."""
         _forward_interrupts()
+        fork_workers()
+        gc.enable()  # `duet serve` imports without it
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start_plane(self) -> None:

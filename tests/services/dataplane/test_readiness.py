@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,37 @@ async def test_a_damaged_graph_is_named_and_keeps_the_service_unready(empty_stor
         assert not plane.ready
         assert "classify.onnx: SHA-256" in plane.problems[0]
         assert REGISTRY.get_sample_value("duet_ready") == 0
+
+
+async def test_models_are_loaded_side_by_side_and_served_by_name_beside_a_damaged_one(
+    empty_store: Path, make_bundle: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("duet"), "propagate", True)
+    entries = [registry.store(make_bundle(name, name=f"{name}-linear")) for name in "dbace"]
+    damaged = next(entry for entry in entries if entry.name == "b-linear")
+    path = damaged.path / "classify.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with caplog.at_level(logging.INFO, "duet"):
+        async with running("classification") as plane:
+            assert [served.entry.name for served in plane.served] == ["a-linear", "c-linear", "d-linear", "e-linear"]
+            assert list(plane.damaged) == [damaged.tag]
+            answer = await plane.select(Classifier, "classify", "c-linear").infer("classify", images(1), Call())
+            assert answer["probabilities"].shape[0] == 1
+    said = [record.args[0] for record in caplog.records if record.msg.startswith("serving ") and record.args]  # type: ignore[index]
+    assert [str(tag).partition(":")[0] for tag in said] == ["a-linear", "c-linear", "d-linear", "e-linear"]
+
+
+async def test_a_forked_worker_looks_into_the_store_again(empty_store: Path, make_bundle: Any) -> None:
+    """The parent imported the service before the store had the model."""
+    plane = DataPlane(["classification"])
+    entry = registry.store(make_bundle())
+    plane._process -= 1
+    await plane.start()
+    try:
+        assert plane.ready
+        assert plane.entries == [entry]
+    finally:
+        await plane.stop()
 
 
 async def test_a_bundle_that_lacks_the_graph_of_its_task_is_named(empty_store: Path, make_bundle: Any) -> None:
