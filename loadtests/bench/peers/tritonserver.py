@@ -69,7 +69,9 @@ def backends(folder: Path, home: Path) -> Path:
     stub = home / "python_backend_stubs" / sysconfig.get_python_version() / "triton_python_backend_stub"
     if not stub.exists():
         sys.exit(f"its wheel has no program for Python {sysconfig.get_python_version()}")
-    shutil.copy(stub, made / "python").chmod(0o755)
+    program = made / "python" / stub.name
+    shutil.copyfile(stub, program)
+    program.chmod(0o755)
     return made
 
 
