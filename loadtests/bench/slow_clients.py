@@ -4,6 +4,7 @@ A client closes its end when it sees that the server has ended the connection. R
 """
 
 import asyncio
+import select
 import socket
 from dataclasses import dataclass
 from typing import cast
@@ -59,6 +60,9 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
         self._held.add(self)
+
+    def begin(self) -> None:
+        """Send what is sent at once; not before the loop reads, for uvloop would go on reading."""
         if not self._kind.reads:
             self._transport.pause_reading()
         if self._kind.sends:
@@ -86,7 +90,8 @@ async def open_all(port: int, kind: Kind, count: int, seconds: float) -> set[Cli
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE)
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
         await loop.sock_connect(made, ("127.0.0.1", port))
-        await loop.create_connection(lambda: Client(kind, held), sock=made)
+        _, client = await loop.create_connection(lambda: Client(kind, held), sock=made)
+        client.begin()
     return held
 
 
@@ -107,12 +112,12 @@ class Header:
 
     Attributes:
         refused_after: bytes that the client had sent when the answer came.
-        closed_after: bytes that it had sent when it could send no more.
+        gone_after: bytes that it had sent when the connection was gone, for it went on after the answer.
     """
 
     status: int
     refused_after: int
-    closed_after: int
+    gone_after: int
 
 
 def endless_header(port: int, size: int) -> Header:
@@ -135,7 +140,4 @@ def endless_header(port: int, size: int) -> Header:
 
 def _waiting(client: socket.socket) -> bytes:
     """What has come, without waiting for it."""
-    try:
-        return client.recv(4096, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return b""
+    return client.recv(4096) if select.select([client], [], [], 0)[0] else b""
