@@ -19,10 +19,12 @@ from rich.table import Table
 from loadtests.bench import crosscheck, floors, network, overhead, report, rivals, rounds, wrk
 from loadtests.bench.crosscheck import LocustResult
 from loadtests.bench.floors import Rounds
-from loadtests.bench.rounds import CONNECTIONS, Case
+from loadtests.bench.rivals import Group
+from loadtests.bench.rounds import CONNECTIONS, Round
 from services.inference.bundle import Bundle
 
 ROUNDS, SECONDS = 8, 2
+GROUPS = {group.name: group for group in rivals.GROUPS}
 LOCUST_USERS, LOCUST_SECONDS = 4, 5
 
 
@@ -36,41 +38,30 @@ def tree(text: str) -> Path:
     return path
 
 
-def locust_beside(cases: list[Case]) -> LocustResult:
-    case = next(case for case in cases if case.name == rivals.BINARY)
-    return crosscheck.locust(case.server, case.request, users=LOCUST_USERS, seconds=LOCUST_SECONDS)
-
-
 def measure(
-    home: Path, served: Bundle, count: int, seconds: int, baseline: Path | None, *, warm_up: bool
-) -> tuple[Rounds, LocustResult]:
-    """The rounds of each group, and Locust's view of one row."""
-    found: Rounds = {}
-    for group in rivals.GROUPS:
-        report.out.print(f"{group.name}: {count} rounds ...", highlight=False)
-        with rivals.alive(group, home, served, baseline) as cases:
-            for case in cases if warm_up else []:  # BentoML's batcher learns from its first batches
-                wrk.load(case.server, case.request, connections=CONNECTIONS, seconds=1)
-            found[group.name] = rounds.play(rivals.targets(group, cases, served, seconds), count)
-            if group.name == rivals.ONE:
-                locust = locust_beside(cases)
-    return found, locust
+    group: Group, home: Path, served: Bundle, options: argparse.Namespace
+) -> tuple[list[Round], LocustResult | None]:
+    """The rounds of a group, and Locust's view of the plain row if the group has it beside bare uvicorn."""
+    report.out.print(f"{group.name}: {options.rounds} rounds ...", highlight=False)
+    with rivals.alive(group, home, served, options.baseline) as cases:
+        for case in [] if options.quick else cases:  # BentoML's batcher learns from its first batches
+            wrk.load(case.server, case.request, connections=CONNECTIONS, seconds=1)
+        done = rounds.play(rivals.targets(group, cases, served, options.seconds), options.rounds)
+        report.out.print(table(done))
+        if group.name != rivals.ONE:
+            return done, None
+        plain = next(case for case in cases if case.name == rivals.BINARY)
+        return done, crosscheck.locust(plain.server, plain.request, users=LOCUST_USERS, seconds=LOCUST_SECONDS)
 
 
-def table(found: Rounds) -> Table:
-    """Every row of every group."""
+def table(done: list[Round]) -> Table:
+    """Every row of a group."""
     shown = Table("target", "images/s", "CPU µs a request", "p50 ms", "p99 ms")
     shown.title = f"one server core, {CONNECTIONS} connections, wrk; median and 95 % interval over the rounds"
-    for done in found.values():
-        for name in done[0]:
-            cells = [
-                "" if each is None else each.show(form)
-                for what, form in (("images_per_second", ",.0f"), ("cpu_us", ",.0f"), ("p50_ms", ".2f"))
-                for each in [rounds.across(done, name, what)]
-            ]
-            tail = rounds.across(done, name, "p99_ms")
-            shown.add_row(name, *cells, "" if tail is None else f"{tail.median:.2f}")
-        shown.add_section()
+    forms = {"images_per_second": ",.0f", "cpu_us": ",.0f", "p50_ms": ".2f", "p99_ms": ".2f"}
+    for name in done[0]:
+        each = [(rounds.across(done, name, what), form) for what, form in forms.items()]
+        shown.add_row(name, *("" if value is None else value.show(form) for value, form in each))
     return shown
 
 
@@ -122,31 +113,43 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=int, default=SECONDS, help="length of each measurement")
     parser.add_argument("--baseline", type=tree, help="source tree of a second Duet, to be compared with")
+    parser.add_argument("--only", choices=GROUPS, help="measure one group; no results are written")
     options = parser.parse_args()
-    count, seconds = (1, 1) if options.quick else (options.rounds, options.seconds)
+    if options.quick:
+        options.rounds, options.seconds = 1, 1
     wrk_version = wrk.require()
     home, served = network.ready(options.home)
     about = report.facts(served)
     about["versions"]["wrk"] = wrk_version
-    about |= {"connections": CONNECTIONS, "rounds": count, "seconds": seconds}
+    about |= {"connections": CONNECTIONS, "rounds": options.rounds, "seconds": options.seconds}
     report.show(about)
 
-    found, locust = measure(home, served, count, seconds, options.baseline, warm_up=not options.quick)
-    results = summary(found) | {"ratios": floors.judge(found), "locust": asdict(locust) | {"users": LOCUST_USERS}}
-    report.out.print(table(found), floors.table(results["ratios"], judged=not options.quick))
+    found: Rounds = {}
+    locust = None
+    for name in [options.only] if options.only else GROUPS:
+        found[name], seen = measure(GROUPS[name], home, served, options)
+        locust = locust or seen
+    ratios = floors.judge(found)
+    report.out.print(floors.table(ratios, judged=not options.quick))
+    results = summary(found) | {"ratios": ratios}
     if options.baseline is not None:
         compared = floors.beside_baseline(found)
         results["baseline"] = report.revision(options.baseline) | {"ratios": compared}
         report.out.print(floors.baseline_table(compared))
-    report.out.print(
-        f"cross-check: Locust's FastHttpUser, {LOCUST_USERS} users on {rivals.BINARY}: "
-        f"{locust.requests_per_second:,.0f} requests/s, p50 {locust.p50_ms:g} ms, {locust.failures} failures "
-        "(Locust itself is the limit)",
-        highlight=False,
-    )
+    if locust is not None:
+        results["locust"] = asdict(locust) | {"users": LOCUST_USERS}
+        report.out.print(
+            f"cross-check: Locust's FastHttpUser, {LOCUST_USERS} users on {rivals.BINARY}: "
+            f"{locust.requests_per_second:,.0f} requests/s, p50 {locust.p50_ms:g} ms, {locust.failures} failures "
+            "(Locust itself is the limit)",
+            highlight=False,
+        )
+    missed = not options.quick and not all(row["met"] for row in ratios)
+    if options.only:
+        return int(missed)
     report.save(options.out, "bench", about, results, figure(results["images_per_second"]))
     overhead.run(options, home, served)
-    return int(not options.quick and not all(row["met"] for row in results["ratios"]))
+    return int(missed)
 
 
 if __name__ == "__main__":

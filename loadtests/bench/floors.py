@@ -57,9 +57,11 @@ FLOORS = (
 
 
 def judge(rounds: Rounds, wanted: Sequence[Floor] = FLOORS) -> list[dict[str, Any]]:
-    """Every floor with the median, interval and rounds of its ratio, and whether it is met."""
+    """The floors of the groups with the median, interval and rounds of their ratios, and whether they are met."""
     rows = []
     for floor in wanted:
+        if floor.group not in rounds:
+            continue
         values = floor.values(rounds[floor.group])
         found = interval(values)
         row = {"name": floor.name, "group": floor.group, "median": found.median, "low": found.low, "high": found.high}

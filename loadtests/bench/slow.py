@@ -36,7 +36,7 @@ DRAIN_SECONDS, GRACEFUL_SECONDS, MARGIN = 1, 5, 10  # the grace period, made up 
 HEADER = 96 * 10**6
 SLACK = 1.0  # seconds that closing may take beyond its bound
 MEMORY_MB, P99_TIMES = 30, 2
-HEADER_BYTES = 2**17  # 64 KiB, and as much again for what the system buffers
+HEADER_BYTES = 2**18  # 64 KiB, and what the system buffers on the way
 MODELS = ("mnist-cnn", "mnist-gan", "mnist-scorer")
 
 
