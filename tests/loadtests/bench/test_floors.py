@@ -69,3 +69,8 @@ def test_a_baseline_is_compared_row_by_row_and_is_no_floor() -> None:
         "p99_ms": 0.5,
     }
     assert len(floors.judge(found)) == before
+
+
+def test_one_group_is_judged_by_its_own_floors() -> None:
+    alone = {rivals.MANY: done()[rivals.MANY]}
+    assert {row["group"] for row in floors.judge(alone)} == {rivals.MANY}
