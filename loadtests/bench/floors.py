@@ -71,7 +71,7 @@ def judge(rounds: Rounds, wanted: Sequence[Floor] = FLOORS) -> list[dict[str, An
 
 
 def table(rows: list[dict[str, Any]], *, judged: bool) -> Table:
-    shown = Table("ratio within a round", "beside", "median", "interval", "floor", "")
+    shown = Table("ratio within a round", "group", "median", "interval", "floor", "")
     for row in rows:
         verdict = "not judged" if not judged else "met" if row["met"] else "MISSED"
         bound = f"{'<=' if row['at_most'] else '>='} {row['floor']:g}"
@@ -98,7 +98,7 @@ def beside_baseline(rounds: Rounds) -> list[dict[str, Any]]:
 
 
 def baseline_table(rows: list[dict[str, Any]]) -> Table:
-    shown = Table("Duet / baseline, within a round", "beside", *COMPARED.values())
+    shown = Table("Duet / baseline, within a round", "group", *COMPARED.values())
     for row in rows:
         cells = ["{median:.3f} [{low:.3f}, {high:.3f}]".format(**row[what]) for what in COMPARED]
         shown.add_row(row["name"], row["group"], *cells)

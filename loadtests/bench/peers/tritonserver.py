@@ -4,6 +4,7 @@ Triton is NVIDIA's C++ server, here with its Python backend and one ONNX Runtime
 has its program; it is installed below .duet/peers. Where that fails, or Triton does not start, the run says so.
 """
 
+import os
 import shutil
 import sys
 import sysconfig
@@ -92,7 +93,7 @@ def triton(python: str, served: Bundle) -> Iterator[Server]:
         found = {
             "LD_LIBRARY_PATH": ":".join(map(str, libraries)),
             "PYTHONPATH": str(packages),
-            "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin",
+            "PATH": f"{programs}:{os.environ['PATH']}",
         }
         with server.running(TRITON, command, ready="/v2/health/ready", **found) as running:
             yield running
