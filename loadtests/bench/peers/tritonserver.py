@@ -155,6 +155,7 @@ def figure(ratios: list[dict[str, object]]) -> Figure:
     axes.bar_label(bars, fmt="{:.2f}", padding=3)
     axes.axvline(1, color="black", linestyle=":")
     axes.set_xlabel("images per second, Duet / Triton, one core")
+    axes.margins(x=0.12)
     axes.invert_yaxis()
     return picture
 
