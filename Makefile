@@ -11,7 +11,7 @@ BIN := .venv/bin
 MINUTES ?= 30
 
 .PHONY: help demo serve test nightly lint format typecheck docs bench bench-cache bench-drift bench-generate \
-	bench-neighbours bench-overload bench-soak bench-start bench-peers lock clean
+	bench-neighbours bench-overload bench-slow bench-soak bench-start bench-peers lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,7 +51,7 @@ docs: .venv/dev.installed ## build the documentation into build/docs, a site tha
 	$(BIN)/python -m sphinx -q -W --keep-going -n -d build/doctrees docs build/docs
 	@echo "Open build/docs/index.html in a browser."
 
-bench: .venv/dev.installed ## ratios against stock BentoML, bare uvicorn and ONNX Runtime; overhead by stage (needs wrk)
+bench: .venv/dev.installed ## ratios to stock BentoML, bare uvicorn and ONNX Runtime (ARGS='--baseline FOLDER': to a tree; needs wrk)
 	$(BIN)/python -m loadtests.bench $(ARGS)
 
 bench-cache: .venv/dev.installed ## what the cache is worth, stampedes, its memory, faults of Redis (needs redis-server)
@@ -72,14 +72,18 @@ bench-overload: .venv/dev.installed ## what happens above capacity
 bench-neighbours: .venv/dev.installed ## dear requests beside cheap ones, the worst bodies, slow uploads
 	$(BIN)/python -m loadtests.bench.neighbours $(ARGS)
 
+bench-slow: .venv/dev.installed ## a thousand slow connections of each kind: when they are closed, memory, whom they delay
+	$(BIN)/python -m loadtests.bench.slow $(ARGS)
+
 bench-soak: .venv/dev.installed ## memory and latency over MINUTES (30)
 	$(BIN)/python -m loadtests.bench.soak --minutes $(MINUTES) $(ARGS)
 
 bench-start: .venv/dev.installed ## seconds until `duet serve` is ready, and its memory then
 	$(BIN)/python -m loadtests.bench.start $(ARGS)
 
-bench-peers: .venv/dev.installed ## MLServer, LitServe and Ray Serve beside Duet (needs wrk; installs them below .duet)
+bench-peers: .venv/dev.installed ## MLServer, LitServe, Ray Serve and Triton beside Duet (needs wrk; installs them below .duet)
 	$(BIN)/python -m loadtests.bench.peers $(ARGS)
+	$(BIN)/python -m loadtests.bench.peers.tritonserver $(ARGS)
 
 lock: .venv/dev.installed ## pin every version again, after a change of pyproject.toml's dependencies
 	$(BIN)/python deploy/lock.py

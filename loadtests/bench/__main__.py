@@ -1,114 +1,99 @@
-"""Duet beside stock BentoML, bare uvicorn and the raw ONNX Runtime loop: requests a second and latency, as ratios.
+"""Duet beside stock BentoML, bare uvicorn and the raw ONNX Runtime loop: throughput, CPU time and latency, as ratios.
 
-Every target is measured in every round, so that drift of the machine hits all alike; ratios are taken within a round,
-and the median over the rounds is reported. One image a request except where 64 are said; caches are bypassed
-(`Cache-Control: no-store`) except where a hit is said.
+Only the servers of rows that are compared are alive at the same time, and every row of such a group is measured in
+every round. Ratios are taken within a round. Reported are the median over the rounds and a 95 % interval of it, by
+order statistics. CPU time is that of all processes of a server, user and system, a request. One image a request except
+where 64 are said; caches are bypassed (`Cache-Control: no-store`) except where a hit is said.
 """
 
-import statistics
+import argparse
+import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from loadtests.bench import crosscheck, network, overhead, rawloop, report, request, server, wrk
-from loadtests.bench.request import NO_STORE, Request
-from loadtests.bench.server import Server
-from loadtests.bench.wrk import Measurement
+from loadtests.bench import crosscheck, floors, network, overhead, report, rivals, rounds, wrk
+from loadtests.bench.crosscheck import LocustResult
+from loadtests.bench.floors import Rounds
+from loadtests.bench.rivals import Group
+from loadtests.bench.rounds import CONNECTIONS, Round
 from services.inference.bundle import Bundle
 
-CONNECTIONS = 16
-ROUNDS, SECONDS = 3, 5
+ROUNDS, SECONDS = 8, 2
+GROUPS = {group.name: group for group in rivals.GROUPS}
 LOCUST_USERS, LOCUST_SECONDS = 4, 5
 
-BINARY = "Duet V2 binary"
-V2_JSON = "Duet V2 JSON"
-NATIVE_JSON = "Duet native JSON"
-NATIVE_PNG = "Duet native multipart PNG"
-HIT = "Duet V2 binary, cache hit"
-BINARY_64 = "Duet V2 binary, 64 images"
-STOCK = "stock BentoML JSON"
-BARE = "bare uvicorn V2 binary"
-BARE_64 = "bare uvicorn V2 binary, 64 images"
-RAW = "raw ONNX Runtime loop, batch 1"
-RAW_64 = "raw ONNX Runtime loop, batch 64"
+
+def tree(text: str) -> Path:
+    """A source tree, from which Python really takes Duet when it is first in its path."""
+    path = Path(text).absolute()
+    command = [sys.executable, "-c", "import services, training; print(services.__file__, training.__file__)"]
+    run = subprocess.run(command, check=False, capture_output=True, text=True, cwd="/", env={"PYTHONPATH": str(path)})
+    if any(path not in Path(file).parents for file in run.stdout.split() or ["/"]):
+        raise argparse.ArgumentTypeError(f"{text}: no source tree of Duet (it needs services/ and training/)")
+    return path
 
 
-@dataclass(frozen=True)
-class Case:
-    name: str
-    server: Server
-    request: Request
+def measure(
+    group: Group, home: Path, served: Bundle, options: argparse.Namespace
+) -> tuple[list[Round], LocustResult | None]:
+    """The rounds of a group, and Locust's view of the plain row if the group has it beside bare uvicorn."""
+    report.out.print(f"{group.name}: {options.rounds} rounds ...", highlight=False)
+    with rivals.alive(group, home, served, options.baseline) as cases:
+        for case in [] if options.quick else cases:  # BentoML's batcher learns from its first batches
+            wrk.load(case.server, case.request, connections=CONNECTIONS, seconds=1)
+        done = rounds.play(rivals.targets(group, cases, served, options.seconds), options.rounds)
+        report.out.print(table(done))
+        if group.name != rivals.ONE:
+            return done, None
+        plain = next(case for case in cases if case.name == rivals.BINARY)
+        return done, crosscheck.locust(plain.server, plain.request, users=LOCUST_USERS, seconds=LOCUST_SECONDS)
 
 
-@dataclass(frozen=True)
-class Floor:
-    """A ratio that must be met: `value` of one round's images a second and measurements."""
-
-    name: str
-    bound: float
-    value: Callable[[dict[str, float], dict[str, Measurement]], float]
-    at_most: bool = False
-
-    def met(self, value: float) -> bool:
-        return value <= self.bound if self.at_most else value >= self.bound
+def table(done: list[Round]) -> Table:
+    """Every row of a group."""
+    shown = Table("target", "images/s", "CPU µs a request", "p50 ms", "p99 ms")
+    shown.title = f"one server core, {CONNECTIONS} connections, wrk; median and 95 % interval over the rounds"
+    forms = {"images_per_second": ",.0f", "cpu_us": ",.0f", "p50_ms": ".2f", "p99_ms": ".2f"}
+    for name in done[0]:
+        each = [(rounds.across(done, name, what), form) for what, form in forms.items()]
+        shown.add_row(name, *("" if value is None else value.show(form) for value, form in each))
+    return shown
 
 
-def ratio(this: str, that: str, bound: float) -> Floor:
-    return Floor(f"{this} / {that}", bound, lambda images, _: images[this] / images[that])
+def summary(found: Rounds) -> dict[str, Any]:
+    """Medians by row; a row that several groups have is taken from the first one."""
+    first: dict[str, str] = {}
+    for group, done in found.items():
+        for name in done[0]:
+            first.setdefault(name, group)
 
+    def medians(what: str) -> dict[str, float]:
+        values = {name: rounds.across(found[group], name, what) for name, group in first.items()}
+        return {name: value.median for name, value in values.items() if value is not None}
 
-FLOORS = (
-    ratio(BINARY, BARE, 0.95),
-    ratio(BINARY, STOCK, 10),
-    ratio(V2_JSON, STOCK, 6),
-    ratio(NATIVE_JSON, STOCK, 4),
-    ratio(NATIVE_PNG, STOCK, 3),
-    ratio(BINARY_64, RAW_64, 0.9),
-    Floor("p99 / p50 of Duet V2 binary", 4, lambda _, found: found[BINARY].p99_ms / found[BINARY].p50_ms, at_most=True),
-)
-
-
-def cases(duet: Server, stock: Server, bare: Server, served: Bundle) -> list[Case]:
-    """What is measured by wrk; each was asked once, and answered as the graph does."""
-    name = served.name
-    one, many = network.digits(1), network.digits(64)
-    chosen = [
-        Case(BINARY, duet, request.v2_binary(name, one, **NO_STORE)),
-        Case(V2_JSON, duet, request.v2_json(name, one, **NO_STORE)),
-        Case(NATIVE_JSON, duet, request.native_json(one, **NO_STORE)),
-        Case(NATIVE_PNG, duet, request.native_png(one, **NO_STORE)),
-        Case(HIT, duet, request.v2_binary(name, one)),
-        Case(BINARY_64, duet, request.v2_binary(name, many, **NO_STORE)),
-        Case(STOCK, stock, request.bento_json(one)),
-        Case(BARE, bare, request.v2_binary(name, one)),
-        Case(BARE_64, bare, request.v2_binary(name, many)),
-    ]
-    expected = network.answer(served, one)
-    for case in chosen:
-        case.server.check(case.request, expected)
-        headers = case.server.check(case.request, expected)  # the second time a cache would know
-        wanted = {"duet": "hit" if case.name == HIT else "bypass"}.get(case.server.name, "")
-        if not headers.get("x-cache", "").startswith(wanted):
-            sys.exit(f"{case.name}: X-Cache is {headers.get('x-cache')!r}, but {wanted!r} is to be measured")
-    return chosen
-
-
-Round = tuple[dict[str, float], dict[str, Measurement]]
-
-
-def measure(chosen: list[Case], served: Bundle, seconds: int) -> Round:
-    """One round: images a second of everything, and latencies of what has a server."""
-    found = {
-        case.name: wrk.load(case.server, case.request, connections=CONNECTIONS, seconds=seconds) for case in chosen
+    p50, p99 = medians("p50_ms"), medians("p99_ms")
+    intervals = {
+        group: {
+            name: {what: asdict(each) for what in asdict(done[0][name]) if (each := rounds.across(done, name, what))}
+            for name in done[0]
+        }
+        for group, done in found.items()
     }
-    images = {case.name: case.request.items * found[case.name].requests_per_second for case in chosen}
-    for name, batch in ((RAW, 1), (RAW_64, 64)):
-        images[name] = batch / rawloop.measure(served, batch, seconds / 2).mean
-    return images, found
+    return {
+        "images_per_second": medians("images_per_second"),
+        "cpu_us": medians("cpu_us"),
+        "latency": {name: {"p50_ms": p50[name], "p99_ms": p99[name]} for name in p50},
+        "intervals": intervals,
+        "rounds_detail": {
+            group: [{name: asdict(figures) for name, figures in each.items()} for each in done]
+            for group, done in found.items()
+        },
+    }
 
 
 def figure(medians: dict[str, float]) -> Figure:
@@ -127,71 +112,44 @@ def main() -> int:
     parser = report.options(__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=int, default=SECONDS, help="length of each measurement")
+    parser.add_argument("--baseline", type=tree, help="source tree of a second Duet, to be compared with")
+    parser.add_argument("--only", choices=GROUPS, help="measure one group; no results are written")
     options = parser.parse_args()
-    rounds, seconds = (1, 1) if options.quick else (options.rounds, options.seconds)
+    if options.quick:
+        options.rounds, options.seconds = 1, 1
     wrk_version = wrk.require()
     home, served = network.ready(options.home)
     about = report.facts(served)
     about["versions"]["wrk"] = wrk_version
-    about |= {"connections": CONNECTIONS, "rounds": rounds, "seconds": seconds}
+    about |= {"connections": CONNECTIONS, "rounds": options.rounds, "seconds": options.seconds}
     report.show(about)
 
-    graph = served.graph_path("classify")
-    with ExitStack() as stack:
-        duet = stack.enter_context(server.duet(home, f"{served.name}:{served.version}"))
-        stock = stack.enter_context(server.stock_bentoml(graph))
-        bare = stack.enter_context(server.bare_uvicorn(graph))
-        chosen = cases(duet, stock, bare, served)
-        for case in [] if options.quick else chosen:  # BentoML's batcher learns from its first batches
-            wrk.load(case.server, case.request, connections=CONNECTIONS, seconds=1)
-        done = []
-        for number in range(rounds):
-            report.out.print(f"round {number + 1} of {rounds}")
-            done.append(measure(chosen, served, seconds))
-        locust = crosscheck.locust(duet, chosen[0].request, users=LOCUST_USERS, seconds=LOCUST_SECONDS)
-
-    medians = {name: statistics.median(images[name] for images, _ in done) for name in done[0][0]}
-    latency = {
-        name: {key: statistics.median(asdict(found[name])[key] for _, found in done) for key in ("p50_ms", "p99_ms")}
-        for name in done[0][1]
-    }
-    floors = [(floor, [floor.value(*each) for each in done]) for floor in FLOORS]
-
-    table = Table("target", "images/s", "p50 ms", "p99 ms", "/ stock", title="one server core, 16 connections, wrk")
-    for name, each in medians.items():
-        times = [f"{latency[name][key]:.2f}" for key in ("p50_ms", "p99_ms")] if name in latency else ["", ""]
-        table.add_row(name, f"{each:,.0f}", *times, f"{each / medians[STOCK]:.2f}")
-    report.out.print(table)
-    judged = Table("ratio", "median", "rounds", "floor", "")
-    missed = 0
-    for floor, values in floors:
-        value = statistics.median(values)
-        verdict = "not judged" if options.quick else "met" if floor.met(value) else "MISSED"
-        missed += verdict == "MISSED"
-        bound = f"{'<=' if floor.at_most else '>='} {floor.bound:g}"
-        judged.add_row(floor.name, f"{value:.2f}", " ".join(f"{each:.2f}" for each in values), bound, verdict)
-    report.out.print(judged)
-    report.out.print(
-        f"cross-check: Locust's FastHttpUser, {LOCUST_USERS} users on {BINARY}: {locust.requests_per_second:,.0f} "
-        f"requests/s, p50 {locust.p50_ms:g} ms, {locust.failures} failures (Locust itself is the limit)",
-        highlight=False,
-    )
-    results = {
-        "images_per_second": medians,
-        "latency": latency,
-        "rounds_detail": [
-            {"images_per_second": images, "latency": {k: asdict(v) for k, v in found.items()}} for images, found in done
-        ],
-        "ratios": [
-            {"name": floor.name, "median": statistics.median(values), "rounds": values, "floor": floor.bound}
-            | {"at_most": floor.at_most, "met": floor.met(statistics.median(values))}
-            for floor, values in floors
-        ],
-        "locust": asdict(locust) | {"users": LOCUST_USERS},
-    }
-    report.save(options.out, "bench", about, results, figure(medians))
+    found: Rounds = {}
+    locust = None
+    for name in [options.only] if options.only else GROUPS:
+        found[name], seen = measure(GROUPS[name], home, served, options)
+        locust = locust or seen
+    ratios = floors.judge(found)
+    report.out.print(floors.table(ratios, judged=not options.quick))
+    results = summary(found) | {"ratios": ratios}
+    if options.baseline is not None:
+        compared = floors.beside_baseline(found)
+        results["baseline"] = report.revision(options.baseline) | {"ratios": compared}
+        report.out.print(floors.baseline_table(compared))
+    if locust is not None:
+        results["locust"] = asdict(locust) | {"users": LOCUST_USERS}
+        report.out.print(
+            f"cross-check: Locust's FastHttpUser, {LOCUST_USERS} users on {rivals.BINARY}: "
+            f"{locust.requests_per_second:,.0f} requests/s, p50 {locust.p50_ms:g} ms, {locust.failures} failures "
+            "(Locust itself is the limit)",
+            highlight=False,
+        )
+    missed = not options.quick and not all(row["met"] for row in ratios)
+    if options.only:
+        return int(missed)
+    report.save(options.out, "bench", about, results, figure(results["images_per_second"]))
     overhead.run(options, home, served)
-    return int(missed > 0)
+    return int(missed)
 
 
 if __name__ == "__main__":

@@ -56,10 +56,7 @@ def facts(served: Bundle, operation: str = "classify") -> dict[str, Any]:
     return {
         "command": f"python -m {_module()} {' '.join(sys.argv[1:])}".strip(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "git_revision": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(
-            _git("status", "--porcelain", "--", "services", "training", "loadtests", ":!loadtests/results")
-        ),
+        **revision(cores.ROOT),
         "cpu_model": _cpu_model(),
         "cores": {"machine": os.cpu_count(), "server": cores.SERVER, "load": cores.LOAD},
         "load_average_at_start": load,
@@ -78,6 +75,13 @@ def facts(served: Bundle, operation: str = "classify") -> dict[str, Any]:
     }
 
 
+def revision(tree: Path) -> dict[str, Any]:
+    """The commit of a source tree, and whether its code differs from it."""
+    code = ("services", "training", "loadtests", ":!loadtests/results")
+    changed = bool(_git(tree, "status", "--porcelain", "--", *code))
+    return {"git_revision": _git(tree, "rev-parse", "HEAD"), "git_dirty": changed}
+
+
 def show(about: dict[str, Any]) -> None:
     """The facts in two lines."""
     model, ort = about["model"], about["ort_only_us"]
@@ -94,8 +98,8 @@ def save(folder: Path, name: str, about: dict[str, Any], results: dict[str, Any]
     out.print(f"written: {folder / name}.json and .png")
 
 
-def _git(*arguments: str) -> str:
-    run = subprocess.run(["git", *arguments], check=False, capture_output=True, text=True, cwd=cores.ROOT)
+def _git(tree: Path, *arguments: str) -> str:
+    run = subprocess.run(["git", *arguments], check=False, capture_output=True, text=True, cwd=tree)
     return run.stdout.strip() if run.returncode == 0 else "unknown"
 
 

@@ -40,6 +40,16 @@ class Server:
         parent = psutil.Process(self.process.pid)
         return max([parent, *parent.children(recursive=True)], key=lambda process: process.memory_info().rss)
 
+    def cpu_seconds(self) -> float:
+        """CPU time of all the running processes of the server so far, user and system."""
+        used = 0.0
+        parent = psutil.Process(self.process.pid)
+        for process in [parent, *parent.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                used += times.user + times.system
+        return used
+
     def check(self, request: Request, expected: tuple[int, float]) -> dict[str, str]:
         """Ask once: the answer must be right. Returns its headers, names in lower case."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)

@@ -34,6 +34,7 @@ class Measurement:
     requests_per_second: float
     p50_ms: float
     p99_ms: float
+    requests: int
 
 
 def require() -> str:
@@ -77,4 +78,5 @@ def parse(output: str, what: str) -> Measurement:
     failed = {kind: summary[kind] for kind in ("status", "socket", "timeout") if summary[kind]}
     if failed or not summary["requests"]:
         sys.exit(f"{what}: of {summary['requests']} requests failed: {failed or 'all, for none was answered'}")
-    return Measurement(summary["requests"] / summary["seconds"], summary["p50_ms"], summary["p99_ms"])
+    rate = summary["requests"] / summary["seconds"]
+    return Measurement(rate, summary["p50_ms"], summary["p99_ms"], summary["requests"])

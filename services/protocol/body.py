@@ -16,7 +16,7 @@ from services.errors import BodiesFull, CallerLeft, TooLarge
 from services.protocol import json_slices
 from services.protocol.compression import decompress
 from services.protocol.json_slices import released
-from services.scheduling.offload import INLINE_BYTES, Offload
+from services.scheduling.offload import Offload
 from services.settings import Settings
 from services.shims import body_received
 from services.telemetry import metrics
@@ -154,7 +154,7 @@ class Body:
         Raises:
             NotJSON: it is not JSON.
         """
-        if len(text) <= INLINE_BYTES:
+        if json_slices.is_short(text):
             return json_slices.loads(text)
         await self._bodies.begin_tree(call)
         self._tree = ()

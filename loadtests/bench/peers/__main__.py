@@ -7,7 +7,6 @@ start is reported as such, and left out. Their packages come from PyPI: the firs
 import contextlib
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,12 +18,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from loadtests.bench import cores, network, report, request, server, wrk
+from loadtests.bench import network, report, request, server, wrk
+from loadtests.bench.peers.environment import environment, versions
 from loadtests.bench.request import NO_STORE, Request
 from loadtests.bench.server import Server
 from services.inference.bundle import Bundle
 
-ENVIRONMENTS = cores.ROOT / ".duet" / "peers"
 HERE = Path(__file__).parent
 CONNECTIONS = 16
 ROUNDS, SECONDS = 3, 5
@@ -84,36 +83,6 @@ def peers() -> list[Peer]:
     ]
 
 
-def environment(peer: Peer) -> str | None:
-    """The Python of the peer's virtual environment, made if needed; None where that fails."""
-    folder = ENVIRONMENTS / peer.name.lower().replace(" ", "-")
-    python, done = folder / "bin" / "python", folder / "installed"
-    wanted = "\n".join(peer.packages)
-    if done.exists() and done.read_text() == wanted:
-        return str(python)
-    report.out.print(f"installing {', '.join(peer.packages)} into {folder.relative_to(cores.ROOT)} ...")
-    steps = (
-        [sys.executable, "-m", "venv", "--clear", str(folder)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *peer.packages, "onnxruntime"],
-    )
-    for step in steps:
-        run = subprocess.run(step, check=False, capture_output=True, text=True)
-        if run.returncode:
-            report.out.print(
-                f"[yellow]{peer.name} cannot be installed:[/] {run.stderr.strip()[-500:]}", highlight=False
-            )
-            return None
-    done.write_text(wanted)
-    return str(python)
-
-
-def versions(python: str) -> dict[str, str]:
-    """Of everything in a peer's environment."""
-    command = [python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"]
-    run = subprocess.run(command, check=True, capture_output=True, text=True)
-    return {row["name"]: row["version"] for row in json.loads(run.stdout)}
-
-
 def measure(
     start: AbstractContextManager[Server], asked: Request, served: Bundle, rounds: int, seconds: int
 ) -> dict[str, float]:
@@ -142,7 +111,7 @@ def main() -> int:
     rounds, seconds = (1, 1) if options.quick else (ROUNDS, SECONDS)
     wrk_version = wrk.require()
     home, served = network.ready(options.home)
-    environments = [(peer, environment(peer)) for peer in peers()]
+    environments = [(peer, environment(peer.name, peer.packages)) for peer in peers()]
     ready = [(peer, python) for peer, python in environments if python is not None]
     about = report.facts(served)
     about["versions"]["wrk"] = wrk_version

@@ -157,7 +157,7 @@ async def _object(text: bytes | bytearray, body: Body, plane: DataPlane, call: C
         fields = await body.parse(text, call)
     except json_slices.NotJSON as refused:  # orjson is three times as fast, but refuses NaN, which gets its own message
         try:
-            if len(text) > INLINE_BYTES:
+            if not json_slices.is_short(text):
                 raise refused
             fields = from_json(text)
         except ValueError as error:

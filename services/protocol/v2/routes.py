@@ -17,6 +17,7 @@ from services.dataplane import DataPlane
 from services.errors import InvalidInput, MalformedRequest, MethodNotAllowed, NotReady, UnknownModel, UnknownRoute
 from services.inference.classifier import JOINT
 from services.inference.model import Model
+from services.protocol import json_slices
 from services.protocol.body import Body
 from services.protocol.compression import compress
 from services.protocol.exchange import Headers, ModelRoute
@@ -46,6 +47,7 @@ OF_CLIENTS = ("priority", "timeout", "sequence_", "triton_", "content_type", "he
 COMPRESS_FROM = 1024  # bytes; below, a compressed answer is hardly smaller
 
 GET = ("GET", "HEAD")
+INLINE_VALUES = 2**16  # of JSON that are converted on the event loop: 1 to 4 ms
 INFER = "/v2/models/{model}/infer"  # label of metrics
 
 
@@ -139,7 +141,7 @@ class V2:
         return answer
 
     async def _parse(self, content: bytes | bytearray, size: int, body: Body, call: Call) -> InferRequest:
-        if size <= INLINE_BYTES:
+        if json_slices.is_short(content[:size]):
             return parse(content, size)
         try:
             return parse(content, size, await body.parse(content[:size], call))
@@ -149,7 +151,7 @@ class V2:
     async def _read(self, request: InferRequest, signature: Signature, body: Body, call: Call) -> None:
         if body.size > INLINE_BYTES:  # smaller ones are converted in no time, whatever they declare
             request.check_counts(self._plane.settings.request_items, signature.item_values)
-        if request.size > INLINE_PIXELS:
+        if request.size > INLINE_VALUES:
             await self._plane.offload.run(request.read, call)
         else:
             request.read()

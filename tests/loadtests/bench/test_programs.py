@@ -27,8 +27,8 @@ needs_redis = pytest.mark.skipif(
 )
 
 
-def bench(module: str, store: Path, out: Path) -> None:
-    command = [sys.executable, "-m", module, "--quick", "--home", str(store), "--out", str(out)]
+def bench(module: str, store: Path, out: Path, *options: str) -> None:
+    command = [sys.executable, "-m", module, "--quick", "--home", str(store), "--out", str(out), *options]
     run = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, timeout=240)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
 
@@ -43,9 +43,15 @@ def report(out: Path, name: str) -> dict[str, Any]:
 
 @needs_wrk
 def test_side_by_side_and_overhead(model_store: Path, tmp_path: Path) -> None:
-    bench("loadtests.bench", model_store, tmp_path)
+    bench("loadtests.bench", model_store, tmp_path, "--baseline", str(ROOT))
     saved = report(tmp_path, "bench")
-    assert len(saved["ratios"]) == 7
+    assert len(saved["ratios"]) == 9
+    assert all(ratio["rounds"] for ratio in saved["ratios"])
+    assert all(cost > 0 for cost in saved["cpu_us"].values())
+    assert saved["cpu_us"].keys() == saved["images_per_second"].keys()
+    assert [row["group"] for row in saved["baseline"]["ratios"]] == ["1 image"] * 2 + ["64 images"] + [
+        "stock BentoML"
+    ] * 4
     assert all(rate > 0 for rate in saved["images_per_second"].values())
     assert saved["latency"].keys() < saved["images_per_second"].keys()
     costs = report(tmp_path, "overhead")["costs_us"]
@@ -71,6 +77,23 @@ def test_overload(model_store: Path, tmp_path: Path) -> None:
     assert saved["generator_capacity"] > 0
     assert saved["levels"][0]["goodput"] > 0
     assert saved["rss_mb"]
+
+
+def test_a_baseline_without_duet_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "loadtests.bench", "--quick", "--baseline", str(tmp_path)]
+    run = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert run.returncode == 2
+    assert "no source tree of Duet" in run.stderr
+
+
+def test_slow_connections(model_store: Path, tmp_path: Path) -> None:
+    bench("loadtests.bench.slow", model_store, tmp_path)
+    saved = report(tmp_path, "slow")
+    assert [row["name"] for row in saved["kinds"]] == ["silent", "reads nothing"]
+    assert all(row["most_open"] >= saved["plan"]["connections"] for row in saved["kinds"])
+    assert all(row["closed_seconds"] < float("inf") and row["stop_seconds"] < float("inf") for row in saved["kinds"])
+    assert saved["header"]["status"] == 431
+    assert saved["header"]["refused_after"] < 2**20
 
 
 def test_soak(model_store: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def output(**changes: int) -> str:
 
 
 def test_the_rate_is_requests_by_seconds() -> None:
-    assert wrk.parse(output(), "x") == wrk.Measurement(5.0, 1.0, 3.0)
+    assert wrk.parse(output(), "x") == wrk.Measurement(5.0, 1.0, 3.0, 10)
 
 
 @pytest.mark.parametrize("kind", ["status", "socket", "timeout"])
