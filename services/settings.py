@@ -70,6 +70,12 @@ class Settings(BaseSettings):
         description="Seconds in which the headers of a request must arrive, after the connection was opened or the "
         "first of them came.",
     )
+    unread_bytes: int = Field(
+        default=16 * 2**20,
+        ge=0,
+        description="Bytes of answers that clients have not read within a quarter of a second, over all connections; "
+        "beyond it those that have waited longest are disconnected.",
+    )
     keep_alive_seconds: float = Field(
         default=620.0,
         gt=0,

@@ -9,54 +9,44 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from services.errors import (
     DuetError,
     HeadTimeout,
     HeadTooLarge,
     MalformedRequest,
-    NotImplementedHTTP,
     TooManyConnections,
 )
 from services.protocol.exchange import Headers
 from services.protocol.headers import headers_to_dict
+from services.protocol.heads import wrong_head
 from services.protocol.problems import MEDIA_TYPE, body_of, refusal
+from services.protocol.unframed import UnframedCycle
+from services.protocol.unread import Unread
 from services.settings import Settings
+from services.telemetry import metrics
 
-LINGER_SECONDS = 1.0  # that a refused client has to read the answer
+LINGER_SECONDS = 1.0  # that a refused client has to read the answer, and one that was answered early may be silent
+LINGER_BYTES = 2**16  # of a refused request that are still read
+UNREAD_SECONDS = 0.25  # in which an answer is usually read
 LABEL = "connection"  # the route of what is refused before there is a route
 PEERS: Counter[str] = Counter()  # connections of each client address
-
-
-class UnframedCycle(RequestResponseCycle):
-    """An answer of unknown length ends with its connection: HTTP/1.0 knows no chunks (RFC 9112, 6.1 and 6.3)."""
-
-    unframed = False
-
-    async def send(self, message: Any) -> None:
-        if message["type"] == "http.response.start":
-            self.unframed = all(name.lower() != b"content-length" for name, _ in message["headers"])
-            method = self.scope["method"]
-            self.scope["method"] = "HEAD" if self.unframed else method  # for it uvicorn announces no chunks
-            await super().send(message)
-            self.scope["method"] = method
-            return
-        if self.unframed and self.scope["method"] != "HEAD":
-            self.expected_content_length = len(message.get("body", b""))
-        await super().send(message)
 
 
 class Connection(HttpToolsProtocol):
     """One connection of a client; `settings` are those of the process."""
 
     settings: Settings
+    unread: Unread
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._linger_until = 0.0  # time of the loop when the rest of a body must have come
         self._timer: asyncio.TimerHandle | None = None  # ends what the client takes too long to send
         self._unread: asyncio.TimerHandle | None = None  # ends an answer that the client does not read
         self._idle: asyncio.TimerHandle | None = None  # ends a connection that is not used
@@ -77,7 +67,7 @@ class Connection(HttpToolsProtocol):
             message = f"{len(self.connections)} connections are open, {PEERS[self._peer]} of them by this client"
             self.refuse(TooManyConnections(f"{message}; retry later", retry_after=1.0))
             return
-        self._start(self.settings.head_seconds, transport.close)
+        self._start(self.settings.head_seconds, self._end, "silent")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()
@@ -89,7 +79,12 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._refused or self.transport.is_closing():
+        if self._refused:
+            self._came += len(data)
+            if self._came > LINGER_BYTES:
+                self.transport.pause_reading()
+            return
+        if self.transport.is_closing():
             return
         self._idle_since = math.inf
         if self._in_head:
@@ -125,7 +120,7 @@ class Connection(HttpToolsProtocol):
         if self._timer is not None:
             self._stop()
         named = headers_to_dict(self.headers)
-        error = self._wrong_head(named)
+        error = self._too_large() if self._is_too_large() else wrong_head(self.parser, self.headers, named)
         if error is not None:
             self.refuse(error)
         self._ignored = self._refused or self.parser.should_upgrade()
@@ -148,28 +143,12 @@ class Connection(HttpToolsProtocol):
         if self.scope["http_version"] == "1.0":
             self.cycle.__class__ = UnframedCycle
 
-    def _wrong_head(self, named: Headers) -> DuetError | None:
-        """What RFC 9110 and 9112 want refused and the parser lets pass."""
-        if self._came > self.settings.head_bytes:  # an upper bound of the head's size
-            size = len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers])
-            if size > self.settings.head_bytes:
-                return self._too_large()
-        version = self.parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            return NotImplementedHTTP(f"HTTP version {version}; send HTTP/1.1", field="head")
-        if (b"host" not in named and version == "1.1") or len(named) < len(self.headers):
-            hosts = sum([name == b"host" for name, _ in self.headers])
-            if hosts > 1 or (not hosts and version == "1.1"):
-                return MalformedRequest(f"the request has {hosts} Host headers; send one", field="Host")
-        if named.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
-            return NotImplementedHTTP("Transfer-Encoding: only chunked is understood", field="Transfer-Encoding")
-        if self.parser.get_method() == b"CONNECT":
-            return NotImplementedHTTP("CONNECT: this is no proxy", field="head")
-        return None
-
     def on_body(self, body: bytes) -> None:
-        if not self._ignored:
-            super().on_body(body)
+        if self._ignored:
+            return
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._linger()
 
     def on_message_complete(self) -> None:
         if self._ignored:
@@ -193,9 +172,14 @@ class Connection(HttpToolsProtocol):
         elif self._in_head:  # the next request has begun to come
             return
         elif self.cycle.response_complete and self.cycle.more_body:
-            self._start(self.settings.head_seconds, self.transport.close)
+            self._linger_until = self.loop.time() + self.settings.head_seconds
+            self._linger()
         else:
             self._wait_for_next()
+
+    def _linger(self) -> None:
+        """Read the rest of a body that has been answered, while it comes: else the system drops the answer."""
+        self._start(min(LINGER_SECONDS, self._linger_until - self.loop.time()), self._end, "unsent")
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -223,7 +207,13 @@ class Connection(HttpToolsProtocol):
         left = self.settings.keep_alive_seconds - max(0.0, now - self._idle_since)
         if left > 0:
             self._idle = self.loop.call_later(left, self._end_idle)
-        elif self.transport.get_write_buffer_size():  # an answer that nobody reads would keep it open
+        else:
+            self._end("idle")
+
+    def _end(self, reason: str) -> None:
+        """Disconnect; an answer that nobody reads would keep the connection open."""
+        metrics.CONNECTIONS_ENDED.labels(reason).inc()
+        if self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
             self.transport.close()
@@ -247,6 +237,13 @@ class Connection(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"\r\n".join(head) + b"\r\n\r\n" + rest)
 
+    def _is_too_large(self) -> bool:
+        if self._came <= self.settings.head_bytes:  # an upper bound of the head's size
+            return False
+        return (
+            len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers]) > self.settings.head_bytes
+        )
+
     def _too_large(self) -> HeadTooLarge:
         limit = self.settings.head_bytes
         return HeadTooLarge(f"the request line and the headers have more than {limit} bytes", field="head")
@@ -268,24 +265,31 @@ class Connection(HttpToolsProtocol):
         body = body_of(refusal(error, LABEL, ""))
         retry = "" if error.retry_after is None else f"retry-after: {math.ceil(error.retry_after)}\r\n"
         head = f"{retry}content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self._came = 0
         self.transport.write(STATUS_LINE[error.status] + head.encode() + body)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._start(LINGER_SECONDS, self.transport.abort)
 
-    def _start(self, seconds: float, end: Any) -> None:
+    def _start(self, seconds: float, end: Callable[..., None], *arguments: str) -> None:
         self._stop()
-        self._timer = self.loop.call_later(seconds, end)
+        self._timer = self.loop.call_later(max(0.0, seconds), end, *arguments)
 
     def _start_unread(self) -> None:
         """What the client sends meanwhile does not give it more time."""
         self._stop_unread()
-        self._unread = self.loop.call_later(self.settings.request_timeout_ms / 1000, self.transport.abort)
+        self._unread = self.loop.call_later(UNREAD_SECONDS, self._still_unread)
+
+    def _still_unread(self) -> None:
+        left = self.settings.request_timeout_ms / 1000 - UNREAD_SECONDS
+        self._unread = self.loop.call_later(max(0.0, left), self._end, "unread")
+        self.unread.add(self.transport)
 
     def _stop_unread(self) -> None:
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
+            self.unread.remove(self.transport)
 
     def _stop(self) -> None:
         if self._timer is not None:

@@ -18,6 +18,7 @@ from services.protocol.connection import Connection
 from services.protocol.exchange import Exchange, Headers, ModelRoute
 from services.protocol.gateway import Gateway
 from services.protocol.raw_response import RawResponse
+from services.protocol.unread import Unread
 
 BODY_BYTES = 2**16  # of a body that is awaited here; a longer one is read through ASGI, which counts it
 BODY_SECONDS = 0.05  # that it is awaited: many clients send head and body in two writes
@@ -176,6 +177,6 @@ def _first_lines(status: int, *headers: tuple[bytes, bytes]) -> bytes:
 def connection_class(gateway: Gateway) -> type[Connection]:
     """The protocol class for connections to this gateway."""
     settings = gateway.plane.settings
-    if not (settings.direct and settings.fast_lane):
-        return type("GatewayConnection", (Connection,), {"settings": settings})
-    return type("GatewayConnection", (DirectConnection,), {"settings": settings, "gateway": gateway})
+    known = {"settings": settings, "unread": Unread(settings.unread_bytes), "gateway": gateway}
+    direct = settings.direct and settings.fast_lane
+    return type("GatewayConnection", (DirectConnection if direct else Connection,), known)

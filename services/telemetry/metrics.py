@@ -23,6 +23,12 @@ REQUEST_SECONDS = Histogram(
     "duet_request_duration_seconds", "Time to answer a request.", ["route", "status"], buckets=FAST
 )
 IN_FLIGHT = Gauge("duet_requests_in_flight", "Requests in progress.", ["route"])
+CONNECTIONS_ENDED = Counter(
+    "duet_connections_ended_total",
+    "Connections that the service ended: silent (no request came), unsent (the rest of a body did not come), unread "
+    "(an answer was not read in time), unread-bytes (too many answers were not read), idle.",
+    ["reason"],
+)
 BODIES_BYTES = Gauge("duet_bodies_bytes", "Bytes of request bodies in memory.")
 STAGE_SECONDS = Histogram(
     "duet_stage_duration_seconds",

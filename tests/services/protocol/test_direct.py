@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 from services.call import Call
 from services.dataplane import DataPlane
 from services.protocol.body import Body
-from services.protocol.direct import BODY_BYTES, BODY_SECONDS, connection_class
+from services.protocol.direct import BODY_BYTES, BODY_SECONDS, DirectConnection, connection_class
 from services.protocol.gateway import Gateway
 from services.protocol.raw_response import RawResponse
 
@@ -259,4 +259,4 @@ async def test_the_setting_turns_it_off(plane: DataPlane, monkeypatch: pytest.Mo
     for name in ("direct", "fast_lane"):
         plane.settings = plane.settings.model_copy(update={"direct": True, "fast_lane": True} | {name: False})
         made: Any = connection_class(Gateway(PlainTextResponse(""), plane, {}, "tested"))
-        assert not hasattr(made, "gateway")
+        assert not issubclass(made, DirectConnection)
