@@ -120,17 +120,18 @@ class Connection(HttpToolsProtocol):
         if self._timer is not None:
             self._stop()
         named = headers_to_dict(self.headers)
-        error = self._too_large() if self._is_too_large() else wrong_head(self.parser, self.headers, named)
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        error = self._too_large() if self._is_too_large() else wrong_head(method, version, self.headers, named)
         if error is not None:
             self.refuse(error)
         self._ignored = self._refused or self.parser.should_upgrade()
         if self._ignored:
             return
         self.expect_100_continue = named.get(b"expect", b"").lower() == b"100-continue"
-        self.begin(named)
+        self.begin(named, simple=method == b"POST" and version == "1.1")
 
-    def begin(self, named: Headers) -> None:
-        """Begin to answer a request whose head, with these headers, has come."""
+    def begin(self, named: Headers, *, simple: bool) -> None:
+        """Begin to answer a request whose head, with these headers, has come; a simple one is a POST of HTTP/1.1."""
         self.enter_asgi()
 
     def enter_asgi(self) -> None:

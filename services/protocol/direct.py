@@ -49,8 +49,8 @@ class DirectConnection(Connection):
         elif self._await is None:
             self._await = self.loop.call_later(BODY_SECONDS, self.enter_asgi)
 
-    def begin(self, named: Headers) -> None:
-        if self._may_be_direct():
+    def begin(self, named: Headers, *, simple: bool) -> None:
+        if simple and self._may_be_direct():
             self._route, self._named, self._since = self.gateway.find(self.url), named, self.loop.time()
         if self._route is None:
             super().enter_asgi()
@@ -63,11 +63,9 @@ class DirectConnection(Connection):
         cycle = self.cycle
         return (
             not self._answered
-            and self.parser.get_method() == b"POST"
             and (cycle is None or cycle.response_complete)
             and not self.expect_100_continue
             and not self.flow.write_paused
-            and self.parser.get_http_version() == "1.1"
         )
 
     def enter_asgi(self) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 from services.call import TIMEOUT, Call
 from services.errors import InvalidInput
 from services.settings import Settings
 
-WISH_BYTES = 64  # of a header whose meaning is cached
+WISH_BYTES = 64  # of a header whose meaning is kept
+KNOWN = 256  # combinations of headers whose meaning is kept
+_known: dict[tuple[bytes | None, ...], tuple[float, bool, bool, bool]] = {}
 
 
 def headers_to_dict(lines: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -22,7 +23,6 @@ def headers_to_dict(lines: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return headers
 
 
-@lru_cache(maxsize=256)
 def _wishes(timeout: bytes | None, cache: bytes | None, purpose: bytes | None) -> tuple[float, bool, bool, bool]:
     """Milliseconds, whether the cache may be read, whether it may be written, and whether the request is a trial."""
     asked = math.inf
@@ -51,8 +51,12 @@ def call_from_headers(headers: Mapping[bytes, bytes], settings: Settings, late: 
         InvalidInput: the timeout is not a positive number.
     """
     wishes = headers.get(b"x-request-timeout-ms"), headers.get(b"cache-control"), headers.get(b"x-request-purpose")
-    known = all(wish is None or len(wish) <= WISH_BYTES for wish in wishes)
-    asked, read, write, trial = _wishes(*wishes) if known else _wishes.__wrapped__(*wishes)
+    known = _known.get(wishes)
+    if known is None:
+        known = _wishes(*wishes)
+        if len(_known) < KNOWN and all(wish is None or len(wish) <= WISH_BYTES for wish in wishes):
+            _known[wishes] = known
+    asked, read, write, trial = known
     seconds = min(settings.request_timeout_ms, asked) / 1000
     return Call(time.monotonic() + seconds - late, read, write, None, trial)
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from httptools import HttpRequestParser
-
 from services.errors import DuetError, MalformedRequest, NotImplementedHTTP
 
 
 def wrong_head(
-    parser: HttpRequestParser, headers: Sequence[tuple[bytes, bytes]], named: Mapping[bytes, bytes]
+    method: bytes, version: str, headers: Sequence[tuple[bytes, bytes]], named: Mapping[bytes, bytes]
 ) -> DuetError | None:
     """What RFC 9110 and 9112 want refused and the parser lets pass.
 
     Args:
-        parser: that has read the head.
+        method: of the request.
+        version: of HTTP.
         headers: in order, names in lower case.
         named: the same by name.
     """
-    version = parser.get_http_version()
     if version not in ("1.1", "1.0"):
         return NotImplementedHTTP(f"HTTP version {version}; send HTTP/1.1", field="head")
     if (b"host" not in named and version == "1.1") or len(named) < len(headers):
@@ -28,6 +26,6 @@ def wrong_head(
             return MalformedRequest(f"the request has {hosts} Host headers; send one", field="Host")
     if named.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
         return NotImplementedHTTP("Transfer-Encoding: only chunked is understood", field="Transfer-Encoding")
-    if parser.get_method() == b"CONNECT":
+    if method == b"CONNECT":
         return NotImplementedHTTP("CONNECT: this is no proxy", field="head")
     return None

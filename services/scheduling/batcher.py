@@ -178,16 +178,18 @@ class Batcher:
         """
         if remaining is not None and remaining <= 0:
             raise late("the items were not queued")
-        drain = self.waiting * self.item_seconds
-        if self.waiting and self.waiting + count > self._queue_items:
-            message = f"{self.waiting} items wait for {self._model}, and the limit is {self._queue_items}; retry later"
+        waiting = self._queue.waiting
+        if waiting and waiting + count > self._queue_items:
+            drain = waiting * self.item_seconds
+            message = f"{waiting} items wait for {self._model}, and the limit is {self._queue_items}; retry later"
             raise QueueFull(message, retry_after=max(1.0, drain))
-        if remaining is None or (self.waiting + self._computing + count) * self.item_seconds <= remaining:
+        if remaining is None or (waiting + self._computing + count) * self.item_seconds <= remaining:
             return
         ahead = self._queue.ahead_of(count) + self._computing
-        if self.waiting and (ahead + count) * self.item_seconds > remaining:
+        if waiting and (ahead + count) * self.item_seconds > remaining:
+            drain = waiting * self.item_seconds
             raise QueueFull(
-                f"{self.waiting} items wait for {self._model}, which takes about {1000 * drain:.0f} ms, "
+                f"{waiting} items wait for {self._model}, which takes about {1000 * drain:.0f} ms, "
                 f"but the deadline is in {1000 * remaining:.0f} ms; retry later, or allow more time",
                 retry_after=max(1.0, drain),
                 field=TIMEOUT,

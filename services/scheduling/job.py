@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,17 +22,13 @@ class Job:
     call: Call
     future: asyncio.Future[Arrays]
     enqueued: float
-    finish: float = 0.0  # virtual time at which it would be done if all waiting jobs shared the model equally
-    order: int = field(default_factory=itertools.count().__next__)
     timer: asyncio.TimerHandle | None = None
     taken: int = 0
     done: int = 0
+    answered: bool = False
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
     outputs: Arrays = field(default_factory=dict)
-
-    def __lt__(self, other: Job) -> bool:
-        return (self.finish, self.order) < (other.finish, other.order)
 
     def rows(self, start: int, stop: int) -> Arrays:
         return {name: array[start:stop] for name, array in self.inputs.items()}
@@ -51,11 +46,14 @@ class Job:
             if self.call.expired:
                 self.expire()
             else:
+                self.answered = True
                 self.future.set_result(self.outputs)
 
     @property
     def abandon_reason(self) -> str | None:
         """Why the job was abandoned, as a metric label; None: the caller waits, the job is answered, or it failed."""
+        if self.answered:
+            return None
         if self.future.cancelled():
             return "deadline" if self.call.expired else "caller-left"
         error = self.future.exception() if self.future.done() else None

@@ -26,22 +26,23 @@ class FairQueue:
 
     def __init__(self, dropped: Callable[[Job], None]) -> None:
         self._dropped = dropped
-        self._jobs: list[Job] = []  # a heap
+        self._jobs: list[tuple[float, int, Job]] = []  # a heap, by virtual finish time, then in order of arrival
         self._virtual = 0.0
+        self._arrived = 0
         self.waiting = 0
 
     def __bool__(self) -> bool:
         return bool(self._jobs)
 
     def push(self, job: Job) -> None:
-        job.finish = self._virtual + job.count
-        heapq.heappush(self._jobs, job)
+        self._arrived += 1
+        heapq.heappush(self._jobs, (self._virtual + job.count, self._arrived, job))
         self.waiting += job.count
 
     def ahead_of(self, count: int) -> int:
         """Items that would be computed before the last of so many new ones."""
         finish = self._virtual + count
-        return sum(job.count - job.taken for job in self._jobs if job.finish <= finish)
+        return sum(job.count - job.taken for when, _, job in self._jobs if when <= finish)
 
     def take(self, most_items: int, most_bytes: int) -> list[Slice]:
         """The next batch, of at least one item if any job waits.
@@ -53,13 +54,13 @@ class FairQueue:
         self._drop_dead()
         if not self._jobs:
             return []
-        first = self._jobs[0]  # all items of an operation have about the same size
+        first = self._jobs[0][2]  # all items of an operation have about the same size
         item_bytes = max(1, sum([array.nbytes for array in first.inputs.values()]) // first.count)
         room = max(1, min(most_items, most_bytes // item_bytes))
         self._virtual += min(room, self.waiting) / len(self._jobs)
         batch: list[Slice] = []
         while room and self._jobs:
-            job = self._jobs[0]
+            job = self._jobs[0][2]
             size = min(job.count - job.taken, room)
             batch.append(Slice(job, job.taken, job.taken + size))
             job.taken += size
@@ -72,11 +73,12 @@ class FairQueue:
     def clear(self) -> list[Job]:
         """Remove all jobs, and return them."""
         jobs, self._jobs, self.waiting = self._jobs, [], 0
-        return jobs
+        return [job for _, _, job in jobs]
 
     def _drop_dead(self) -> None:
         alive = []
-        for job in self._jobs:
+        for entry in self._jobs:
+            job = entry[2]
             try:
                 job.call.check()
             except DuetError as error:
@@ -85,7 +87,7 @@ class FairQueue:
                 self.waiting += job.taken - job.count
                 self._dropped(job)
             else:
-                alive.append(job)
+                alive.append(entry)
         if len(alive) < len(self._jobs):
             self._jobs = alive
             heapq.heapify(self._jobs)

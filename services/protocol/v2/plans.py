@@ -26,7 +26,6 @@ class Place:
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    values: int
     start: int
 
 
@@ -51,7 +50,7 @@ class Plan:
         self.names = frozenset(output.name for output in outputs)
         self._places = []
         for name, array in request.inputs.items():
-            self._places.append(Place(name, array.dtype, array.shape, array.size, start))
+            self._places.append(Place(name, array.dtype, array.shape, start))
             start += array.nbytes
         self.length = start
         self._repeats = request.id is None and all(output.binary and not output.classification for output in outputs)
@@ -59,10 +58,7 @@ class Plan:
 
     def request(self, body: bytes | bytearray) -> InferRequest:
         """The request with the tensors of a body of `length` bytes."""
-        inputs = {
-            place.name: np.frombuffer(body, place.dtype, place.values, place.start).reshape(place.shape)
-            for place in self._places
-        }
+        inputs = {place.name: np.ndarray(place.shape, place.dtype, body, place.start) for place in self._places}
         known = self._request
         return InferRequest({}, known.outputs, known.parameters, known.id, known.binary_output, inputs)
 
