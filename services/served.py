@@ -37,10 +37,17 @@ THREAD_BATCH_SECONDS = 0.1  # longest batch of a slow operation in the compute t
 
 @dataclass(frozen=True)
 class Warm:
-    """What the warm-up of one operation measured: seconds for one item, and the layout of its outputs in the cache."""
+    """What the warm-up of one operation measured.
+
+    Attributes:
+        seconds: for one item alone.
+        layout: of its outputs in the cache.
+        batched: seconds for one more item of a batch.
+    """
 
     seconds: float
     layout: Layout
+    batched: float
 
 
 @dataclass(frozen=True)
@@ -149,16 +156,19 @@ def warm_up(model: Model) -> dict[str, Warm]:
         for operation in model.operations:
             if operation in model.estimated_operations:
                 passes, outputs = model.estimated_operations[operation]
-                warm[operation] = Warm(passes * warm[model.operations[0]].seconds, Layout.of(outputs))
+                seconds = passes * warm[model.operations[0]].seconds
+                warm[operation] = Warm(seconds, Layout.of(outputs), seconds)
                 continue
             example = model.example(operation)
             layout = Layout.of(model.run(operation, example))
-            seconds = min(_seconds(model, operation, example) for _ in range(FIRST_RUNS))
+            batched = seconds = min(_seconds(model, operation, example) for _ in range(FIRST_RUNS))
             if seconds <= 2 * INLINE_SECONDS:  # it may run on the event loop, which more and larger runs decide
                 for size in WARM_BATCHES:
-                    model.run(operation, {name: np.repeat(array, size, axis=0) for name, array in example.items()})
+                    batch = {name: np.repeat(array, size, axis=0) for name, array in example.items()}
+                    model.run(operation, batch)
                 seconds = min(_seconds(model, operation, example) for _ in range(MEASURED_RUNS))
-            warm[operation] = Warm(seconds, layout)
+                batched = min(seconds, *[_seconds(model, operation, batch) / size for _ in range(MEASURED_RUNS)])
+            warm[operation] = Warm(seconds, layout, batched)
     return warm
 
 
@@ -185,7 +195,7 @@ def serve(
     for operation, found in warm.items():
         limit = settings.batch_items
         if found.seconds <= INLINE_SECONDS:
-            limit = min(limit, int(FAST_BATCH_SECONDS / found.seconds))
+            limit = min(limit, int(FAST_BATCH_SECONDS / found.batched))
         elif operation in model.estimated_operations:
             limit = min(limit, int(THREAD_BATCH_SECONDS / found.seconds))
         labels = (entry.name, entry.version, operation)

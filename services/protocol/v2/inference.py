@@ -214,9 +214,13 @@ def _given(specs: object, raw: memoryview, at: int) -> tuple[dict[str, Given], i
 
 
 def _shape(shape: object, where: str) -> tuple[int, ...]:
-    if type(shape) is not list or len(shape) > 8 or not all(type(n) is int and 0 < n < 2**31 for n in shape):
-        raise MalformedRequest(f"{where}.shape is not a list of at most 8 sizes above 0", field=f"{where}.shape")
-    return tuple(shape)
+    if type(shape) is list and len(shape) <= 8:
+        for size in shape:
+            if type(size) is not int or not 0 < size < 2**31:
+                break
+        else:
+            return tuple(shape)
+    raise MalformedRequest(f"{where}.shape is not a list of at most 8 sizes above 0", field=f"{where}.shape")
 
 
 def _output(spec: object, where: str, binary_default: bool) -> Output:

@@ -96,13 +96,15 @@ def from_json(data: object, kind: str, shape: tuple[int, ...], field: str, *, bo
 
 def _plain(flat: list[Any], booleans: bool) -> bytes | None:
     """Integers 0 to 255 as bytes; None for other values."""
+    if len(flat) <= SLICE:
+        return plain_bytes(flat, booleans=booleans)
     parts = []
     for start in range(0, len(flat), SLICE):
         part = plain_bytes(flat[start : start + SLICE], booleans=booleans)
         if part is None:
             return None
         parts.append(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return b"".join(parts)
 
 
 def to_binary(array: np.ndarray) -> bytes:
