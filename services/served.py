@@ -28,8 +28,10 @@ M_co = TypeVar("M_co", bound=Model, covariant=True)
 Arrays = dict[str, np.ndarray]
 
 FIRST_RUNS = 2  # after the very first, which allocates; they tell slow operations, whose exact time decides nothing
-WARM_BATCHES = (2, 8)
+WARM_BATCHES = (2, 8, 64)
+GAIN = 0.97  # share of the time of small batches that a large one takes at most, to be worth a thread
 MEASURED_RUNS = 5
+BATCH_RUNS = 3
 INLINE_SECONDS = 0.001  # a thread hop costs about 0.1 ms, so a batch up to ten of them runs on the event loop
 FAST_BATCH_SECONDS = 0.008  # longest batch of an operation whose items are that fast
 THREAD_BATCH_SECONDS = 0.1  # longest batch of a slow operation in the compute thread, which all operations share
@@ -43,11 +45,13 @@ class Warm:
         seconds: for one item alone.
         layout: of its outputs in the cache.
         batched: seconds for one more item of a batch.
+        gains: whether a large batch takes less time than several that are small enough for the event loop.
     """
 
     seconds: float
     layout: Layout
     batched: float
+    gains: bool = True
 
 
 @dataclass(frozen=True)
@@ -162,13 +166,12 @@ def warm_up(model: Model) -> dict[str, Warm]:
             example = model.example(operation)
             layout = Layout.of(model.run(operation, example))
             batched = seconds = min(_seconds(model, operation, example) for _ in range(FIRST_RUNS))
+            gains = True
             if seconds <= 2 * INLINE_SECONDS:  # it may run on the event loop, which more and larger runs decide
-                for size in WARM_BATCHES:
-                    batch = {name: np.repeat(array, size, axis=0) for name, array in example.items()}
-                    model.run(operation, batch)
+                paces = [_pace(model, operation, example, size) for size in WARM_BATCHES]
                 seconds = min(_seconds(model, operation, example) for _ in range(MEASURED_RUNS))
-                batched = min(seconds, *[_seconds(model, operation, batch) / size for _ in range(MEASURED_RUNS)])
-            warm[operation] = Warm(seconds, layout, batched)
+                batched, gains = min(seconds, *paces), paces[-1] < GAIN * paces[-2]
+            warm[operation] = Warm(seconds, layout, batched, gains)
     return warm
 
 
@@ -196,6 +199,8 @@ def serve(
         limit = settings.batch_items
         if found.seconds <= INLINE_SECONDS:
             limit = min(limit, int(FAST_BATCH_SECONDS / found.batched))
+            if not found.gains:
+                limit = min(limit, int(INLINE_SECONDS / found.seconds))
         elif operation in model.estimated_operations:
             limit = min(limit, int(THREAD_BATCH_SECONDS / found.seconds))
         labels = (entry.name, entry.version, operation)
@@ -225,3 +230,10 @@ def _seconds(model: Model, operation: str, example: Arrays) -> float:
     begin = time.perf_counter()
     model.run(operation, example)
     return time.perf_counter() - begin
+
+
+def _pace(model: Model, operation: str, example: Arrays, size: int) -> float:
+    """Seconds for an item of a batch of that size."""
+    batch = {name: np.repeat(array, size, axis=0) for name, array in example.items()}
+    model.run(operation, batch)
+    return min(_seconds(model, operation, batch) for _ in range(BATCH_RUNS)) / size

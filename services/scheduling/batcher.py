@@ -76,6 +76,7 @@ class Batcher:
         # By the time at warm-up: the running mean grows while other work takes the processor.
         self._inline_items = int(inline_seconds / item_seconds) if item_seconds else 0
         self._timed = executor is not None and (not inline_seconds or item_seconds > inline_seconds)
+        self._always_inline = executor is None or batch_items <= self._inline_items
         self._busy_since: float | None = None
         self._computing = 0
         self._alone = True  # the last batch was of one request
@@ -201,7 +202,7 @@ class Batcher:
                 self._batch = self._queue.take(self._batch_items, self._batch_bytes)
                 if self._batch:
                     await self._compute(self._batch)
-                    if self._executor is None:
+                    if self._always_inline:
                         await asyncio.sleep(0)  # send answers and read requests between two batches
                 else:
                     self._busy_since = None  # all waiting jobs were dropped: a pause is not the pace of the model

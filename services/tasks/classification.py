@@ -83,8 +83,9 @@ async def classify(
         maps[kind] = await _saliency(served, kind, images, labels, outputs, call)
     log_joint = (await served.infer(JOINT, {"images": images}, call))[JOINT] if joint else None
     if not call.trial:
-        for index in best.tolist():
-            metrics.PREDICTIONS.labels(served.entry.name, served.model.class_names[index]).inc()
+        for index, count in enumerate(np.bincount(best).tolist()):
+            if count:
+                metrics.PREDICTIONS.labels(served.entry.name, served.model.class_names[index]).inc(count)
     return Classified(outputs, best, maps, log_joint)
 
 
