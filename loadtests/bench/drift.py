@@ -20,6 +20,7 @@ import os
 import platform
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,14 @@ from loadtests.bench.drift_runs import (
 from loadtests.bench.drift_source import Source, reference, simulated
 from services.inference.drift.alarms import HELD
 from services.inference.drift.detector import ALARM, TOLERATED, Drift
-from services.inference.drift.repeats import marks_of
+from services.inference.drift.repeats import REMEMBERED, marks_of
 from services.inference.drift.sums import STAKES, Bets, evidence
 
 MODULE = "loadtests.bench.drift"
 SIZES = (272, 5000)
 TOLERATED_SHARES = (0.0, 0.01, 0.02)
 SHARES = (0.1, 0.3, 1.0)  # of a stream, that turn to other images
-MANY = 200  # images a slice, beside IMAGES
+EACH = (IMAGES, 200)  # images a slice
 LASTS = 2000  # slices of a change, in the runs that look for the end of its alarm
 PART = 500  # slices that are drawn at once
 
@@ -149,6 +150,20 @@ def cost(source: Source, images: int) -> dict[str, float]:
     return costs
 
 
+def memory(source: Source) -> dict[str, int]:
+    """Bytes that a test takes after 10,000 clients, of which the first 100 sent more images than are remembered."""
+    random = np.random.default_rng(0)
+    tracemalloc.start()
+    drift = source.drift()
+    for client in range(10_000):
+        images = 2 * REMEMBERED if client < 100 else 2
+        marks = random.integers(-(2**63), 2**63, images).tolist()
+        drift.see([0.5] * images, [0] * images, marks, client / 1000, b"client-%d" % client)
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return {"clients": 10_000, "streams": len(drift.streams), "bytes": used}
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog=f"python -m {MODULE}"
@@ -184,10 +199,9 @@ def _simulated(sources: dict[int, list[Source]], *, quick: bool) -> dict[str, An
     large = sources[SIZES[-1]]
     return {
         "cost_us_an_image": cost(large[0], 6400),
+        "memory": memory(large[0]),
         "false_alarms": [row for size in SIZES for row in false_alarms(sources[size][:sets], images)],
-        "delays": [
-            delays(sources[size], share, count) for size in SIZES for count in (IMAGES, MANY) for share in SHARES
-        ],
+        "delays": [delays(sources[size], share, count) for size in SIZES for count in EACH for share in SHARES],
         "ends": [ends(sources[size][:few], share, 300 if quick else LASTS) for size in SIZES for share in SHARES],
         "clients": [some_clients(large[:1], 1, slices), some_clients(large[:few], 5, 200)],
         "bursts": [bursts(large[0], *burst, slices) for burst in ((7, 1), (200, 1), (10_000, 1), (10_000, 5))],
@@ -198,9 +212,7 @@ def _real(source: Source, *, quick: bool) -> dict[str, Any]:
     runs = 5 if quick else 20
     return {
         "false_alarms": false_alarms([source] * runs, 16_000 if quick else 1_000_000),
-        "delays": [
-            delays([source] * (10 if quick else 200), share, count) for count in (IMAGES, MANY) for share in SHARES
-        ],
+        "delays": [delays([source] * (10 if quick else 200), share, count) for count in EACH for share in SHARES],
         "two_clients": two_clients(source, runs),
     }
 

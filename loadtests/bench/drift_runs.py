@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -15,20 +14,20 @@ BEFORE, BEFORE_SHARE = 256, 0.01  # slices before a change, and the share of ano
 PATIENCE = 4000  # slices after, when a run is given up
 CLIENTS = 50
 
-marks = itertools.count()  # images that are all different
-
 
 class Clock:
     """A stream of one test, slice by slice."""
 
     def __init__(self, source: Source, seed: int) -> None:
         self.source, self.drift, self.random = source, source.drift(), np.random.default_rng([3, seed])
-        self.slice = 0
+        self.slice = self.images = 0
 
     def send(self, images: int, share: float, client: int | None = None) -> None:
         drawn = self.source.draw(self.random, images, share)
         name = None if client is None else b"client-%d" % client
-        self.drift.see(*drawn, list(itertools.islice(marks, images)), self.slice * SLICE_SECONDS, name)
+        marks = range(self.images, self.images + images)  # images that are all different
+        self.images += images
+        self.drift.see(*drawn, marks, self.slice * SLICE_SECONDS, name)
 
     def tick(self) -> None:
         self.slice += 1

@@ -61,7 +61,7 @@ class Alarms:
 
     def remaining(self, number: int) -> int:
         """Slices, after that of the given number, in which the active alarm ends if nothing more is found."""
-        return self._last + self._hold - number
+        return max(1, self._last + self._hold - number)
 
     def reach(self, cause: Cause, number: int, when: float) -> Alarm | None:
         """Note that the evidence has reached the alarm in a slice; returns the alarm if it is a new one."""
@@ -74,9 +74,9 @@ class Alarms:
         return self.all[-1]
 
     def pass_over(self, number: int, when: float) -> Alarm | None:
-        """Note a slice in which the evidence has not reached the alarm; returns the alarm that ends with it."""
+        """Note a slice in which there is no evidence for another alarm; returns the alarm that ends with it."""
         alarm = self.active
-        if alarm is None or self.remaining(number) > 0:
+        if alarm is None or number < self._last + self._hold:
             return None
         alarm.ended = when
         return alarm

@@ -25,6 +25,7 @@ from services.inference.drift.sums import Bets, Trail, evidence
 from services.telemetry import metrics
 
 ALARM = 1e8  # least mean number of slices to a false alarm; within m slices its probability is at most m / ALARM
+RISING = ALARM**0.5  # an alarm does not end while there is as much evidence for another
 OF_ONE = NAMED  # times as much evidence names one client: there are so many that chance could point at
 TOLERATED = 0.02
 SLICE_SECONDS = 10.0
@@ -151,21 +152,22 @@ class Drift:
 
     def _look_at_all(self, when: float) -> None:
         found = self._evidence()
-        if _mean(found) >= ALARM:
+        total, raised, ended = _mean(found), None, None
+        if total >= ALARM:
             kind = max(found, key=lambda each: found[each])
             finding = self._trail.finding(self.events.kinds[kind])
             band = float(self.events.low[finding.event]), float(self.events.high[finding.event])
             cause = Cause(kind, finding.event, finding.observed, band, finding.slices)
             self._trail.begin_afresh()
             raised = self.alarms.reach(cause, self.slices, when)
-        else:
-            raised, ended = None, self.alarms.pass_over(self.slices, when)
-            if ended:
-                log.warning("drift: the alarm of %s that was raised at %s has ended", self._name, utc(ended.raised))
+        elif total < RISING:
+            ended = self.alarms.pass_over(self.slices, when)
         if active := self.alarms.active:
             active.clients += [one.name for one in self.strange if one.name not in active.clients]
         if raised:
-            log.warning("drift: alarm: %s", self._sentence(cause, raised.clients))
+            log.warning("drift: alarm: %s", self._sentence(raised.cause, raised.clients))
+        if ended:
+            log.warning("drift: the alarm of %s that was raised at %s has ended", self._name, utc(ended.raised))
 
     def _sentence(self, cause: Cause, clients: Sequence[str]) -> str:
         rates = f"{cause.observed:.2%} observed, {cause.allowed[0]:.2%} to {cause.allowed[1]:.2%} allowed"

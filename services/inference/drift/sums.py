@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 STAKES = (0.01, 0.05, 0.2, 0.6)  # of parallel bets: the best stake depends on the size of the change
-RARE = 0.001  # bands keep this distance from 0 and 1, so that a bet pays at most 601
+RARE = 0.001  # bands keep this distance from 0 and 1, so that a bet pays at most 600.4
 
 
 class Bets:
