@@ -37,7 +37,7 @@ log = logging.getLogger("duet.drift")
 class Rate:
     """The rate of an event in the last HELD slices that voted, and the band of rates that counts as no change."""
 
-    observed: float | None  # None before the first slice has ended
+    observed: float | None  # None: no image voted
     expected: float
     low: float
     high: float
