@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +15,8 @@ from services.inference.scorer import Scorer
 from services.protocol.gateway import DRIFT
 from tests.services.protocol.gateway.asgi import Client, never
 from tests.services.scorers import CLASSES
+
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 async def test_every_scorer_is_told_of(scorers: DataPlane) -> None:
@@ -55,6 +60,29 @@ async def test_every_scorer_is_told_of(scorers: DataPlane) -> None:
     assert (quiet["images"], quiet["alarm"], quiet["alarms"], quiet["classes"]) == (0, False, [], None)
     assert (quiet["clients"], quiet["alarm_ends_in_slices"], quiet["repeats"]) == ([], None, 0)
     assert quiet["p_values"][0]["observed"] is None
+
+
+def keys(value: Any, place: str = "") -> set[str]:
+    """The names of all members of a JSON document, by their places; lists have one kind of element."""
+    if isinstance(value, list):
+        return set().union(*(keys(each, f"{place}[]") for each in value))
+    if not isinstance(value, dict):
+        return set()
+    return set().union(*({f"{place}.{name}"} | keys(each, f"{place}.{name}") for name, each in value.items()))
+
+
+async def test_the_page_that_explains_the_answer_shows_all_of_it(scorers: DataPlane) -> None:
+    drift = scorers.select(Scorer, "score", "tiny-scorer").model.drift
+    for number in range(20):
+        drift.see([1 / 401] * 2, [0] * 2, range(2 * number, 2 * number + 2), 10.0 * number, b"camera-2")
+    told = json.loads((await Client(scorers, never).ask(DRIFT, "GET")).body)
+    told["models"] = [model for model in told["models"] if model["name"] == "tiny-scorer"]
+    [example] = re.findall(r"```json\n(.*?)```", (DOCS / "explanation" / "drift.md").read_text(), re.DOTALL)
+    assert keys(json.loads(example)) == keys(told) - {".models[].version", ".models[].digest"}
+    table = (DOCS / "reference" / "fields.md").read_text().split("\n## Drift\n")[1]
+    names = {place.rpartition(".")[2] for place in keys(told)}
+    missing = {name for name in names if not re.search(rf"[`.]{name}(\[\])?`", table)}
+    assert missing == {"version", "digest"}  # as in every answer
 
 
 async def test_a_change_of_classes_names_the_class(scorers: DataPlane) -> None:
