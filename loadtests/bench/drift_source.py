@@ -16,7 +16,7 @@ from services.inference.scorer import Scorer
 from training.data.idx import read_idx
 
 CLASSES = 10
-CAUGHT = 0.9  # of simulated anomalies, which get the smallest p-value; the others are like normal images
+CAUGHT = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +63,11 @@ class Source:
         return values, self.cells(share).cumsum()[:-1], self.classes(share).cumsum()[:-1]
 
 
-def simulated(size: int, seed: int) -> Source:
-    """A calibration set whose p-values are not quite uniform, and that shows the shares of classes imprecisely."""
+def simulated(size: int, seed: int, caught: float = CAUGHT) -> Source:
+    """A calibration set whose p-values are not quite uniform, and that shows the shares of classes imprecisely.
+
+    Of anomalies the share `caught` gets the smallest p-value; the others are like normal images.
+    """
     random = np.random.default_rng([seed, size])
     calibration = np.sort(random.random(size))
     sizes = tuple(random.multinomial(size, np.full(CLASSES, 1 / CLASSES)).tolist())
@@ -72,8 +75,8 @@ def simulated(size: int, seed: int) -> Source:
     # A p-value is at most k / (n + 1) if the score is above all but k - 1 of the calibration scores.
     ranks = np.round(events.expected[events.kinds["rate"]] * (size + 1)).astype(int)
     normal = np.diff(np.concatenate([[0.0], 1 - calibration[size - ranks], [1.0]]))
-    strange = (1 - CAUGHT) * normal
-    strange[0] += CAUGHT
+    strange = (1 - caught) * normal
+    strange[0] += caught
     uniform = np.full(CLASSES, 1 / CLASSES)
     return Source(size, sizes, normal, strange, uniform, uniform)
 

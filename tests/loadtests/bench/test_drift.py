@@ -43,6 +43,9 @@ def test_simulated_p_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         by_share = [found[size, share, 8]["median"] for share in SHARES]
         assert by_share == sorted(by_share, reverse=True)
         assert found[size, 1.0, 8]["p90"] <= 12
+    all_caught = results["all_caught"]
+    assert [row["median"] for row in all_caught["delays"]] <= [found[5000, share, 8]["median"] for share in SHARES]
+    assert all_caught["clients"]["alarms_that_name_exactly_them"] == 2
     assert [row["without_end"] for row in results["ends"]] == [0] * len(results["ends"])
     one, five = results["clients"]
     assert (one["alarms"], five["alarms"], five["alarms_that_name_exactly_them"]) == (0, 2, 2)
