@@ -63,7 +63,7 @@ bench-cache: .venv/dev.installed ## what the cache is worth, stampedes, its memo
 bench-generate: .venv/dev.installed ## samples a second by count and format, beside the graph alone (needs wrk)
 	$(BIN)/python -m loadtests.bench.generate $(ARGS)
 
-bench-drift: .venv/dev.installed ## false alarms of the detector of drift and the time to right ones, simulated
+bench-drift: .venv/dev.installed ## false alarms of the detector of drift, the time to right ones and their ends, simulated
 	$(BIN)/python -m loadtests.bench.drift $(ARGS)
 
 bench-overload: .venv/dev.installed ## what happens above capacity

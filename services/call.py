@@ -47,6 +47,7 @@ class Call:
         write_cache: store answers; `Cache-Control: no-store` switches it off.
         gone: returns whether the client has disconnected; None if this server cannot tell.
         trial: whether the answer is left out of drift and of the counts of predictions (`X-Request-Purpose: trial`).
+        client: the value of the header that names the client, as it came; None: it has no name.
         seconds: time by stage.
         hits: items answered by the cache.
         lookups: items looked up in the cache.
@@ -58,6 +59,7 @@ class Call:
     write_cache: bool = True
     gone: Callable[[], bool] | None = None
     trial: bool = False
+    client: bytes | None = None
     id: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     hits: int = 0

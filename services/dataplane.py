@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar, cast
@@ -155,7 +156,8 @@ class DataPlane:
             served = serve(entry, model, warm, self._executor, self._cache, self.settings)
             await served.start()
             if isinstance(model, Scorer):
-                model.drift.show(entry.version)
+                model.watch(self.settings.drift_tolerated, self.settings.drift_slice_seconds)
+                model.drift.show(entry.version, time.time)
             self._served[entry.tag] = served
             ways = ", ".join(f"{operation} {1e6 * found.seconds:.0f} µs" for operation, found in warm.items())
             log.info("serving %s (%s), digest %s; an item takes: %s", entry.tag, entry.task, model.bundle.digest, ways)

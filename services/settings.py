@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from typing import Literal, get_args
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -11,6 +11,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # of RFC 9110, 5.6.2
+SECRET_HEADERS = ("authorization", "cookie", "proxy-authorization")
 
 
 class Settings(BaseSettings):
@@ -125,6 +127,35 @@ class Settings(BaseSettings):
         description="Seconds in which requests are still accepted after SIGTERM, while /readyz answers 503.",
     )
 
+    drift_tolerated: float = Field(
+        default=0.02,
+        ge=0,
+        le=0.5,
+        allow_inf_nan=False,
+        description="Share of the images that may be strange without an alarm of drift, whatever they look like.",
+    )
+    drift_slice_seconds: float = Field(
+        default=10.0,
+        ge=0.01,
+        le=86400,
+        allow_inf_nan=False,
+        description="Seconds in which the images of a client count as one vote in the test of drift.",
+    )
+    client_header: str = Field(
+        default="",
+        description="Name of a request header that names the client, for the test of drift; `GET /drift` shows its "
+        "values, so it must hold no secret. Empty: all requests are of one client.",
+    )
+
+    @field_validator("client_header")
+    @classmethod
+    def _is_a_header(cls, name: str) -> str:
+        if name and not TOKEN.fullmatch(name):
+            raise ValueError("must be empty or the name of a header")
+        if name.lower() in SECRET_HEADERS:
+            raise ValueError("must not be a header that holds a secret")
+        return name.lower()
+
     @field_validator("redis_url")
     @classmethod
     def _has_a_scheme(cls, url: SecretStr) -> SecretStr:
@@ -154,6 +185,8 @@ def _refusal(name: str, problem: ErrorDetails) -> str:
     field, variable = Settings.model_fields[name], f"DUET_{name.upper()}"
     if field.annotation is SecretStr:
         return f"{variable}: its value (not shown, for it may hold a password) {problem['ctx']['error']}"
+    if field.annotation is str:
+        return f"{variable}: {problem['input']!r} {problem['ctx']['error']}"
     return f"{variable}: {problem['input']!r} is not {_allowed(field)}; the default is {field.default}"
 
 
@@ -162,6 +195,11 @@ def _allowed(field: FieldInfo) -> str:
     if field.annotation is bool:
         return "true or false"
     if field.annotation in (int, float):
-        least = next((bound.ge for bound in field.metadata if hasattr(bound, "ge")), -math.inf)
-        return f"a {'whole ' if field.annotation is int else ''}number of at least {least}"
+        bounds = [
+            f"{words} {getattr(bound, sign)}"
+            for sign, words in (("ge", "of at least"), ("gt", "above"), ("le", "and at most"))
+            for bound in field.metadata
+            if hasattr(bound, sign)
+        ]
+        return f"a {'whole ' if field.annotation is int else ''}number {' '.join(bounds)}"
     return f"one of {', '.join(get_args(field.annotation))}"

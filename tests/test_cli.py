@@ -120,6 +120,10 @@ BAD_SETTINGS = [
     ),
     ("DUET_THREADS", "-1", "'-1' is not a whole number of at least 0; the default is 0"),
     ("DUET_FAST_LANE", "perhaps", "'perhaps' is not true or false; the default is True"),
+    ("DUET_DRIFT_TOLERATED", "0.6", "'0.6' is not a number of at least 0 and at most 0.5; the default is 0.02"),
+    ("DUET_DRIFT_TOLERATED", "nan", "'nan' is not a number of at least 0 and at most 0.5; the default is 0.02"),
+    ("DUET_HEAD_SECONDS", "0", "'0' is not a number above 0; the default is 10.0"),
+    ("DUET_CLIENT_HEADER", "Cookie", "'Cookie' must not be a header that holds a secret"),
     ("DUET_DRAIN_SECONDS", "nan", "'nan' is not a number of at least 0; the default is 5.0"),
 ]
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from services.inference.bundle import Bundle, BundleError, Task
-from services.inference.drift import Drift
+from services.inference.drift.detector import SLICE_SECONDS, TOLERATED, Drift
 from services.inference.session import Arrays, Session
 
 VERDICT = ("score", "p_value", "label", "class_p_value")  # the last two if the graph has them
@@ -47,7 +47,15 @@ class Scorer:
             "score": tuple(name for name in VERDICT if name in has),
             "score_map": tuple(name for name in (*VERDICT, *sorted(MAP)) if name in has),
         }
-        self.drift = Drift(bundle.name, self.calibration_size, self.class_sizes if "label" in has else ())
+        self.watch(TOLERATED, SLICE_SECONDS)
+
+    def watch(self, tolerated: float, slice_seconds: float) -> None:
+        """Begin the drift test, with the share of images that may be strange and the length of a slice."""
+        sizes = self.class_sizes if "label" in self.optional else ()
+        names = self.class_names
+        self.drift = Drift(
+            self.bundle.name, self.calibration_size, sizes, names, tolerated=tolerated, slice_seconds=slice_seconds
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:

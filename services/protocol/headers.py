@@ -40,11 +40,11 @@ def _wishes(timeout: bytes | None, cache: bytes | None, purpose: bytes | None) -
 
 
 def call_from_headers(headers: Mapping[bytes, bytes], settings: Settings, late: float = 0.0) -> Call:
-    """The call that `X-Request-Timeout-Ms`, `Cache-Control` and `X-Request-Purpose` describe.
+    """The call that `X-Request-Timeout-Ms`, `Cache-Control`, `X-Request-Purpose` and the client's header describe.
 
     Args:
         headers: the request's, as `headers_to_dict` returns them.
-        settings: the longest timeout.
+        settings: the longest timeout, and the header that names the client.
         late: seconds that the request has probably waited already.
 
     Raises:
@@ -58,7 +58,8 @@ def call_from_headers(headers: Mapping[bytes, bytes], settings: Settings, late: 
             _known[wishes] = known
     asked, read, write, trial = known
     seconds = min(settings.request_timeout_ms, asked) / 1000
-    return Call(time.monotonic() + seconds - late, read, write, None, trial)
+    client = headers.get(settings.client_header.encode()) if settings.client_header else None
+    return Call(time.monotonic() + seconds - late, read, write, None, trial, client)
 
 
 def call_headers(call: Call) -> list[tuple[bytes, bytes]]:

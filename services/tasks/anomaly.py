@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ import numpy as np
 from services.call import Call
 from services.errors import InvalidInput
 from services.inference.conformal import band, benjamini_hochberg, most_unusual, pac_rank, pac_size, rank
+from services.inference.drift.repeats import marks_of
 from services.inference.scorer import Scorer
 from services.served import Arrays, Served
 from services.telemetry import metrics
@@ -131,5 +133,6 @@ async def score_images(
         histogram = metrics.P_VALUES.labels(served.entry.name)
         for p_value in p_values:
             histogram.observe(p_value)
-        model.drift.see(p_values, outputs["label"].tolist() if "label" in outputs else None)
+        labels = outputs["label"].tolist() if "label" in outputs else None
+        model.drift.see(p_values, labels, marks_of(images), time.time(), call.client)
     return outputs, policy.verdicts(model, outputs)

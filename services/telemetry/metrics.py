@@ -79,12 +79,14 @@ P_VALUES = Histogram(
 )
 DRIFT_EVIDENCE = Gauge(
     "duet_drift_evidence",
-    "log10 of the evidence that scored images differ from the calibration images; the alarm is at 8.",
+    "log10 of the evidence that scored images differ from the calibration images; an alarm is raised at 8, and the "
+    "evidence then begins afresh.",
     ["model", "version", "kind"],
 )
-DRIFT_ALARM = Gauge(
-    "duet_drift_alarm",
-    "1 after a drift alarm, until another version is loaded or the process ends.",
+DRIFT_ALARM = Gauge("duet_drift_alarm", "1 while a drift alarm is active.", ["model", "version"])
+DRIFT_REPEATS = Gauge(
+    "duet_drift_repeats",
+    "Share of scored images that their client had sent before, in the last 128 slices; they do not count for drift.",
     ["model", "version"],
 )
 SAMPLES = Counter("duet_generated_samples_total", "Images generated.", ["model"])

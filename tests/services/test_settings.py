@@ -47,6 +47,16 @@ def test_the_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:
         ("REDIS_URL", "redis+ring://localhost:6379"),
         ("REDIS_URL", "REDIS://localhost:6379"),
         ("REDIS_URL", "http://localhost:6379"),
+        ("DRIFT_TOLERATED", "-0.01"),
+        ("DRIFT_TOLERATED", "0.51"),
+        ("DRIFT_TOLERATED", "2 %"),
+        ("DRIFT_TOLERATED", "nan"),
+        ("DRIFT_SLICE_SECONDS", "0"),
+        ("DRIFT_SLICE_SECONDS", "inf"),
+        ("CLIENT_HEADER", "X Client"),
+        ("CLIENT_HEADER", "X-Client:"),
+        ("CLIENT_HEADER", "Authorization"),
+        ("CLIENT_HEADER", "cookie"),
     ],
 )
 def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -89,6 +99,15 @@ def test_whether_redis_is_asked_can_be_forced(monkeypatch: pytest.MonkeyPatch) -
     for admission in ("always", "never"):
         monkeypatch.setenv("DUET_REDIS_ADMISSION", admission)
         assert Settings().redis_admission == admission
+
+
+@pytest.mark.parametrize("share", [0, 0.02, 0.5])
+def test_a_share_of_strange_images_is_tolerated(share: float) -> None:
+    assert Settings(drift_tolerated=share).drift_tolerated == share
+
+
+def test_headers_have_no_case() -> None:
+    assert Settings(client_header="X-Client").client_header == "x-client"
 
 
 def test_no_memory_tier_is_a_choice() -> None:

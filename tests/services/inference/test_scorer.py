@@ -33,7 +33,16 @@ def test_a_bundle_of_before_has_scores_and_maps_alone(tmp_path: Path) -> None:
     scorer = Scorer(made)
     assert set(scorer.run("score_map", {"images": shade(9)})) == set(PLAIN)
     assert (scorer.calibration_size, scorer.class_sizes, scorer.optional) == (400, (), frozenset())
-    assert scorer.drift.evidence() == {"p_value": 0}
+    assert scorer.drift.evidence() == {"rate": 0}
+
+
+def test_the_drift_test_may_tolerate_another_share(tmp_path: Path) -> None:
+    scorer = Scorer(scorer_bundle(tmp_path / "tiny"))
+    assert (scorer.drift.tolerated, scorer.drift.slice_seconds) == (0.02, 10)
+    assert list(scorer.drift.events.kinds) == ["rate", "class"]
+    scorer.watch(0.1, 60)
+    assert (scorer.drift.tolerated, scorer.drift.slice_seconds) == (0.1, 60)
+    assert scorer.drift.events.high[0] > 0.1
 
 
 @pytest.mark.parametrize("names", [(), ("one",), ("one", "two", "three")])

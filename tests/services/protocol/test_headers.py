@@ -94,6 +94,15 @@ def test_of_other_headers_that_come_twice_the_last_counts() -> None:
     assert headers_to_dict([]) == {}
 
 
+@pytest.mark.parametrize("value", [b"camera-7", b"", b"\xff\xfe", b"x" * 10_240])
+def test_the_header_of_the_setting_names_the_client(value: bytes) -> None:
+    named = Settings(client_header="X-Client")
+    headers = headers_to_dict([(b"x-client", value)])
+    assert call_from_headers(headers, named).client == value
+    assert call_from_headers(headers, SETTINGS).client is None
+    assert call_from_headers({}, named).client is None
+
+
 def test_an_answer_has_an_age_only_with_a_hit() -> None:
     call = Call(hits=1, lookups=2)
     assert dict(call_headers(call)) == {b"x-cache": b"partial; hits=1/2", b"server-timing": b""}

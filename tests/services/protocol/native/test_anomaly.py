@@ -88,7 +88,7 @@ async def test_few_calibration_images_are_said_to_be_few(scorers: DataPlane) -> 
     assert answer["false_positive_band"] == (0, 0)
 
 
-async def test_an_answer_from_the_cache_is_the_same_and_counts_for_drift_too(scorers: DataPlane) -> None:
+async def test_an_answer_from_the_cache_is_the_same_and_is_known_as_a_repeat(scorers: DataPlane) -> None:
     scorer = scorers.select(Scorer, "score", "tiny-scorer").model
     wish = {"statistics": True, "look_alike": True, "regions": True}
     first = await ask(scorers, SPOTS, **wish)
@@ -97,7 +97,24 @@ async def test_an_answer_from_the_cache_is_the_same_and_counts_for_drift_too(sco
     again = (await score(scorers, request, call)).model_dump(exclude_none=True)
     assert call.hits == 1
     assert again == first
-    assert scorer.drift.images == 2
+    assert (scorer.drift.images, scorer.drift.repeats) == (2, 0.5)
+
+
+async def test_the_client_of_the_call_is_the_one_that_votes(scorers: DataPlane) -> None:
+    drift = scorers.select(Scorer, "score", "tiny-scorer").model.drift
+    for name in (b"a", b"b", None):
+        request = ScoreRequest(images=[SPOTS[0, 0].tolist()], model="tiny-scorer")
+        await score(scorers, request, Call(client=name))
+    assert [client.name for client in drift.streams] == ["a", "b", "*"]
+    assert drift.repeats == 0
+
+
+async def test_a_trial_does_not_count(scorers: DataPlane) -> None:
+    drift = scorers.select(Scorer, "score", "tiny-scorer").model.drift
+    request = ScoreRequest(images=[SPOTS[0, 0].tolist()], model="tiny-scorer")
+    await score(scorers, request, Call(client=b"a", trial=True))
+    assert drift.images == 0
+    assert drift.streams == []
 
 
 async def test_a_refused_request_does_not_count(scorers: DataPlane) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -122,4 +123,6 @@ async def test_every_answer_is_watched_for_drift(ask: Ask, scorers: DataPlane) -
     await ask("tiny-scorer", {"images": IMAGES})
     await ask("tiny-scorer", {"images": IMAGES}, cached=True)
     assert drift.images == 6
+    assert drift.repeats == 0.5
+    drift.settle(time.time() + 60)
     assert drift.rates()["class"][1].observed == 1
