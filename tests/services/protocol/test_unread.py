@@ -1,0 +1,93 @@
+"""Clients that read nothing: the buffers of their answers are bounded, and whoever waits longest goes first."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+
+from services.call import Call
+from services.dataplane import DataPlane
+from tests.services.protocol.test_direct import connected, post, serving
+
+ANSWER = 16 * 2**20  # more than the system buffers
+
+
+async def large(content: bytes, call: Call) -> bytes:
+    return bytes(ANSWER)
+
+
+def ended(reason: str) -> float:
+    return REGISTRY.get_sample_value("duet_connections_ended_total", {"reason": reason}) or 0.0
+
+
+@pytest.fixture
+def plane(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> DataPlane:
+    monkeypatch.setenv("DUET_UNREAD_BYTES", str(2**22))
+    monkeypatch.setenv("DUET_REQUEST_TIMEOUT_MS", "60000")
+    return DataPlane([])
+
+
+async def test_the_answers_that_wait_longest_are_given_up(plane: DataPlane) -> None:
+    before = ended("unread-bytes")
+    async with serving(plane, large) as (port, state), AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(port, post())) for _ in range(8)]
+        async with asyncio.timeout(20):
+            while ended("unread-bytes") < before + 4:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert len(state.connections) < 8
+        status, _, body = await clients[-1].next()
+        assert (status, len(body)) == (200, ANSWER)
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await clients[0].next()
+
+
+async def test_one_large_answer_alone_has_its_time(plane: DataPlane) -> None:
+    plane.settings = plane.settings.model_copy(update={"unread_bytes": 0})
+    before = ended("unread-bytes")
+    async with serving(plane, large) as (port, _), connected(port, post(), pause=0.5) as client:
+        assert len((await client.next())[2]) == ANSWER
+    assert ended("unread-bytes") == before
+
+
+async def test_an_answer_that_is_never_read_ends_with_its_time(plane: DataPlane) -> None:
+    plane.settings = plane.settings.model_copy(update={"request_timeout_ms": 500})
+    before = ended("unread")
+    async with serving(plane, large) as (port, state), connected(port, post()):
+        async with asyncio.timeout(20):
+            while state.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert ended("unread") == before + 1
+
+
+async def test_a_client_that_sends_only_half_a_body_is_answered_and_then_given_a_second(plane: DataPlane) -> None:
+    plane.settings = plane.settings.model_copy(update={"head_seconds": 30.0})
+    before = ended("unsent")
+
+    async def refuse(content: bytes, call: Call) -> bytes:
+        return content
+
+    sent = post(b"x" * 100, more="X-Request-Timeout-Ms: 100\r\n")
+    async with serving(plane, refuse) as (port, state), connected(port, sent[:-50]) as client:
+        assert (await client.next())[0] == 504
+        async with asyncio.timeout(10):
+            while state.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert ended("unsent") == before + 1
+
+
+async def test_of_a_refused_head_no_more_than_a_little_is_read(plane: DataPlane) -> None:
+    sent = 0
+    async with serving(plane, large) as (port, _), connected(port, b"GET / HTTP/1.1\r\nHost: x\r\nA: ") as client:
+        try:
+            async with asyncio.timeout(20):
+                while True:
+                    client.writer.write(bytes(b"a" * 2**16))
+                    await client.writer.drain()
+                    sent += 2**16
+        except (ConnectionError, TimeoutError):
+            pass
+    assert sent < 2**24, "a head without an end is read"
