@@ -32,6 +32,7 @@ WARM_BATCHES = (2, 8, 64)
 GAIN = 0.97  # share of the time of small batches that a large one takes at most, to be worth a thread
 MEASURED_RUNS = 5
 BATCH_RUNS = 3
+SMALLEST_LIMIT = 4  # items: a few images of one request are computed together, on every replica
 INLINE_SECONDS = 0.001  # a thread hop costs about 0.1 ms, so a batch up to ten of them runs on the event loop
 FAST_BATCH_SECONDS = 0.008  # longest batch of an operation whose items are that fast
 THREAD_BATCH_SECONDS = 0.1  # longest batch of a slow operation in the compute thread, which all operations share
@@ -199,8 +200,8 @@ def serve(
         limit = settings.batch_items
         if found.seconds <= INLINE_SECONDS:
             limit = min(limit, int(FAST_BATCH_SECONDS / found.batched))
-            if not found.gains:
-                limit = min(limit, int(INLINE_SECONDS / found.seconds))
+            if not found.gains and (small := int(INLINE_SECONDS / found.seconds)) >= SMALLEST_LIMIT:
+                limit = min(limit, small)
         elif operation in model.estimated_operations:
             limit = min(limit, int(THREAD_BATCH_SECONDS / found.seconds))
         labels = (entry.name, entry.version, operation)

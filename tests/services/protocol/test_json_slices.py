@@ -26,12 +26,14 @@ VALUES = st.recursive(
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_slices, "SLICE", 16)
+    monkeypatch.setattr(json_slices, "FLAT_BYTES", 16)
     monkeypatch.setattr(json_slices, "DEPTH", 99)
 
 
 @given(VALUES, st.booleans())
 def test_values_are_those_of_json(value: Any, spaced: bool) -> None:
-    json_slices.SLICE, json_slices.DEPTH = 16, 99  # hypothesis runs outside the fixture of one example
+    json_slices.SLICE = json_slices.FLAT_BYTES = 16
+    json_slices.DEPTH = 99  # hypothesis runs outside the fixture of one example
     text = json.dumps(value, indent=2 if spaced else None).encode()
     assert loads(text) == value
 
@@ -101,3 +103,15 @@ def test_what_is_released_is_empty() -> None:
     inner = tree["a"]
     released(tree)
     assert (tree, inner) == ({}, [])
+
+
+def test_a_text_of_numbers_is_short_up_to_a_larger_size_than_one_of_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_slices, "SLICE", 100)
+    monkeypatch.setattr(json_slices, "FLAT_BYTES", 1000)
+    monkeypatch.setattr(json_slices, "FLAT_CONTAINERS", 10)
+    numbers, lists = b"[" + b"1," * 400 + b"1]", b"[" + b"[]," * 200 + b"1]"
+    assert json_slices.is_short(numbers)
+    assert not json_slices.is_short(lists)
+    assert not json_slices.is_short(b"[" + b"1," * 600 + b"1]")
+    assert json_slices.is_short(lists[:100])
+    assert loads(numbers) == [1] * 401

@@ -20,6 +20,11 @@ SIZES = (150, 90, 60)
 NAMES = ("ankle boot", "bag", "coat")
 
 
+@pytest.fixture(autouse=True)
+def _heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("duet"), "propagate", True)  # a server's set-up switches it off
+
+
 class Stream:
     """Sends images to a test, each slice eight of each client."""
 
