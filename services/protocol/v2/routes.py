@@ -3,61 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-import numpy as np
 import orjson
 
 from services import __version__
 from services.call import Call
 from services.dataplane import DataPlane
-from services.errors import InvalidInput, MalformedRequest, MethodNotAllowed, NotReady, UnknownModel, UnknownRoute
-from services.inference.classifier import JOINT
-from services.inference.model import Model
+from services.errors import MalformedRequest, MethodNotAllowed, NotReady, UnknownModel, UnknownRoute
 from services.protocol import json_slices
 from services.protocol.body import Body
-from services.protocol.compression import compress
 from services.protocol.exchange import Headers, ModelRoute
 from services.protocol.json_slices import NotJSON
 from services.protocol.raw_response import RawResponse
 from services.protocol.services import PROTOCOLS
-from services.protocol.v2.inference import (
-    BINARY,
-    JSON,
-    InferRequest,
-    Output,
-    json_size,
-    parse,
-    render,
-)
-from services.protocol.v2.plans import TEXT_BYTES, Plan, Plans
+from services.protocol.v2.inference import JSON, InferRequest, json_size, parse
+from services.protocol.v2.outputs import COMPRESSIONS, Endpoint, chosen_outputs, encoded
+from services.protocol.v2.plans import TEXT_BYTES
 from services.protocol.v2.signatures import Signature
-from services.protocol.v2.tensors import strings
 from services.scheduling.offload import INLINE_BYTES, INLINE_PIXELS
-from services.served import Arrays, Served
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository(index)")
-# Triton's asyncio client announces encodings that it cannot decode, so only a single encoding counts.
-COMPRESSIONS = (b"gzip", b"deflate")
-# What clients of other servers add by themselves; it changes nothing here.
-OF_CLIENTS = ("priority", "timeout", "sequence_", "triton_", "content_type", "headers", "correlation_id")
-COMPRESS_FROM = 1024  # bytes; below, a compressed answer is hardly smaller
-
 GET = ("GET", "HEAD")
 INLINE_VALUES = 2**16  # of JSON that are converted on the event loop: 1 to 4 ms
 INFER = "/v2/models/{model}/infer"  # label of metrics
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A model under one of its V2 paths."""
-
-    served: Served[Model]
-    signature: Signature
-    plans: Plans = field(default_factory=Plans)
 
 
 class V2:
@@ -123,7 +93,7 @@ class V2:
             outputs, names = plan.outputs, plan.names
         else:
             request = await self._parse(content, size, body, call)
-            outputs = _chosen(endpoint.signature, request)
+            outputs = chosen_outputs(endpoint.signature, request)
             names = frozenset(output.name for output in outputs)
             await self._read(request, endpoint.signature, body, call)
             plan = endpoint.plans.make(text, request, outputs) if text else None
@@ -133,9 +103,9 @@ class V2:
         compressed = headers.get(b"accept-encoding") in COMPRESSIONS
         size = sum([arrays[output.name].size for output in outputs if compressed or not output.binary])
         if size <= INLINE_PIXELS:
-            answer = _encoded(endpoint, request, outputs, arrays, headers, plan)
+            answer = encoded(endpoint, request, outputs, arrays, headers, plan)
         else:
-            work = partial(_encoded, endpoint, request, outputs, arrays, headers, plan)
+            work = partial(encoded, endpoint, request, outputs, arrays, headers, plan)
             answer = await self._plane.offload.run(work, call)
         call.add("encode", time.perf_counter() - begin)
         return answer
@@ -244,79 +214,3 @@ class V2:
                 },
             },
         }
-
-
-def _chosen(signature: Signature, request: InferRequest) -> list[Output]:
-    """The requested outputs, or the default outputs.
-
-    Raises:
-        InvalidInput: there is no such output, or no such input.
-    """
-    known = signature.input_names
-    for name in request.given:
-        if name not in known:
-            raise InvalidInput(f"input {name[:60]!r} is not one of {', '.join(sorted(known))}", field="inputs")
-    for name in request.parameters:
-        if name not in signature.parameters and not name.startswith(OF_CLIENTS):
-            known_names = ", ".join(signature.parameters)
-            message = f"parameter {name[:60]!r} is not one of this model's: {known_names}"
-            raise InvalidInput(message, field=f"parameters.{name[:60]}")
-    if not request.outputs:
-        return [Output(name, request.binary_output) for name in signature.default_outputs]
-    names = signature.output_names
-    for i, output in enumerate(request.outputs):
-        if output.name not in names:
-            message = f"outputs[{i}] is {output.name[:60]!r}; this model has {', '.join(names)}"
-            if output.name == JOINT and signature.class_names:
-                message = f"outputs[{i}] is log_joint, but this model is discriminative and knows p(y|x) only"
-            raise InvalidInput(message, field=f"outputs[{i}].name")
-        if output.classification and not (signature.class_names and output.name in ("probabilities", "logits")):
-            message = f"outputs[{i}]: {output.name} cannot be ranked by class; leave classification out"
-            raise InvalidInput(message, field=f"outputs[{i}].parameters.classification")
-    return request.outputs
-
-
-def _classified(array: np.ndarray, output: Output, signature: Signature) -> np.ndarray:
-    """The classification extension: BYTES [N,k] of `value:index:label`, best first."""
-    if not output.classification:
-        return array
-    top = min(output.classification, len(signature.class_names))
-    rows = []
-    for row in array:
-        order = np.argsort(-row, kind="stable")[:top]
-        rows += [f"{row[i]:f}:{i}:{signature.class_names[i]}".encode() for i in order]
-    return strings(rows).reshape(len(array), top)
-
-
-def _encoded(
-    endpoint: Endpoint,
-    request: InferRequest,
-    outputs: Sequence[Output],
-    arrays: Arrays,
-    headers: Headers,
-    plan: Plan | None,
-) -> RawResponse:
-    """The outputs as an answer, compressed if the client asks for it."""
-    known = plan.answer(arrays) if plan is not None else None
-    payload: bytes
-    json_length: int | None
-    if known is not None:
-        payload, json_length = known
-    else:
-        entry = endpoint.served.entry
-        about: dict[str, Any] = {"model_name": entry.name, "model_version": entry.version}
-        if request.id is not None:
-            about["id"] = request.id
-        about["parameters"] = {"digest": endpoint.served.model.bundle.digest}
-        tensors = [(o.name, _classified(arrays[o.name], o, endpoint.signature), o.binary) for o in outputs]
-        payload, json_length = render(about, tensors)
-        if plan is not None:
-            plan.keep(arrays, payload[:json_length])
-    answered = [(b"content-type", JSON if json_length is None else BINARY)]
-    if json_length is not None:
-        answered.append((b"inference-header-content-length", b"%d" % json_length))
-    encoding = headers.get(b"accept-encoding", b"")
-    if encoding in COMPRESSIONS and len(payload) >= COMPRESS_FROM:
-        payload = compress(payload, encoding.decode())
-        answered.append((b"content-encoding", encoding))
-    return RawResponse(200, answered, payload)
