@@ -28,7 +28,8 @@ M_co = TypeVar("M_co", bound=Model, covariant=True)
 Arrays = dict[str, np.ndarray]
 
 FIRST_RUNS = 2  # after the very first, which allocates; they tell slow operations, whose exact time decides nothing
-WARM_BATCHES = (2, 8, 64)
+WARM_BATCHES = (2, 8)
+LARGE_BATCH = 64
 GAIN = 0.97  # share of the time of small batches that a large one takes at most, to be worth a thread
 MEASURED_RUNS = 5
 BATCH_RUNS = 3
@@ -171,7 +172,9 @@ def warm_up(model: Model) -> dict[str, Warm]:
             if seconds <= 2 * INLINE_SECONDS:  # it may run on the event loop, which more and larger runs decide
                 paces = [_pace(model, operation, example, size) for size in WARM_BATCHES]
                 seconds = min(_seconds(model, operation, example) for _ in range(MEASURED_RUNS))
-                batched, gains = min(seconds, *paces), paces[-1] < GAIN * paces[-2]
+                batched = min(seconds, *paces)
+                if seconds * SMALLEST_LIMIT <= INLINE_SECONDS:  # else small batches are too small in any case
+                    gains = _pace(model, operation, example, LARGE_BATCH) < GAIN * paces[-1]
             warm[operation] = Warm(seconds, layout, batched, gains)
     return warm
 
@@ -200,8 +203,8 @@ def serve(
         limit = settings.batch_items
         if found.seconds <= INLINE_SECONDS:
             limit = min(limit, int(FAST_BATCH_SECONDS / found.batched))
-            if not found.gains and (small := int(INLINE_SECONDS / found.seconds)) >= SMALLEST_LIMIT:
-                limit = min(limit, small)
+            if not found.gains:
+                limit = min(limit, int(INLINE_SECONDS / found.seconds))
         elif operation in model.estimated_operations:
             limit = min(limit, int(THREAD_BATCH_SECONDS / found.seconds))
         labels = (entry.name, entry.version, operation)
