@@ -31,7 +31,8 @@ from services.protocol.unread import Unread
 from services.settings import Settings
 from services.telemetry import metrics
 
-LINGER_SECONDS = 1.0  # that a refused client has to read the answer, and one that was answered early may be silent
+LINGER_SECONDS = 1.0  # that a refused client has to read the answer
+SILENT_SECONDS = 0.5  # that a client may pause within a body that has been answered early
 LINGER_BYTES = 2**16  # of a refused request that are still read
 UNREAD_SECONDS = 0.25  # in which an answer is usually read
 LABEL = "connection"  # the route of what is refused before there is a route
@@ -180,7 +181,7 @@ class Connection(HttpToolsProtocol):
 
     def _linger(self) -> None:
         """Read the rest of a body that has been answered, while it comes: else the system drops the answer."""
-        self._start(min(LINGER_SECONDS, self._linger_until - self.loop.time()), self._end, "unsent")
+        self._start(min(SILENT_SECONDS, self._linger_until - self.loop.time()), self._end, "unsent")
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -63,7 +63,7 @@ async def test_an_answer_that_is_never_read_ends_with_its_time(plane: DataPlane)
     assert ended("unread") == before + 1
 
 
-async def test_a_client_that_sends_only_half_a_body_is_answered_and_then_given_a_second(plane: DataPlane) -> None:
+async def test_a_client_that_sends_only_half_a_body_is_answered_and_then_disconnected(plane: DataPlane) -> None:
     plane.settings = plane.settings.model_copy(update={"head_seconds": 30.0})
     before = ended("unsent")
 
