@@ -76,12 +76,13 @@ def service(serve: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 
 def test_anomalies_are_let_pass_a_change_is_told_and_its_end_too(service: Service) -> None:
-    for _ in range(50_000 // (2 * PART)):
+    quiet = service.told()
+    while quiet["images"] < 50_000 or quiet["slices"] <= 20:  # a fast machine needs few slices for so many images
         service.send(0.02, "camera-1")
         service.send(0.02, "camera-2")
-    quiet = service.told()
+        quiet = service.told()
     assert quiet["images"] >= 50_000
-    assert quiet["slices"] >= 5  # as many as a fast machine needs for so many images
+    assert quiet["slices"] > 20
     assert (quiet["alarm"], quiet["alarms"]) == (False, [])
     assert service.metric("duet_drift_alarm") == 0
     assert service.log() == []

@@ -139,7 +139,6 @@ def test_cache_memory(model_store: Path, tmp_path: Path) -> None:
     assert all(run["held_mib"] <= run["limit_mib"] and run["evicted"] > 0 for run in runs)
 
 
-@pytest.mark.nightly
 def test_neighbours(tmp_path: Path, model_store: Path) -> None:
     bench("loadtests.bench.neighbours", model_store, tmp_path)
     saved: dict[str, Any] = json.loads((tmp_path / "neighbours.json").read_text())
