@@ -6,7 +6,6 @@ The protocols validate, because they know the caller's field names; the inputs o
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import logging
 import os
@@ -28,6 +27,7 @@ from services.scheduling.lag import LoopLag
 from services.scheduling.offload import Offload
 from services.served import Served, open_model, serve, warm_up
 from services.settings import Settings
+from services.shims import return_free_memory
 from services.telemetry import metrics
 
 log = logging.getLogger("duet")
@@ -166,8 +166,7 @@ class DataPlane:
         sys.setswitchinterval(SWITCH_SECONDS)
         # Everything loaded so far stays until the process ends; frozen, it does not slow down full collections.
         gc.collect()
-        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc has it
-            trim(0)  # what loading has freed: a few MB
+        return_free_memory()  # what loading has freed: a few MB
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
         gc.enable()

@@ -91,7 +91,7 @@ def running(name: str, command: list[str], *, ready: str = "/readyz", **environm
         _wait(server, ready)
         yield server
     finally:
-        _stop(process)
+        stop(process)
     shutil.rmtree(folder)  # after a failure its log stays
 
 
@@ -105,7 +105,8 @@ def _wait(server: Server, path: str) -> None:
     sys.exit(f"{server.name} did not become ready; its log, {server.log}, ends with:\n{server.log.read_text()[-2000:]}")
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a server that was started in a session of its own, and whatever it has started."""
     process.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(15)

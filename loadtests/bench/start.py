@@ -14,7 +14,6 @@ import http.client
 import json
 import os
 import re
-import signal
 import socket
 import statistics
 import subprocess
@@ -27,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
+
+from loadtests.bench.server import stop
 
 PATIENCE = 120  # seconds until the server must be ready
 POLL_SECONDS = 0.01
@@ -79,7 +80,7 @@ def start(home: Path) -> Start:
             memory, rss = _memory(family), sum(process.memory_info().rss for process in family)
             cpu = sum(sum(process.cpu_times()[:2]) for process in family)
         finally:
-            _stop(server)
+            stop(server)
     return Start(
         ready - begin,
         listening - begin,
@@ -137,15 +138,6 @@ def _mappings(pid: int) -> Iterator[tuple[str, int]]:
             resident = 1024 * int(rest[0])
         elif first == "Anonymous:" and path.startswith("/"):
             yield path, resident - 1024 * int(rest[0])
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    server.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        server.wait(15)
-    with contextlib.suppress(ProcessLookupError):  # whatever the family left behind
-        os.killpg(server.pid, signal.SIGKILL)
-    server.wait()
 
 
 def imports(count: int) -> list[tuple[str, float]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 from collections.abc import Mapping
 from functools import partial
@@ -18,7 +17,7 @@ from services.protocol.compression import decompress
 from services.protocol.json_slices import released
 from services.scheduling.offload import Offload
 from services.settings import Settings
-from services.shims import body_received
+from services.shims import body_received, return_free_memory
 from services.telemetry import metrics
 
 TREES = 1  # large JSON bodies that are parsed and not yet freed
@@ -208,7 +207,4 @@ class Body:
 
 
 def _trim() -> None:
-    """Return free memory to the system: the C library keeps what many small pieces of bodies took."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
-    if trim is not None:
-        asyncio.get_running_loop().run_in_executor(None, trim, 0)
+    asyncio.get_running_loop().run_in_executor(None, return_free_memory)
