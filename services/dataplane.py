@@ -27,7 +27,7 @@ from services.scheduling.lag import LoopLag
 from services.scheduling.offload import Offload
 from services.served import Served, open_model, serve, warm_up
 from services.settings import Settings
-from services.shims import return_free_memory
+from services.shims import map_large_blocks, return_free_memory
 from services.telemetry import metrics
 
 log = logging.getLogger("duet")
@@ -131,6 +131,7 @@ class DataPlane:
             self.problems = [f"start-up failed: {type(error).__name__}: {error}"]
 
     async def _start(self) -> None:
+        map_large_blocks()
         if os.getpid() != self._process:  # forked: the store may have changed since the parent looked
             await asyncio.to_thread(self._resolve)
         problems = [self._unresolved] if self._unresolved else []

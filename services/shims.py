@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from starlette.types import ASGIApp, Receive
 
+M_MMAP_THRESHOLD = -3  # of malloc.h
+
 
 def body_received(receive: Receive) -> bool:
     """Whether the whole body has arrived, so that reading it does not wait; found out as in `is_disconnected`."""
@@ -146,6 +148,16 @@ def return_free_memory() -> None:
     """Return free memory to the system: the C library keeps what many small pieces took."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc has it
         trim(0)
+
+
+def map_large_blocks() -> None:
+    """Give each block of 1 MiB or more a mapping of its own, whose end returns it to the system.
+
+    The C library does so at first, but raises this threshold to the size of the largest block that was freed, up to
+    32 MiB. The buffers of bodies that grow side by side then leave holes of their own sizes in the heap.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc has it
+        mallopt(M_MMAP_THRESHOLD, 2**20)
 
 
 def too_many_files(message: str) -> bool:

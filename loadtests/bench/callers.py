@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CONTEXT = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+# A fork of a process with threads may hang, so another process forks; it imports what programs need once.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload([__name__, "loadtests.bench.report", "services.inference.bundle"])
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,21 @@ def stalls(target: Server, seconds: float, together: float, asks: dict[str, Ask]
 
 
 def uploads(target: Server, seconds: float) -> dict[str, float]:
-    """The worker's memory while slow clients send bodies that stop a byte short, and after they are gone."""
+    """The worker's memory while slow clients send bodies that stop a byte short, and after they are gone.
+
+    They come twice: memory that the first ones leave in pieces shows when the second ones come.
+    """
+    first, second = _uploads(target, seconds), _uploads(target, seconds)
+    found = {"before": first["before"], "most": max(first["most"], second["most"]), "after": second["after"]}
+    report.out.print(
+        f"{UPLOADS} slow uploads of 16 MiB, twice: {found['before']:.0f} MiB before, at most {found['most']:.0f}, "
+        f"{found['after']:.0f} after they are gone",
+        highlight=False,
+    )
+    return found
+
+
+def _uploads(target: Server, seconds: float) -> dict[str, float]:
     before = target.worker.memory_info().rss
     head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % BODY
     clients = [socket.create_connection(("127.0.0.1", target.port)) for _ in range(UPLOADS)]
@@ -168,13 +182,7 @@ def uploads(target: Server, seconds: float) -> dict[str, float]:
         thread.join()
     time.sleep(3)
     found = {"before": before, "most": most, "after": target.worker.memory_info().rss}
-    megabytes = {name: size / 2**20 for name, size in found.items()}
-    report.out.print(
-        f"{UPLOADS} slow uploads of 16 MiB: {megabytes['before']:.0f} MiB before, at most {megabytes['most']:.0f}, "
-        f"{megabytes['after']:.0f} after they are gone",
-        highlight=False,
-    )
-    return megabytes
+    return {name: size / 2**20 for name, size in found.items()}
 
 
 def first(asks: dict[str, Ask], few: int | None) -> dict[str, Ask]:
