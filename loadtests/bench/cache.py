@@ -27,7 +27,7 @@ import uvloop
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from loadtests.bench import cores, faults, network, report, request, server
+from loadtests.bench import cores, faults, network, redis_server, report, request, server
 from loadtests.bench.redis_server import PASSWORD, Redis
 from loadtests.bench.request import JSON
 from loadtests.bench.server import Server

@@ -20,7 +20,7 @@ import uvloop
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from loadtests.bench import cores, network, report, server
+from loadtests.bench import cores, network, redis_server, report, server
 from loadtests.bench.causes import FAULTS, HEALTHY, Fault, Proxy, nothing
 from loadtests.bench.course import BEFORE, ITEMS, RATE, Client, Course, course
 from loadtests.bench.redis_server import PASSWORD, Redis
