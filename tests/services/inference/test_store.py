@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -112,3 +113,16 @@ def test_a_full_disk_is_said_in_a_sentence_and_nothing_is_half_written(make_bund
     stored_too = f"stored tiny-linear:{small_too.version}", "status 0"
     assert said == [*stored, "status 1", "status 1", "status 0", *deleted, *stored_too]
     assert list(home.iterdir()) == []  # it was in the namespace alone
+
+
+def test_a_store_that_is_a_file_system_of_its_own_is_named(
+    empty_store: Path, make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rename(*_: Path) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(BundleError, match="`models` is a file system of its own; mount it as the folder above"):
+        registry.store(make_bundle())
+    assert list(empty_store.iterdir()) == []
+    assert not (empty_store.parent / "models.writing").exists()
