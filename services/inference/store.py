@@ -47,7 +47,7 @@ def writing() -> Iterator[None]:
     """No other process reads or changes a model within this block, which must not contain `reading`.
 
     Raises:
-        BundleError: a file could not be written, within the block too; it has changed no model.
+        BundleError: a file could not be written, within the block too; every model is whole, or is gone.
     """
     try:
         file = os.open(_beside("lock"), os.O_RDWR | os.O_CREAT, 0o666)
@@ -73,9 +73,9 @@ def put(tag: str, labels: Mapping[str, str], files: Mapping[str, Path]) -> Path:
         files: what to copy, by path in the model's folder.
     """
     name, _, version = tag.partition(":")
-    workshop, folder = _beside("writing"), model_store_folder() / name / version
-    made = workshop / name / version
-    with bentoml.models.create(tag, labels=dict(labels), _model_store=model_store(workshop)):
+    draft, folder = _beside("writing"), model_store_folder() / name / version
+    made = draft / name / version
+    with bentoml.models.create(tag, labels=dict(labels), _model_store=model_store(draft)):
         pass  # BentoML writes its own files; ours in its temporary folder would be copied twice
     for path, source in files.items():
         (made / path).parent.mkdir(parents=True, exist_ok=True)
@@ -83,12 +83,12 @@ def put(tag: str, labels: Mapping[str, str], files: Mapping[str, Path]) -> Path:
     folder.parent.mkdir(exist_ok=True)
     try:
         if folder.exists():
-            folder.rename(workshop / "replaced")
+            folder.rename(draft / "replaced")
         made.rename(folder)
     except OSError:
         _forget_if_empty(folder.parent)
         raise
-    (workshop / name / "latest").replace(folder.parent / "latest")
+    (draft / name / "latest").replace(folder.parent / "latest")
     return folder
 
 
@@ -96,13 +96,13 @@ def remove(tag: str) -> None:
     """Delete a model. Only within `writing`. It needs no space on the disk."""
     name, _, version = tag.partition(":")
     folder = model_store_folder() / name / version
-    workshop = _beside("writing")
-    folder.rename(workshop)
-    shutil.rmtree(workshop)
+    draft = _beside("writing")
+    folder.rename(draft)
+    shutil.rmtree(draft)
     others = sorted(bentoml.models.list(name), key=lambda model: model.creation_time)
     if others:
-        workshop.write_text(str(others[-1].tag.version))
-        workshop.replace(folder.parent / "latest")
+        draft.write_text(str(others[-1].tag.version))
+        draft.replace(folder.parent / "latest")
     else:
         _forget_if_empty(folder.parent)
 
@@ -130,10 +130,10 @@ def _reason(error: OSError) -> str:
     """What went wrong and the remedy."""
     number = error.errno
     if isinstance(error, shutil.Error):  # of a copied tree: it has a list of (source, target, text of an OSError)
-        number = int(re.findall(r"Errno (\d+)", str(error))[0])
+        number = int(found[1]) if (found := re.search(r"Errno (\d+)", str(error))) else None
     if number in (errno.ENOSPC, errno.EDQUOT):
-        return f"{os.strerror(number)}; free some space there"
+        return f"{os.strerror(errno.ENOSPC)}; free some space there"
     if number == errno.EXDEV:
         return "`models` is a file system of its own; mount it as the folder above, BENTOML_HOME"
     where = "" if error.filename is None else f" ({error.filename})"
-    return f"{error.strerror}{where}; check this file, or name another folder with BENTOML_HOME"
+    return f"{error.strerror or error}{where}; check this file, or name another folder with BENTOML_HOME"
