@@ -51,6 +51,7 @@ class DataPlane:
         entries: the selected bundles, by name, the newest version of a name first.
         problems: what keeps models from being served.
         damaged: why a selected bundle is not served, by tag.
+        starting: models are still being loaded.
         offload: the thread for work on bodies and images.
     """
 
@@ -59,6 +60,7 @@ class DataPlane:
         self.settings = Settings()
         self.problems: list[str] = [STARTING]
         self.damaged: dict[str, str] = {}
+        self.starting = True
         self.draining = False
         self.loaded = False
         self.lag = LoopLag()
@@ -129,6 +131,8 @@ class DataPlane:
         except Exception as error:
             log.exception("start-up failed")
             self.problems = [f"start-up failed: {type(error).__name__}: {error}"]
+        finally:
+            self.starting = False
 
     async def _start(self) -> None:
         map_large_blocks()

@@ -16,10 +16,11 @@ from services.caching.admission import AdmissionEstimate
 from services.caching.cache import Cache, CachedOperation, Compute
 from services.caching.values import Layout
 from services.call import Call
-from services.inference.bundle import Bundle, BundleError, load
+from services.inference.bundle import Bundle, BundleError
 from services.inference.cpus import cpu_limit
 from services.inference.model import Model, load_model
-from services.inference.registry import Entry
+from services.inference.registry import Entry, verified
+from services.inference.store import reading
 from services.scheduling.batcher import Batcher
 from services.settings import Settings
 from services.telemetry import metrics
@@ -144,11 +145,10 @@ def open_model(entry: Entry, settings: Settings) -> Model:
     Raises:
         BundleError: the bundle does not verify, or its graphs do not load.
     """
-    bundle = load(entry.path)
-    if bundle.version != entry.version:
-        raise BundleError(f"{entry.path}: holds version {bundle.version}, not {entry.version}; import it again")
-    with _blaming(bundle):
-        return load_model(bundle, threads=settings.threads or cpu_limit())
+    with reading():
+        bundle = verified(entry)
+        with _blaming(bundle):
+            return load_model(bundle, threads=settings.threads or cpu_limit())
 
 
 def warm_up(model: Model) -> dict[str, Warm]:

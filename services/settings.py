@@ -109,7 +109,10 @@ class Settings(BaseSettings):
     batch_items: int = Field(default=64, ge=1, description="Items in one batch of a model, at most.")
     batch_bytes: int = Field(default=16 * 2**20, ge=1, description="Bytes of inputs in one batch of a model, at most.")
     threads: int = Field(
-        default=0, ge=0, description="Threads that compute a batch of a model; 0: the CPU limit of the container."
+        default=0,
+        ge=0,
+        description="Threads that compute a batch of a model; 0: the CPU limit of the container, without one the CPU "
+        "request of the pod, and outside Kubernetes the cores. In a pod without a limit, set it to the request.",
     )
     fast_lane: bool = Field(
         default=True,

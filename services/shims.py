@@ -14,9 +14,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from bentoml._internal.models import ModelStore
     from redis.asyncio import Redis
     from starlette.types import ASGIApp, Receive
 
@@ -163,6 +165,21 @@ def map_large_blocks() -> None:
 def too_many_files(message: str) -> bool:
     """Whether Starlette's parser of forms stopped because of the number of files; it has one error for everything."""
     return message.startswith("Too many files")
+
+
+def model_store(folder: Path) -> ModelStore:
+    """A model store of BentoML in this folder."""
+    from bentoml._internal.models import ModelStore  # noqa: PLC0415
+
+    return ModelStore(folder)
+
+
+def model_store_folder() -> Path:
+    """The folder of the model store that BentoML uses: that of BENTOML_HOME, or of the bento that is served."""
+    from bentoml._internal.configuration.containers import BentoMLContainer  # noqa: PLC0415
+
+    folder: Path = BentoMLContainer.model_store.get()._path
+    return folder
 
 
 def try_options(client: Redis) -> None:

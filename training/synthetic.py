@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 
 from services.inference import registry
-from services.inference.bundle import load
 from training.data import Dataset, Split
 from training.evaluation.generation import balanced_labels, sample
 
@@ -26,7 +25,7 @@ def with_samples(dataset: Dataset, generator: str, count: int, *, seed: int) -> 
         ValueError: it draws other images or other classes, or does not draw by class.
     """
     entry = registry.find(generator)
-    bundle = load(entry.path)
+    bundle = registry.load(entry.tag)
     manifest = bundle.manifest
     if manifest.task != "generation":
         raise ValueError(f"{entry.tag} is a bundle for {manifest.task}, which draws no images; give a conditional GAN")

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from services.inference import registry
-from services.inference.bundle import Bundle, BundleError, load
+from services.inference.bundle import Bundle, BundleError
 from training.loops.cnn import CNNRecipe
 from training.networks.residual_cnn import ResidualCNN, ResidualCNNConfig
 
@@ -46,7 +46,7 @@ class TransferConfig:
     def build(self, image_shape: tuple[int, int, int], classes: int) -> ResidualCNN:
         """Raises ValueError if the classifier takes images of other channels or has other weights."""
         network = self.network.build(image_shape, classes)
-        bundle = load(registry.find(self.source).path)
+        bundle = registry.load(self.source)
         theirs = bundle.manifest.image.channels
         if theirs != image_shape[0]:
             raise ValueError(f"{self.source} takes images of {theirs} channels, but the data have {image_shape[0]}")
@@ -68,7 +68,7 @@ def transfer(recipe: CNNRecipe, source: str, *, frozen: bool) -> CNNRecipe:
         ValueError: it is no residual network in float32.
     """
     entry = registry.find(source)
-    bundle = load(entry.path)
+    bundle = registry.load(entry.tag)
     sizes = _sizes(bundle)
     if sizes is None:
         raise ValueError(

@@ -27,8 +27,8 @@ import uvloop
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from loadtests.bench import causes, cores, faults, network, report, request, server
-from loadtests.bench.causes import PASSWORD, Redis
+from loadtests.bench import cores, faults, network, redis_server, report, request, server
+from loadtests.bench.redis_server import PASSWORD, Redis
 from loadtests.bench.request import JSON
 from loadtests.bench.server import Server
 from services.caching.redis import PROBE_SECONDS, PROBES
@@ -314,7 +314,7 @@ def main() -> int:
     home, served = network.ready(options.home)
     demo, vae = faults.generator(options.models or options.home)
     about = report.facts(served)
-    about["versions"]["redis-server"] = causes.require()
+    about["versions"]["redis-server"] = redis_server.require()
     report.show(about)
     with tempfile.TemporaryDirectory(prefix="duet-bench-") as folder, ExitStack() as stack:
         own = {"BENTOML_HOME": str(demo.absolute()), "DUET_DRAIN_SECONDS": "0", "DUET_THREADS": "1"}

@@ -7,66 +7,13 @@ import asyncio
 import contextlib
 import itertools
 import os
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
-PASSWORD = "right"
-
-
-def require() -> str:
-    """The version of redis-server."""
-    if shutil.which("redis-server") is None:
-        sys.exit("redis-server is not installed (Debian: apt-get install redis-server)")
-    text = subprocess.run(["redis-server", "--version"], check=True, capture_output=True, text=True).stdout
-    return text.partition("v=")[2].partition(" ")[0]
-
-
-class Redis:
-    """A real redis-server on a port of its own, without persistence."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        self._folder = folder
-        self.client = redis.Redis(port=self.port, password=PASSWORD, retry=Retry(NoBackoff(), 0))
-        self.start()
-
-    def start(self) -> None:
-        options = {"port": self.port, "bind": "127.0.0.1", "save": "", "dir": self._folder, "requirepass": PASSWORD}
-        options |= {"enable-debug-command": "yes", "maxmemory-policy": "noeviction"}
-        words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-        self.process = subprocess.Popen(["redis-server", *words], stdout=subprocess.DEVNULL)
-        while self.process.poll() is None:
-            with contextlib.suppress(redis.ConnectionError):
-                self.client.ping()
-                return
-            time.sleep(0.005)
-        raise RuntimeError(f"redis-server ended with status {self.process.returncode}")
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def close(self) -> None:
-        self.client.close()
-        self.kill()
-
-    def set(self, option: str, value: str) -> None:
-        self.client.config_set(option, value)
+from loadtests.bench.redis_server import PASSWORD, Redis
 
 
 class Proxy:
@@ -172,11 +119,29 @@ def read_only(redis: Redis, proxy: Proxy) -> Iterator[None]:
 
 @contextmanager
 def wrong_password(redis: Redis, proxy: Proxy) -> Iterator[None]:
-    """Connections that stand stay authenticated, so they are ended; all but the one that says so."""
+    """Connections that stand stay authenticated, so they are ended."""
     redis.set("requirepass", "changed")
-    redis.client.client_kill_filter(_type="normal", skipme=True)
+    redis.hang_up()
     yield
     redis.set("requirepass", PASSWORD)
+
+
+@contextmanager
+def password_rotated(redis: Redis, proxy: Proxy) -> Iterator[None]:
+    """The user gets a second password, and the first one holds until no replica has it: no replica notices."""
+    redis.client.acl_setuser("default", enabled=True, passwords=["+second"])
+    redis.hang_up()
+    yield
+    redis.client.acl_setuser("default", enabled=True, passwords=["-second"])
+
+
+@contextmanager
+def other_authority(redis: Redis, proxy: Proxy) -> Iterator[None]:
+    """The server shows a certificate of an authority that Duet does not trust, to new connections."""
+    redis.show_stranger()
+    redis.hang_up()
+    yield
+    redis.show(redis.authority)
 
 
 @contextmanager
@@ -242,6 +207,7 @@ class Fault:
     Attributes:
         opens: the side whose breaker it opens, if any.
         proxied: Redis is asked through the proxy.
+        tls: Redis is asked with TLS.
         at_start: it is there before the server is.
         admission: the server's setting.
         seconds: how long it lasts.
@@ -251,12 +217,17 @@ class Fault:
     cause: Callable[[Redis, Proxy], AbstractContextManager[None]]
     opens: str = ""
     proxied: bool = False
+    tls: bool = False
     at_start: bool = False
     admission: str = "always"
     seconds: float = 3.0
 
 
-HEALTHY = (Fault("none", nothing), Fault("none, through the proxy", nothing, proxied=True))
+HEALTHY = (
+    Fault("none", nothing),
+    Fault("none, through the proxy", nothing, proxied=True),
+    Fault("none, TLS", nothing, tls=True),
+)
 FAULTS = (
     Fault("absent at start", killed, "read", at_start=True),
     Fault("killed (SIGKILL)", killed, "read"),
@@ -265,7 +236,10 @@ FAULTS = (
     Fault("restarted, empty", restarted),
     Fault("out of memory", full, "write"),
     Fault("read-only replica", read_only, "write"),
+    Fault("password rotated", password_rotated),
     Fault("wrong password", wrong_password, "read"),
+    Fault("TLS, wrong CA", other_authority, "read", tls=True),
+    Fault("TLS, wrong CA at start", other_authority, "read", tls=True, at_start=True),
     Fault("FLUSHALL every 10 ms", flushed),
     Fault("values become garbage", garbage),
     Fault("accepts, never answers", misbehaving(silent=True), "read", proxied=True),

@@ -20,9 +20,10 @@ import uvloop
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from loadtests.bench import causes, cores, network, report, server
-from loadtests.bench.causes import FAULTS, HEALTHY, PASSWORD, Fault, Proxy, Redis, nothing
+from loadtests.bench import cores, network, redis_server, report, server
+from loadtests.bench.causes import FAULTS, HEALTHY, Fault, Proxy, nothing
 from loadtests.bench.course import BEFORE, ITEMS, RATE, Client, Course, course
+from loadtests.bench.redis_server import PASSWORD, Redis
 from services.inference.bundle import Bundle, load
 
 HOME = Path(".duet/bench-digits")
@@ -33,8 +34,11 @@ WAITED = 0.040  # seconds: whoever takes longer has waited for Redis in vain, wh
 def settings(fault: Fault, redis: Redis, proxy: Proxy) -> dict[str, str]:
     """Of a server that asks Redis about everything."""
     port = proxy.port if fault.proxied else redis.port
+    url = f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
+    if fault.tls:
+        url = f"rediss://:{PASSWORD}@127.0.0.1:{redis.tls_port}/0?ssl_ca_certs={redis.authority}"
     return {
-        "DUET_REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:{port}/0",
+        "DUET_REDIS_URL": url,
         "DUET_REDIS_ADMISSION": fault.admission,
     }
 
@@ -191,8 +195,10 @@ def show(rows: list[Row], base: Row) -> None:
 def main() -> int:
     parser = report.options(__doc__)
     options = parser.parse_args()
+    version = redis_server.require()
     home, served = generator(options.home)
     about = report.facts(network.find(home))
+    about["versions"]["redis-server"] = version
     report.show(about)
     os.sched_setaffinity(0, {cores.LOAD})  # this process is the load, Redis and the proxy
     rows, courses, expected = [], {}, dict[int, bytes]()
@@ -212,7 +218,6 @@ def main() -> int:
             )
     show(rows, min(rows[0], rows[-1], key=lambda each: each.p99_ms))  # the calmer one: what is added is not belittled
     about |= {"asked": f"{served.name}:{served.version}", "items": ITEMS, "rate": RATE}
-    about["versions"]["redis-server"] = causes.require()
     report.save(options.out, "cache_faults", about, {"rows": [asdict(each) for each in rows]}, figure(courses))
     bad = [each.fault for each in rows if each.failed or each.differing or not each.ready]
     if bad:

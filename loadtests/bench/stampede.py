@@ -28,7 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.table import Table
 
 from loadtests.bench import cores, network, report, request, server
-from loadtests.bench.causes import PASSWORD, Redis
+from loadtests.bench.redis_server import PASSWORD, Redis
 from loadtests.bench.request import NO_STORE, Request
 from loadtests.bench.server import Server
 from services.inference.bundle import Bundle

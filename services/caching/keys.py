@@ -1,13 +1,15 @@
 """Cache keys: content-addressed, one for each item.
 
 A key hashes everything that the answer depends on to 160 bits (BLAKE2b, RFC 7693); the encoding of two different
-inputs always differs. The bundle's digest is part of the hash, so a retrained model never gets old answers. The digest
-also stands in clear in the key, so that the answers of one model can be found and deleted.
+inputs always differs. The bundle's digest is part of the hash, so a retrained model never gets old answers. So are the
+processor's architecture and the version of ONNX Runtime, which may round otherwise: replicas that differ in one of them
+share no answers. The digest also stands in clear in the key, so that the answers of one model can be found and deleted.
 """
 
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Hashable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
@@ -17,7 +19,7 @@ import numpy as np
 
 from services.caching.rows import item_rows
 
-SCHEMA = 2  # version of keys and values: two releases with different schemas do not share entries
+SCHEMA = 3  # version of keys and values: two releases with different schemas do not share entries
 PREFIX = "duet"
 
 
@@ -57,6 +59,9 @@ def _base(digest: str, operation: str, *signature: Any) -> tuple[str, blake2b]:
 
     `signature` holds, for every input, its name and the dtype and shape of one item.
     """
+    import onnxruntime  # noqa: PLC0415  # the parent process and `duet cache` need no runtime (29 MB)
+
+    computer = platform.machine(), onnxruntime.__version__
     described = [part.str if isinstance(part, np.dtype) else part for part in signature]
-    header = json.dumps([SCHEMA, digest, operation, described]).encode()
+    header = json.dumps([SCHEMA, digest, computer, operation, described]).encode()
     return namespace(digest), blake2b(len(header).to_bytes(8, "little") + header, digest_size=20)

@@ -17,7 +17,7 @@ from rich.progress import track
 from services.commands.generate import COUNT
 from services.commands.stop import stop
 from services.inference import registry
-from services.inference.bundle import BundleError, load
+from services.inference.bundle import BundleError
 from services.inference.chain import Chains
 from services.inference.generator import Generator
 from services.inference.noise import latents
@@ -42,7 +42,7 @@ def draw_files(
     Raises:
         BundleError: there is no such bundle, it does not verify, or it draws no images.
     """
-    bundle = load(registry.find(model).path)
+    bundle = registry.load(model)
     if bundle.manifest.task != "generation":
         raise BundleError(
             f"--model {model}: a bundle for {bundle.manifest.task}, which draws no images; give a generator"

@@ -34,18 +34,19 @@ def list_models() -> None:
     """
     from services.inference import registry
     from services.inference.bundle import BundleError, load
+    from services.inference.store import reading
 
     table = Table("model", "version", "task", "dataset", "recipe", "bytes")
-    for entry in registry.entries():
-        try:
-            manifest = load(entry.path).manifest
-        except BundleError:
-            table.add_row(entry.name, entry.version, entry.task, "[red]does not verify[/]", "", "")
-            continue
-        size = sum(file.bytes for name, file in manifest.files.items() if name.endswith(".onnx"))
-        table.add_row(
-            entry.name, entry.version, entry.task, escape(manifest.dataset.name), escape(manifest.recipe), f"{size:,}"
-        )
+    with reading():
+        for entry in registry.entries():
+            row = [entry.name, entry.version, entry.task]
+            try:
+                manifest = load(entry.path).manifest
+            except BundleError:
+                table.add_row(*row, "[red]does not verify[/]", "", "")
+                continue
+            size = sum(file.bytes for name, file in manifest.files.items() if name.endswith(".onnx"))
+            table.add_row(*row, escape(manifest.dataset.name), escape(manifest.recipe), f"{size:,}")
     if table.row_count:
         Console().print(table)
     else:
@@ -56,9 +57,8 @@ def list_models() -> None:
 def show(model: Model) -> None:
     """Show a bundle's manifest: data, graphs with their parity, metrics, gates, digest."""
     from services.inference import registry
-    from services.inference.bundle import load
 
-    bundle = load(registry.find(model).path)
+    bundle = registry.load(model)
     manifest = bundle.manifest
     Console().print(f"[bold]{bundle.name}:{bundle.version}[/]  {manifest.task}", highlight=False)
     splits = ", ".join(f"{count:,} {name}" for name, count in manifest.dataset.splits.items())
@@ -99,22 +99,22 @@ def verify(
     The exit status is 1 if one does not match.
     """
     from services.inference import registry
-    from services.inference.bundle import BundleError, load
+    from services.inference.bundle import BundleError
+    from services.inference.store import reading
 
     failed = False
-    entries = [registry.find(model)] if model else registry.entries()
-    if not entries:
-        raise BundleError("the store is empty: there is nothing to verify; `duet train` fills it")
-    for entry in entries:
-        try:
-            bundle = load(entry.path)
-            if bundle.version != entry.version:
-                raise BundleError(f"{entry.path}: holds version {bundle.version}, not {entry.version}; import it again")
-        except BundleError as error:
-            failed = True
-            Console().print(f"[red]FAILED[/]  {entry.tag}: {escape(str(error))}", soft_wrap=True, highlight=False)
-        else:
-            Console().print(f"[green]ok[/]      {entry.tag}, {len(bundle.manifest.files)} files", highlight=False)
+    with reading():
+        entries = [registry.find(model)] if model else registry.entries()
+        if not entries:
+            raise BundleError("the store is empty: there is nothing to verify; `duet train` fills it")
+        for entry in entries:
+            try:
+                bundle = registry.verified(entry)
+            except BundleError as error:
+                failed = True
+                Console().print(f"[red]FAILED[/]  {entry.tag}: {escape(str(error))}", soft_wrap=True, highlight=False)
+            else:
+                Console().print(f"[green]ok[/]      {entry.tag}, {len(bundle.manifest.files)} files", highlight=False)
     if failed:
         raise typer.Exit(1)
 

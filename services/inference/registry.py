@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import errno
 import tarfile
 import tempfile
 import zlib
@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bentoml
-from bentoml.exceptions import BentoMLException, NotFound
+from bentoml.exceptions import BentoMLException
 
 from services.inference import bundle as bundles
 from services.inference.bundle import MANIFEST, Bundle, BundleError, Task
+from services.inference.store import put, reading, remove, writing
+from services.shims import model_store_folder
 
 LABEL = "duet.task"
 REFERENCE = Path(__file__).parents[1] / "reference"  # bundles that are part of an install
@@ -42,6 +44,11 @@ def entries() -> list[Entry]:
     Raises:
         BundleError: a model in the store, of Duet or not, is incomplete.
     """
+    with reading():
+        return _listed()
+
+
+def _listed() -> list[Entry]:
     try:
         stored = [model for model in bentoml.models.list() if LABEL in model.info.labels]
     except BentoMLException as error:
@@ -118,6 +125,29 @@ def find(tag: str, stored: list[Entry] | None = None) -> Entry:
     raise BundleError(f"model {tag!r} is not in the store; it holds {have}")
 
 
+def load(tag: str) -> Bundle:
+    """Find and verify a bundle; no process changes it meanwhile.
+
+    Raises:
+        BundleError: there is none, or it does not verify.
+    """
+    with reading():
+        return verified(find(tag))
+
+
+def verified(entry: Entry) -> Bundle:
+    """The bundle of an entry.
+
+    Raises:
+        BundleError: it does not verify, or it is of another version.
+    """
+    with reading():
+        bundle = bundles.load(entry.path)
+    if bundle.version != entry.version:
+        raise BundleError(f"{entry.path}: holds version {bundle.version}, not {entry.version}; import it again")
+    return bundle
+
+
 def store(bundle: Bundle) -> Entry:
     """Copy the files of a bundle into the store; an undamaged copy of the same digest stays, a damaged one is replaced.
 
@@ -125,22 +155,16 @@ def store(bundle: Bundle) -> Entry:
         BundleError: the store cannot write the bundle.
     """
     tag = f"{bundle.name}:{bundle.version}"
-    with suppress(BundleError):
-        entry = find(tag)
-        bundles.load(entry.path)
-        return entry
-    labels = {LABEL: bundle.manifest.task, "duet.digest": bundle.digest}
-    try:
-        with suppress(NotFound):
-            bentoml.models.delete(tag)
-        with bentoml.models.create(tag, labels=labels) as model:
-            for name in (MANIFEST, *bundle.manifest.files):
-                copy = Path(model.path, name)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(bundle.path / name, copy)
-    except BentoMLException as error:
-        raise BundleError(f"model {tag}: the store cannot write it: {error}") from None
-    return find(tag)
+    entry = Entry(
+        bundle.name, bundle.version, bundle.manifest.task, model_store_folder() / bundle.name / bundle.version
+    )
+    with writing():
+        with suppress(BundleError, BentoMLException):
+            if bentoml.models.list(tag) and bundles.load(entry.path).digest == bundle.digest:
+                return entry
+        files = {name: bundle.path / name for name in (MANIFEST, *bundle.manifest.files)}
+        put(tag, {LABEL: bundle.manifest.task, "duet.digest": bundle.digest}, files)
+    return entry
 
 
 def delete(tag: str) -> Entry:
@@ -150,11 +174,13 @@ def delete(tag: str) -> Entry:
         BundleError: no such bundle, or several.
     """
     name, _, version = tag.partition(":")
-    versions = [entry.tag for entry in entries() if entry.name == name]
-    if not version and len(versions) > 1:
-        raise BundleError(f"model {name!r} has {len(versions)} versions: name one of {', '.join(versions)}")
-    entry = find(tag)
-    bentoml.models.delete(entry.tag)
+    with writing():
+        stored = _listed()
+        versions = [entry.tag for entry in stored if entry.name == name]
+        if not version and len(versions) > 1:
+            raise BundleError(f"model {name!r} has {len(versions)} versions: name one of {', '.join(versions)}")
+        entry = find(tag, stored)
+        remove(entry.tag)
     return entry
 
 
@@ -164,13 +190,19 @@ def export_archive(tag: str, archive: Path) -> Path:
     Raises:
         BundleError: no such bundle, one that does not verify, or a file that cannot be written.
     """
-    bundle = bundles.load(find(tag).path)
-    stem = archive.name.removesuffix(".gz").removesuffix(".tar")
-    try:
-        made = shutil.make_archive(str(archive.with_name(stem)), "gztar", root_dir=bundle.path)
-    except OSError as error:
-        raise BundleError(f"{archive}: cannot be written ({error}); choose another file") from None
-    return Path(made)
+    part = archive.with_name(f"{archive.name}.part")
+    with reading():
+        bundle = load(tag)
+        try:
+            archive.parent.mkdir(parents=True, exist_ok=True)
+            with tarfile.open(part, "w:gz") as tar:
+                tar.add(bundle.path, ".")
+            part.replace(archive)
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink()
+            raise BundleError(f"{archive}: cannot be written ({error.strerror}); choose another file") from None
+    return archive
 
 
 def import_archive(source: Path) -> Entry:
@@ -186,9 +218,15 @@ def import_archive(source: Path) -> Entry:
             with tarfile.open(source) as tar:
                 tar.extractall(scratch, filter="data")
         except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError) as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise BundleError(
+                    f"{source}: no space left in {Path(scratch).parent} to unpack it; "
+                    "free some, or name another folder with TMPDIR"
+                ) from None
             # tarfile raises the last two for a damaged name or time stamp
             raise BundleError(f"{source}: not readable as a bundle archive ({error}); export it again") from None
         try:
-            return store(bundles.load(Path(scratch)))
+            bundle = bundles.load(Path(scratch))
         except BundleError as error:
             raise BundleError(f"{source}: {error}".replace(f"{scratch}/", "")) from None
+        return store(bundle)

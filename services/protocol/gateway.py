@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.call import Call
-from services.dataplane import DataPlane
+from services.dataplane import STARTING, DataPlane
 from services.errors import MethodNotAllowed, NotReady, UnknownRoute, UnsupportedMedia
 from services.protocol.body import Bodies, Body
 from services.protocol.catalogue import models_page, template
@@ -36,7 +36,7 @@ log = logging.getLogger("duet.gateway")
 
 PAGES = frozenset({"/", "/schema.json"})  # BentoML's own
 DOCUMENT = "/docs.json"  # OpenAPI, in place of BentoML's; its page `/` shows it
-PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+PROBES = frozenset({"/startupz", "/livez", "/readyz", "/healthz", "/metrics"})
 MODELS = "/models"
 DRIFT = "/drift"  # only in services that score anomalies
 ASSETS = ("/static_content/", "/assets/")
@@ -209,6 +209,10 @@ class Gateway:
             names = sorted({served.entry.name for served in self.plane.served})
             content = document(self._routes, self._name, names, drift=DRIFT in self._probes)
             return Response(json.dumps(content), media_type="application/json")
+        if path == "/startupz":
+            if self.plane.starting:
+                raise NotReady(STARTING, retry_after=1.0)
+            return Response("started\n", media_type="text/plain")
         if path != "/readyz":
             return Response("alive\n", media_type="text/plain")
         self.plane.check()

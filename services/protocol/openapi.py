@@ -133,6 +133,7 @@ def _probes(*, drift: bool) -> Schema:
 
     report = {"/drift": probe("Whether images still resemble the calibration images.", JSON, 503)}
     return {
+        "/startupz": probe("200 when loading has ended, with models that verify or not.", TEXT, 503),
         "/livez": probe("200 while the process runs.", TEXT),
         "/healthz": probe("The same as /livez.", TEXT),
         "/readyz": probe("200 when the models are verified and warm.", JSON, 503),

@@ -107,6 +107,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "v2 ready": ("GET", "/v2/health/ready", {}),
     "ready": ("GET", "/readyz", {}),
     "alive": ("GET", "/livez", {}),
+    "started": ("GET", "/startupz", {}),
     "the page": ("GET", "/", {}),
     "the schema": ("GET", "/docs.json", {}),
     "no such route": ("POST", "/nope", {"json": {}}),

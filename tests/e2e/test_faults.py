@@ -35,7 +35,9 @@ def test_a_flipped_byte_in_a_model_stops_readiness_and_names_the_file(serve: Any
         while detail.startswith("starting"):
             probe = client.get("/readyz")
             detail = probe.json()["detail"]
+            started = client.get("/startupz").status_code
         assert probe.status_code == 503
+        assert started == client.get("/livez").status_code == 200
         assert "classify.onnx" in detail
         assert "digits-cnn" in detail
         routes = {

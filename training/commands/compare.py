@@ -28,9 +28,8 @@ def compare(
     """
     need_training_extra()
     from services.inference import registry  # noqa: PLC0415
-    from services.inference.bundle import load  # noqa: PLC0415
 
-    one, other = (load(registry.find(model).path) for model in (first, second))
+    one, other = (registry.load(model) for model in (first, second))
     from training.evaluation.compare import compare as run  # noqa: PLC0415 (imports PyTorch, which takes seconds)
     from training.evaluation.compare import require_comparable  # noqa: PLC0415
 

@@ -43,10 +43,9 @@ def evaluate(
     """
     need_training_extra()
     from services.inference import registry  # noqa: PLC0415
-    from services.inference.bundle import load  # noqa: PLC0415
 
-    bundle = load(registry.find(model).path)
-    referee = load(registry.find(judge).path) if judge else None
+    bundle = registry.load(model)
+    referee = registry.load(judge) if judge else None
     data = data_of(bundle, dataset, data_dir, image_size, colour, skip_unreadable)
     from training.evaluation.report import add_chapter  # noqa: PLC0415 (imports PyTorch, which takes seconds)
     from training.evaluation.report import evaluate as run  # noqa: PLC0415

@@ -30,9 +30,8 @@ def quantize(
     """
     need_training_extra()
     from services.inference import registry  # noqa: PLC0415
-    from services.inference.bundle import load  # noqa: PLC0415
 
-    bundle = load(registry.find(model).path)
+    bundle = registry.load(model)
     data = data_of(bundle, dataset, data_dir, image_size, colour, skip_unreadable)
     from training.quantize import quantize as run  # noqa: PLC0415 (imports PyTorch, which takes seconds)
     from training.quantize import wins  # noqa: PLC0415

@@ -133,7 +133,7 @@ def train(
     how, asked = RECIPES[recipe], set(network or [Network.all])
 
     from services.inference import registry  # noqa: PLC0415
-    from services.inference.bundle import BundleError, load  # noqa: PLC0415
+    from services.inference.bundle import BundleError  # noqa: PLC0415
     from training.synthetic import with_samples  # noqa: PLC0415
     from training.train import train as run  # noqa: PLC0415
     from training.variant import variant  # noqa: PLC0415
@@ -159,9 +159,9 @@ def train(
             resume=resume,
             accelerator=accelerator.value,
             devices=devices,
-            judge=load(registry.find(judge).path) if judge else None,
+            judge=registry.load(judge) if judge else None,
             classifier=_classifier(classifier, data, chosen),
-            generator=load(registry.find(generator).path) if generator else None,
+            generator=registry.load(generator) if generator else None,
         )
     except KeyboardInterrupt:
         raise typer.Exit(130) from None  # the loop has said where its checkpoint is
@@ -174,9 +174,8 @@ def train(
 def _classifier(name: str | None, data: Dataset, networks: Sequence[str]) -> Bundle | None:
     """The scorer's classifier, where it is not trained with it."""
     from services.inference import registry  # noqa: PLC0415
-    from services.inference.bundle import load  # noqa: PLC0415
     from training.publish import slug  # noqa: PLC0415
 
     if name is None and ("scorer" not in networks or "cnn" in networks or not data.class_names):
         return None
-    return load(registry.find(name or f"{slug(data.name)}-cnn").path)
+    return registry.load(name or f"{slug(data.name)}-cnn")

@@ -51,7 +51,7 @@ BAD = [
     "redis+cluster://user:secret@host/3",
     "redis+cluster://host?secret=1",
 ]
-KEYS = [f"duet:2:{'0' * 16}:{number:040x}" for number in range(300)]  # enough for every node of a cluster
+KEYS = [f"duet:3:{'0' * 16}:{number:040x}" for number in range(300)]  # enough for every node of a cluster
 VALUES = dict.fromkeys(KEYS, b"a value")
 
 

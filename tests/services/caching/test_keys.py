@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from services.caching.keys import item_keys, namespace
+from services.caching.keys import _base, item_keys, namespace
 
 DIGEST = "ab" * 32
 DTYPES: list[np.dtype[Any]] = [np.dtype("uint8"), np.dtype("int64"), np.dtype("float32")]
@@ -95,7 +96,20 @@ def test_two_inputs_that_swap_make_another_key(a: bytes, b: bytes) -> None:
     assert key({"a": one, "b": other}) != key({"a": other, "b": one})
 
 
+@pytest.mark.parametrize("name", ["platform.machine", "onnxruntime.__version__"])
+def test_another_architecture_or_runtime_makes_another_key(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"images": np.zeros((1, 2), np.uint8)}
+    before = key(row)
+    monkeypatch.setattr(name, (lambda: "riscv64") if name == "platform.machine" else "0.0.1")
+    _base.cache_clear()  # what a process computes with does not change while it runs
+    assert key(row) != before
+    assert key(row).startswith(namespace(DIGEST))
+    monkeypatch.undo()
+    _base.cache_clear()
+    assert key(row) == before
+
+
 def test_keys_are_160_bits_behind_a_namespace() -> None:
     (one,) = item_keys(DIGEST, "classify", {"images": np.zeros((1, 4), np.uint8)}, 1)
-    assert one.startswith("duet:2:abababababababab:")
+    assert one.startswith("duet:3:abababababababab:")
     assert len(bytes.fromhex(one.rpartition(":")[2])) == 20

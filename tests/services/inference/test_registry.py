@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import shutil
 import tarfile
@@ -161,6 +162,30 @@ def test_a_place_that_cannot_be_written_to_is_named(make_bundle: MakeBundle, tmp
     (tmp_path / "file").touch()
     with pytest.raises(BundleError, match=r"file/tiny\.tar\.gz: cannot be written"):
         registry.export_archive("tiny-linear", tmp_path / "file" / "tiny.tar.gz")
+
+
+def test_an_archive_that_cannot_be_written_to_the_end_leaves_nothing(make_bundle: MakeBundle, tmp_path: Path) -> None:
+    registry.store(make_bundle())
+    (tmp_path / "tiny.tar.gz").mkdir()
+    with pytest.raises(BundleError, match=r"tiny\.tar\.gz: cannot be written \(Is a directory\)"):
+        registry.export_archive("tiny-linear", tmp_path / "tiny.tar.gz")
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_no_space_to_unpack_an_archive_is_no_damage(
+    make_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = registry.store(make_bundle())
+    archive = registry.export_archive("tiny-linear", tmp_path / "tiny.tar.gz")
+    registry.delete(entry.tag)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", full)
+    with pytest.raises(BundleError, match=r"tiny\.tar\.gz: no space left in .* to unpack it; .*TMPDIR"):
+        registry.import_archive(archive)
+    assert registry.entries() == []
 
 
 def test_a_damaged_bundle_is_not_imported(make_bundle: MakeBundle) -> None:

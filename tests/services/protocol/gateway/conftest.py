@@ -18,6 +18,7 @@ def plane(monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> DataPlane:
     monkeypatch.setenv("DUET_FAST_LANE", "false")
     plane = DataPlane([])
     plane.problems = []
+    plane.starting = False
     assert plane.settings == Settings()
     return plane
 

@@ -17,10 +17,10 @@ async def test_an_unknown_route_is_404_and_lists_the_known_ones(client: Client, 
     answer = await client.ask(path)
     assert answer.status == 404
     assert (
-        "no such route; the routes are /echo, /healthz, /livez, /metrics, /other, /readyz, /models and /v2"
+        "no such route; the routes are /echo, /healthz, /livez, /metrics, /other, /readyz, /startupz, /models and /v2"
         in answer.problem["detail"]
     )
-    assert len(answer.problem["detail"]) < 200
+    assert len(answer.problem["detail"]) < 250
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "post", "BREW" * 99])
@@ -49,6 +49,26 @@ async def test_v2_is_answered_here_and_its_errors_are_problems_too(client: Clien
 async def test_alive_even_when_not_ready(client: Client) -> None:
     client.plane.problems = ["no bundle"]
     assert (await client.ask("/livez", "GET")).status == (await client.ask("/healthz", "GET")).status == 200
+
+
+async def test_started_when_loading_has_ended_whatever_was_found(client: Client) -> None:
+    client.plane.starting = True
+    answer = await client.ask("/startupz", "GET")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert answer.problem["detail"].startswith("starting")
+    await client.plane.start()  # of a store that is empty
+    client.plane.problems = ["no bundle"]
+    client.plane.draining = True
+    assert [(await client.ask(path, "GET")).status for path in ("/startupz", "/readyz")] == [200, 503]
+    await client.plane.stop()
+    assert (await client.ask("/startupz", "GET")).status == 200
+
+
+async def test_started_when_loading_itself_fails(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.plane.starting = True
+    monkeypatch.setattr("services.dataplane.Cache.from_settings", lambda _: 1 / 0)
+    await client.plane.start()
+    assert [(await client.ask(path, "GET")).status for path in ("/startupz", "/livez", "/readyz")] == [200, 200, 503]
 
 
 async def test_not_ready_says_why_and_when_to_ask_again(client: Client) -> None:
