@@ -62,7 +62,9 @@ def refusal(module: str, imported: str) -> str | None:
     if target_house != "services":
         return None
     here, there = rest.partition(".")[0], target.partition(".")[0]
-    if here == there or (here == "commands" and there in {"inference", "caching", "delivery", "settings", "__version__"}):
+    if here == there or (
+        here == "commands" and there in {"inference", "caching", "delivery", "settings", "__version__"}
+    ):
         return None
     if here == "commands" or there == "commands":
         return "commands stand beside the services and use inference, caching, delivery and settings alone"
