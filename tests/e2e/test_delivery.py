@@ -1,4 +1,4 @@
-"""From a signed bundle to a service that is ready, by way of a real registry; and what a service says of tampered ones."""
+"""From a signed bundle to a ready service by way of a real registry, and what a service says of tampered ones."""
 
 from __future__ import annotations
 
