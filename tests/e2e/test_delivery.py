@@ -72,14 +72,14 @@ def test_every_kind_of_tampering_is_named_and_the_untouched_bundle_is_served(
     data = bytearray(graph.read_bytes())
     data[len(data) // 2] ^= 1
     graph.write_bytes(data)
-    (put("missing") / "README.md").unlink()
+    (put("missing") / "card.md").unlink()
     (put("added") / "extra.onnx").write_bytes(b"x")
     put("unsigned", None)
     put("foreign", foreign)
     other = put("other")
     shutil.copy(mount / "good" / SIGNATURE, other / SIGNATURE)
     resealed = put("resealed")
-    (resealed / "README.md").write_text("another card")
+    (resealed / "card.md").write_text("another card")
     seal(resealed, Manifest.model_validate_json((resealed / MANIFEST).read_text()))
 
     settings = {"DUET_BUNDLES": str(mount), "DUET_TRUSTED_KEYS": str(public), "DUET_DEFAULT_MODELS": ""}
@@ -91,7 +91,7 @@ def test_every_kind_of_tampering_is_named_and_the_untouched_bundle_is_served(
         }
         for reason in (
             "flipped/classify.onnx: SHA-256 ",
-            "missing/README.md: No such file or directory",
+            "missing/card.md: No such file or directory",
             "added/extra.onnx: a file that the manifest does not list",
             "unsigned/model.sig: not found, and only bundles that are signed are trusted",
             f"foreign/model.sig: none of the trusted keys made it ({public})",
@@ -110,7 +110,7 @@ def test_every_kind_of_tampering_is_named_and_the_untouched_bundle_is_served(
 def test_a_tag_that_moved_is_not_ready_where_the_version_is_pinned(source: Path, serve: Any, tmp_path: Path) -> None:
     pinned = load(source).version
     moved = Path(shutil.copytree(source, tmp_path / "moved"))
-    (moved / "README.md").write_text("another card")
+    (moved / "card.md").write_text("another card")
     bundle = seal(moved, load(source).manifest)
     (tmp_path / "registry").mkdir()
     with start_registry(tmp_path / "registry") as address:

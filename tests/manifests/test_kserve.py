@@ -114,7 +114,7 @@ def test_a_server_answers_kserves_probes_and_paths_under_the_name_of_the_inferen
         [entry] = folder.entries(link)
         assert about["versions"] == [entry.version]
         assert client.get("/v2/models/digits/ready").json() == {"name": "digits", "ready": True}
-        image = {"name": "images", "datatype": "UINT8", "shape": [1, 1, 8, 8], "data": [0] * 64}
+        image = {"name": "images", "datatype": "UINT8", "shape": [1, 1, 28, 28], "data": [0] * 784}
         answer = client.post("/v2/models/digits/infer", json={"inputs": [image]})
         assert answer.status_code == 200, answer.text
         assert answer.json()["model_name"] == "digits"

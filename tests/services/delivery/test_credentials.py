@@ -108,7 +108,7 @@ def test_a_password_is_sent_to_a_registry_that_asks_for_it(
 ) -> None:
     bundle, reference = make_bundle(), f"oci://{basic}/private/tiny"
     said = refusal(duet_models("push", f"{bundle.path}/", reference))
-    assert "the registry answers 401 (UNAUTHORIZED: " in said
+    assert "the registry answers 401 (Unauthorized); " in said
     assert f"log in with `podman login {basic}`" in said
     file = write(tmp_path / "auth.json", auths={basic: {"auth": base64.b64encode(b"somebody:wrong").decode()}})
     monkeypatch.setenv("REGISTRY_AUTH_FILE", str(file))
