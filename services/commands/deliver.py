@@ -33,12 +33,13 @@ def bundle_of(model: str) -> Bundle:
     Raises:
         BundleError: there is none, or it does not verify.
     """
-    from services.inference import folder, registry
     from services.inference.bundle import load
-    from services.settings import read
 
     if is_folder(model):
         return load(Path(model))
+    from services.inference import folder, registry
+    from services.settings import read
+
     settings = read()
     return load(registry.find(model, folder.available(settings), folder.place(settings)).path)
 
@@ -100,7 +101,6 @@ def pull(
     from services.delivery.reference import parse
     from services.delivery.transfer import beside, place
     from services.delivery.transfer import pull as get
-    from services.inference import registry
     from services.settings import read
 
     source = parse(reference)
@@ -115,7 +115,12 @@ def pull(
             from services.inference import keys, signature
 
             signature.check(bundle, keys.public_keys(trusted, "DUET_TRUSTED_KEYS"))
-        where = str(place(bundle, into, Path(scratch))) if into else registry.store(bundle).tag
+        if into:
+            where = str(place(bundle, into, Path(scratch)))
+        else:
+            from services.inference import registry
+
+            where = registry.store(bundle).tag
     say(f"pulled {bundle.name}:{bundle.version} from {replace(source, tag='', digest=digest)}")
     say(where)
 

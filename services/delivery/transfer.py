@@ -148,4 +148,9 @@ def place(bundle: Bundle, folder: Path, scratch: Path) -> Path:
                     os.replace(bundle.path / SIGNATURE, target / SIGNATURE)
                 return target
             target.rename(scratch / "other")
-    return bundle.path.rename(target)
+    try:
+        return bundle.path.rename(target)
+    except OSError:
+        if not target.exists():
+            raise
+        return place(bundle, folder, scratch)  # another pull was faster
