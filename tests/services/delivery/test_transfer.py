@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from services.delivery.distribution import INDEX
 from services.delivery.distribution import MANIFEST as MANIFEST_TYPE
 from services.inference import folder, registry
 from services.inference.bundle import MANIFEST, SIGNATURE, Bundle, load, seal
-from tests.conftest import free_port
+from tests.conftest import PATIENCE, ROOT, free_port
 from tests.registries import duet_models, refusal, start_registry
 from tests.services.conftest import Keys
 
@@ -379,3 +380,20 @@ def test_a_damaged_copy_in_a_folder_is_replaced(make_bundle: MakeBundle, reposit
     assert duet_models("pull", reference, "--into", into).exit_code == 0
     assert content(into / bundle.name / bundle.version) == content(bundle.path)
     assert MANIFEST in content(bundle.path)
+
+
+@pytest.mark.slow
+def test_pulls_of_the_same_bundle_at_the_same_time_agree(
+    make_bundle: MakeBundle, repository: str, tmp_path: Path
+) -> None:
+    """Two pods on a shared volume, or two init containers of one."""
+    bundle = make_bundle()
+    reference, _, _ = pushed(f"{bundle.path}/", repository)
+    into = tmp_path / "mount"
+    command = [sys.executable, "-m", "training", "models", "pull", reference, "--into", str(into)]
+    pulls = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(4)]
+    outputs = [pull.communicate(timeout=PATIENCE)[0].decode() for pull in pulls]
+    assert [pull.returncode for pull in pulls] == [0] * 4, outputs
+    assert [path.name for path in into.iterdir()] == [bundle.name]
+    assert [path.name for path in (into / bundle.name).iterdir()] == [bundle.version]
+    assert content(into / bundle.name / bundle.version) == content(bundle.path)
