@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from services.commands import deliver
 from services.commands.examples import examples
 from services.commands.stop import Commands
+
+if TYPE_CHECKING:
+    from services.inference.keys import PublicKeys
+    from services.inference.registry import Entry
+    from services.settings import Settings
 
 # `duet --help` does without BentoML's store: each command imports it when it runs.
 # ruff: noqa: PLC0415
@@ -19,7 +25,7 @@ from services.commands.stop import Commands
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    help="List, inspect, verify, copy and delete the bundles in the model store.",
+    help="List, inspect, verify, sign, copy and delete the bundles in the model store.",
     epilog=examples("duet models list", "duet models show digits-cnn"),
 )
 
@@ -30,15 +36,16 @@ Model = Annotated[str, typer.Argument(help="NAME (its newest version) or NAME:VE
 def list_models() -> None:
     """List every bundle in the store, the newest first.
 
-    The store is the folder `models` in BENTOML_HOME (by default ~/bentoml).
+    The store is the folder `models` in BENTOML_HOME (by default ~/bentoml). With DUET_BUNDLES, its bundles are listed.
     """
-    from services.inference import registry
+    from services.inference import folder
     from services.inference.bundle import BundleError, load
     from services.inference.store import reading
+    from services.settings import read
 
     table = Table("model", "version", "task", "dataset", "recipe", "bytes")
     with reading():
-        for entry in registry.entries():
+        for entry in folder.available(read()):
             row = [entry.name, entry.version, entry.task]
             try:
                 manifest = load(entry.path).manifest
@@ -54,11 +61,9 @@ def list_models() -> None:
 
 
 @app.command(epilog=examples("duet models show digits-cnn", "duet models show digits-scorer:latest"))
-def show(model: Model) -> None:
+def show(model: deliver.Model) -> None:
     """Show a bundle's manifest: data, graphs with their parity, metrics, gates, digest."""
-    from services.inference import registry
-
-    bundle = registry.load(model)
+    bundle = deliver.bundle_of(model)
     manifest = bundle.manifest
     Console().print(f"[bold]{bundle.name}:{bundle.version}[/]  {manifest.task}", highlight=False)
     splits = ", ".join(f"{count:,} {name}" for name, count in manifest.dataset.splits.items())
@@ -92,31 +97,86 @@ def show(model: Model) -> None:
 
 @app.command(epilog=examples("duet models verify", "duet models verify digits-gan"))
 def verify(
-    model: Annotated[str | None, typer.Argument(help="NAME or NAME:VERSION. Default: every bundle.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="NAME or NAME:VERSION; with a slash, the folder of a bundle. Default: every bundle."),
+    ] = None,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(help="Public key, or folder of keys, one of which must have signed. Default: DUET_TRUSTED_KEYS."),
+    ] = None,
 ) -> None:
-    """Check the digest of bundles and the SHA-256 of their files.
+    """Check the digest of bundles, the SHA-256 of their files, and with keys their signatures.
 
     The exit status is 1 if one does not match.
     """
-    from services.inference import registry
     from services.inference.bundle import BundleError
     from services.inference.store import reading
+    from services.settings import read
 
     failed = False
+    settings = read()
     with reading():
-        entries = [registry.find(model)] if model else registry.entries()
-        if not entries:
-            raise BundleError("the store is empty: there is nothing to verify; `duet train` fills it")
+        entries, keys = _to_verify(model, settings), _trusted(key, settings)
         for entry in entries:
             try:
-                bundle = registry.verified(entry)
+                line = f"[green]ok[/]      {entry.tag}, {_verified(entry, keys)}"
             except BundleError as error:
                 failed = True
-                Console().print(f"[red]FAILED[/]  {entry.tag}: {escape(str(error))}", soft_wrap=True, highlight=False)
-            else:
-                Console().print(f"[green]ok[/]      {entry.tag}, {len(bundle.manifest.files)} files", highlight=False)
+                line = f"[red]FAILED[/]  {entry.tag}: {escape(str(error))}"
+            Console().print(line, soft_wrap=True, highlight=False)
     if failed:
         raise typer.Exit(1)
+
+
+def _to_verify(model: str | None, settings: Settings) -> list[Entry]:
+    """Bundles of the store, of DUET_BUNDLES or of a folder that is named.
+
+    Raises:
+        BundleError: there is none.
+    """
+    from services.inference import folder, registry
+    from services.inference.bundle import BundleError
+
+    if model and deliver.is_folder(model):
+        return folder.entries(Path(model))
+    available = folder.available(settings)
+    if model:
+        return [registry.find(model, available, folder.place(settings))]
+    if not available:
+        raise BundleError("the store is empty: there is nothing to verify; `duet train` fills it")
+    return available
+
+
+def _trusted(key: list[Path] | None, settings: Settings) -> PublicKeys:
+    """The keys one of which must have signed; none: signatures are not looked at.
+
+    Raises:
+        BundleError: a key cannot be read.
+    """
+    where, field = (",".join(map(str, key)), "--key") if key else (settings.trusted_keys, "DUET_TRUSTED_KEYS")
+    if not where:
+        return {}
+    from services.inference.keys import public_keys
+
+    return public_keys(where, field)
+
+
+def _verified(entry: Entry, trusted: PublicKeys) -> str:
+    """What was verified, in words; the signature too where keys are trusted.
+
+    Raises:
+        BundleError: it does not verify, or none of the keys signed it.
+    """
+    from services.inference import registry
+
+    bundle = registry.verified(entry)
+    files = f"{len(bundle.manifest.files)} files"
+    if not trusted:
+        return files
+    from services.inference import signature
+
+    return escape(f"{files}, signed by {signature.check(bundle, trusted)}")
 
 
 @app.command(
@@ -153,6 +213,25 @@ def import_model(
     from services.inference import registry
 
     Console().print(f"stored {registry.import_archive(source).tag}", highlight=False)
+
+
+app.command(
+    epilog=examples(
+        "duet models sign digits-cnn --key private.pem", "duet models sign ./bundles/digits-cnn --key private.pem"
+    )
+)(deliver.sign)
+app.command(
+    epilog=examples(
+        "duet models push digits-cnn oci://registry.example/models/digits-cnn",
+        "duet models push digits-gan oci://registry.example/models/digits-gan:stable",
+    )
+)(deliver.push)
+app.command(
+    epilog=examples(
+        "duet models pull oci://registry.example/models/digits-gan:stable",
+        "duet models pull oci://registry.example/models/digits-gan:stable --into bundles",
+    )
+)(deliver.pull)
 
 
 @app.command(epilog=examples("duet models delete digits-vae", "duet models delete digits-gan --yes"))

@@ -15,7 +15,7 @@ import bentoml
 from bentoml.exceptions import BentoMLException
 
 from services.inference import bundle as bundles
-from services.inference.bundle import MANIFEST, Bundle, BundleError, Task
+from services.inference.bundle import MANIFEST, SIGNATURE, Bundle, BundleError, Task
 from services.inference.store import put, reading, remove, writing
 from services.shims import model_store_folder
 
@@ -87,34 +87,39 @@ def install_reference_bundles(tasks: Iterable[Task]) -> list[Entry]:
     return [store(bundle) for bundle in brought if bundle.manifest.task in missing]
 
 
-def resolve(selection: str, tasks: Iterable[Task]) -> list[Entry]:
+def resolve(
+    selection: str, tasks: Iterable[Task], stored: list[Entry] | None = None, place: str = "the store"
+) -> list[Entry]:
     """The bundles to serve for `tasks`, by name, the newest version of a name first.
 
     Args:
         selection: comma-separated `name` or `name:version`; empty selects the newest of every name.
-        tasks: entries of other tasks are left out, so that one selection configures every service.
+        tasks: entries of other tasks are left out, so that one selection configures every service. One whose task is
+            not known stays: it is not served, and the service says why.
+        stored: what there is to choose from, the newest first; None: the store's.
+        place: where that is, for the error.
 
     Raises:
-        BundleError: a selected bundle is not in the store.
+        BundleError: a selected bundle is not there.
     """
-    stored = entries()
-    wanted = set(tasks)
+    stored = entries() if stored is None else stored
+    wanted = {*tasks, ""}
     if not selection.strip():
         newest: dict[str, Entry] = {}
         for entry in stored:
             newest.setdefault(entry.name, entry)
         chosen = list(newest.values())
     else:
-        chosen = [find(part.strip(), stored) for part in selection.split(",") if part.strip()]
+        chosen = [find(part.strip(), stored, place) for part in selection.split(",") if part.strip()]
     kept = [entry for entry in stored if entry in chosen and entry.task in wanted]
     return sorted(kept, key=lambda entry: entry.name)  # the newest version of a name stays first
 
 
-def find(tag: str, stored: list[Entry] | None = None) -> Entry:
+def find(tag: str, stored: list[Entry] | None = None, place: str = "the store") -> Entry:
     """The newest bundle of `name`, or the one of `name:version` (`name:latest` is the newest).
 
     Raises:
-        BundleError: there is none; the message lists the bundles in the store.
+        BundleError: there is none; the message lists the bundles in that place.
     """
     stored = entries() if stored is None else stored
     name, _, version = tag.partition(":")
@@ -122,7 +127,7 @@ def find(tag: str, stored: list[Entry] | None = None) -> Entry:
         if entry.name == name and version in ("", "latest", entry.version):
             return entry
     have = ", ".join(entry.tag for entry in stored) or "nothing: run `duet train` or `duet models import` first"
-    raise BundleError(f"model {tag!r} is not in the store; it holds {have}")
+    raise BundleError(f"model {tag!r} is not in {place}; it holds {have}")
 
 
 def load(tag: str) -> Bundle:
@@ -149,22 +154,32 @@ def verified(entry: Entry) -> Bundle:
 
 
 def store(bundle: Bundle) -> Entry:
-    """Copy the files of a bundle into the store; an undamaged copy of the same digest stays, a damaged one is replaced.
+    """Copy the files of a bundle into the store, its signature too.
+
+    An undamaged copy with the same digest and signature stays, another one is replaced.
 
     Raises:
         BundleError: the store cannot write the bundle.
     """
-    tag = f"{bundle.name}:{bundle.version}"
+    tag, signed = f"{bundle.name}:{bundle.version}", _signature(bundle)
     entry = Entry(
         bundle.name, bundle.version, bundle.manifest.task, model_store_folder() / bundle.name / bundle.version
     )
     with writing():
         with suppress(BundleError, BentoMLException):
-            if bentoml.models.list(tag) and bundles.load(entry.path).digest == bundle.digest:
-                return entry
-        files = {name: bundle.path / name for name in (MANIFEST, *bundle.manifest.files)}
-        put(tag, {LABEL: bundle.manifest.task, "duet.digest": bundle.digest}, files)
+            if bentoml.models.list(tag):
+                kept = bundles.load(entry.path)
+                if (kept.digest, _signature(kept)) == (bundle.digest, signed):
+                    return entry
+        names = (MANIFEST, *bundle.manifest.files, *([SIGNATURE] if signed else []))
+        labels = {LABEL: bundle.manifest.task, "duet.digest": bundle.digest}
+        put(tag, labels, {name: bundle.path / name for name in names})
     return entry
+
+
+def _signature(bundle: Bundle) -> bytes:
+    path = bundle.path / SIGNATURE
+    return path.read_bytes() if path.exists() else b""
 
 
 def delete(tag: str) -> Entry:
