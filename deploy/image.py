@@ -11,6 +11,7 @@ digest; a layer has the digest of its content alone, and the dependencies keep t
 
 import argparse
 import json
+import os
 import platform
 import re
 import shutil
@@ -59,8 +60,10 @@ def main() -> None:
             labels = about(name, revision, given.base, context / "source", models.get(name, []))
             image = name if name == "duet" else f"duet-{name}"
             build(context, image, name, bases, architectures, labels)
-            for architecture in architectures:
-                materials(image, architecture)
+            if name == "duet":
+                contents = {architecture: read_materials(context, architecture) for architecture in architectures}
+            for architecture, found in contents.items():
+                write_materials(found, image, architecture, models.get(name, []))
             print(f"{image}@{digest(image)}", flush=True)
     print(f"The images are in {OUT.relative_to(ROOT)}; push one with")
     print(f"  skopeo copy --all oci:{OUT.relative_to(ROOT)}/duet-anomaly docker://REGISTRY/duet-anomaly:TAG")
@@ -206,11 +209,35 @@ def build(
     step(f"Writing {image}", ["buildah", "manifest", "push", "--all", index, f"oci:{OUT / image}"])
 
 
-def materials(image: str, architecture: str) -> None:
-    """A CycloneDX document of what is in the image."""
-    command: list[Any] = [Path(sys.executable).with_name("syft"), "scan", f"oci-dir:{OUT / image}", "--quiet"]
-    command += ["--platform", f"linux/{architecture}", "--output"]
-    step(f"Listing what is in {image}", [*command, f"cyclonedx-json={OUT / image}.{architecture}.cdx.json"])
+def read_materials(scratch: Path, architecture: str) -> dict[str, Any]:
+    """What is in the image without models, as a CycloneDX document."""
+    one, output = scratch / f"one-{architecture}", scratch / f"{architecture}.cdx.json"  # syft reads no index
+    step("Reading duet", ["skopeo", "copy", "--override-arch", architecture, f"oci:{OUT / 'duet'}", f"oci:{one}"])
+    syft = [Path(sys.executable).with_name("syft"), "scan", f"oci-dir:{one}", "--output", f"cyclonedx-json={output}"]
+    step("Listing what is in duet", syft, {**os.environ, "SYFT_CHECK_FOR_APP_UPDATE": "false"})
+    found: dict[str, Any] = json.loads(output.read_text())
+    return found
+
+
+def write_materials(found: dict[str, Any], image: str, architecture: str, models: list[Bundle]) -> None:
+    """The document of an image: what is in the one without models, and its bundles."""
+    subject = {"type": "container", "bom-ref": image, "name": image, "version": digest(image)}
+    added = [
+        {
+            "type": "machine-learning-model",
+            "bom-ref": f"{bundle.name}@{bundle.digest}",
+            "name": bundle.name,
+            "version": bundle.version,
+            "properties": [{"name": "duet.digest", "value": f"sha256:{bundle.digest}"}],
+        }
+        for bundle in models
+    ]
+    document = {
+        **found,
+        "metadata": {**found["metadata"], "component": subject},
+        "components": [*found["components"], *added],
+    }
+    (OUT / f"{image}.{architecture}.cdx.json").write_text(json.dumps(document, indent=1))
 
 
 def digest(image: str) -> str:
