@@ -13,11 +13,12 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from services.caching.cache import Cache
 from services.errors import InvalidInput, NotReady, UnknownModel
-from services.inference import registry
+from services.inference import folder, registry
 from services.inference.bundle import BundleError, Task
 from services.inference.cpus import cpu_limit
 from services.inference.model import Model
@@ -36,13 +37,14 @@ M = TypeVar("M", bound=Model)
 LOADERS = 2  # more would hardly help: two models take most of the time
 GC_THRESHOLD = (20_000, 20, 20)  # a request leaves no reference cycles, so a collection every 700 objects is waste
 SWITCH_SECONDS = 0.001  # a thread that computes in Python lets the event loop run after this time; Python's is 5 ms
+FOLDER_SECONDS = 30.0  # DUET_BUNDLES may appear that long after the start
 STARTING = "starting: models are being verified and warmed"
 
 
 class DataPlane:
     """The models of some tasks, verified and warm, with their queues.
 
-    The constructor lists the bundles in the store, so that a build can record them, but loads nothing.
+    The constructor lists the bundles in the store or in DUET_BUNDLES, so that a build can record them, but loads nothing.
 
     Args:
         tasks: the tasks to serve.
@@ -74,9 +76,12 @@ class DataPlane:
         self._executor: ThreadPoolExecutor | None = None
 
     def _resolve(self) -> None:
-        """Look into the store."""
+        """Look into the store, or into DUET_BUNDLES."""
+        settings = self.settings
         try:
-            self.entries, self._unresolved = registry.resolve(self.settings.models, self.tasks), ""
+            stored = folder.available(settings)
+            self.entries = registry.resolve(settings.models, self.tasks, stored, folder.place(settings))
+            self._unresolved = ""
         except BundleError as error:
             self.entries, self._unresolved = [], str(error)
 
@@ -132,11 +137,12 @@ class DataPlane:
 
     async def _start(self) -> None:
         map_large_blocks()
-        if os.getpid() != self._process:  # forked: the store may have changed since the parent looked
+        waited = await self._await_folder()
+        if waited or os.getpid() != self._process:  # forked: the store may have changed since the parent looked
             await asyncio.to_thread(self._resolve)
         problems = [self._unresolved] if self._unresolved else []
         if not self._unresolved:
-            problems += [_missing(task) for task in self.tasks if not any(e.task == task for e in self.entries)]
+            problems += [self._missing(task) for task in self.tasks if not any(e.task == task for e in self.entries)]
         self._watch = asyncio.create_task(self.lag.watch())
         try:
             self._cache = Cache.from_settings(self.settings)
@@ -174,6 +180,16 @@ class DataPlane:
         self.problems = problems
         self.loaded = True
         metrics.READY.set(self.ready)
+
+    async def _await_folder(self) -> bool:
+        """Wait until DUET_BUNDLES exists, for KServe's modelcar makes it while the service starts; whether it waited."""
+        if not self.settings.bundles or Path(self.settings.bundles).exists():
+            return False
+        self.problems = [f"starting: {folder.place(self.settings)} does not exist yet"]
+        end = time.monotonic() + FOLDER_SECONDS
+        while time.monotonic() < end and not Path(self.settings.bundles).exists():
+            await asyncio.sleep(0.1)
+        return True
 
     async def _open_all(self) -> list[Future[Model]]:
         """Every model, verified and loaded, or what is wrong with it; warmed up they are one by one, to be measured.
@@ -271,6 +287,7 @@ class DataPlane:
         names = {entry.name for entry in self.entries if entry.task == task}
         return names.intersection(self._preferred()) or names
 
-
-def _missing(task: Task) -> str:
-    return f"no {task} model in the store: run `duet train` or `duet models import`"
+    def _missing(self, task: Task) -> str:
+        if self.settings.bundles:
+            return f"no {task} model in {folder.place(self.settings)}: mount or pull one there"
+        return f"no {task} model in the store: run `duet train` or `duet models import`"

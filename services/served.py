@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
@@ -23,6 +24,8 @@ from services.inference.registry import Entry
 from services.scheduling.batcher import Batcher
 from services.settings import Settings
 from services.telemetry import metrics
+
+log = logging.getLogger("duet")
 
 M_co = TypeVar("M_co", bound=Model, covariant=True)
 Arrays = dict[str, np.ndarray]
@@ -142,13 +145,22 @@ def open_model(entry: Entry, settings: Settings) -> Model:
     """Verify and load one model. Several threads may do so at once.
 
     Raises:
-        BundleError: the bundle does not verify, or its graphs do not load.
+        BundleError: the bundle does not verify, no trusted key signed it, or its graphs do not load.
     """
     bundle = load(entry.path)
     if bundle.version != entry.version:
         raise BundleError(f"{entry.path}: holds version {bundle.version}, not {entry.version}; import it again")
+    if settings.trusted_keys:
+        _check_signature(bundle, settings.trusted_keys)
     with _blaming(bundle):
         return load_model(bundle, threads=settings.threads or cpu_limit())
+
+
+def _check_signature(bundle: Bundle, trusted: str) -> None:
+    from services.inference import keys, signature  # noqa: PLC0415 (12 MB, for those who ask for signatures)
+
+    by = signature.check(bundle, keys.public_keys(trusted, "DUET_TRUSTED_KEYS"))
+    log.info("%s:%s is signed by the key %s", bundle.name, bundle.version, by)
 
 
 def warm_up(model: Model) -> dict[str, Warm]:

@@ -24,6 +24,22 @@ class Settings(BaseSettings):
         description="Models to serve: NAME or NAME:VERSION, separated by commas; empty: the newest version of every "
         "name in the store.",
     )
+    bundles: str = Field(
+        default="",
+        description="Folder of bundles that is served in place of the store, and never written: it holds one bundle, "
+        "or NAME/ or NAME/VERSION/ below it do. Of several versions of a name, that of the last folder is the newest. "
+        "Empty: the store.",
+    )
+    bundle_name: str = Field(
+        default="",
+        description="Name under which the only model of DUET_BUNDLES is served, such as that of its InferenceService; "
+        "empty: its own.",
+    )
+    trusted_keys: str = Field(
+        default="",
+        description="Public keys (PEM, elliptic curve), as files or folders separated by commas: a bundle that none of "
+        "them signed is not served. Empty: signatures are not looked at.",
+    )
     default_models: str = Field(
         default="",
         description="Names of models, separated by commas: a request that names no model is answered by the first of "

@@ -54,7 +54,7 @@ def serve(
         typer.Option(help="Models to serve: NAME or NAME:VERSION, comma-separated; it replaces DUET_MODELS."),
     ] = None,
 ) -> None:
-    """Serve the models in the store over HTTP until Ctrl-C.
+    """Serve the models in the store, or in DUET_BUNDLES, over HTTP until Ctrl-C.
 
     A store without any model gets Duet's reference models first. DUET_ variables of the environment are the other
     settings; the documentation lists them. /readyz answers 200 when every model is verified and warm, and until then
@@ -64,13 +64,17 @@ def serve(
 
     if models is not None:
         os.environ["DUET_MODELS"] = models
-    read()  # the server reads them too, and would end with a traceback
+    settings = read()  # the server reads them too, and would end with a traceback
+    if settings.trusted_keys:
+        from services.inference.keys import public_keys  # noqa: PLC0415
+
+        public_keys(settings.trusted_keys, "DUET_TRUSTED_KEYS")
     _need_port(host, port)
     gc.disable()  # what is imported stays, so collections would find nothing; before the worker starts they are back
     try:
         from services.inference import registry  # noqa: PLC0415
 
-        for entry in registry.install_reference_bundles(TASKS[service]):
+        for entry in [] if settings.bundles else registry.install_reference_bundles(TASKS[service]):
             typer.echo(f"the store had no model for {entry.task}: brought along {entry.tag}")
         become_server([TARGETS[service], "--host", host, "--port", str(port)])
     finally:

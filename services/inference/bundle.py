@@ -41,6 +41,7 @@ from pydantic import (
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+SIGNATURE = "model.sig"  # beside the manifest, if the bundle is signed; it signs the manifest and every file
 LATER = ("statistics", "parts")  # fields that the first stored bundles do not have
 
 Task = str
@@ -227,7 +228,7 @@ def seal(directory: Path, manifest: Manifest) -> Bundle:
     files = {
         path.relative_to(directory).as_posix(): file_record(path)
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and path != directory / MANIFEST
+        if path.is_file() and path not in (directory / MANIFEST, directory / SIGNATURE)
     }
     for graph in manifest.graphs.values():
         if graph.file not in files:

@@ -80,34 +80,36 @@ def install_reference_bundles(tasks: Iterable[Task]) -> list[Entry]:
     return [store(bundle) for bundle in brought if bundle.manifest.task in missing]
 
 
-def resolve(selection: str, tasks: Iterable[Task]) -> list[Entry]:
+def resolve(selection: str, tasks: Iterable[Task], stored: list[Entry], place: str = "the store") -> list[Entry]:
     """The bundles to serve for `tasks`, by name, the newest version of a name first.
 
     Args:
         selection: comma-separated `name` or `name:version`; empty selects the newest of every name.
-        tasks: entries of other tasks are left out, so that one selection configures every service.
+        tasks: entries of other tasks are left out, so that one selection configures every service. One whose task is
+            not known stays: it is not served, and the service says why.
+        stored: what there is to choose from, the newest first.
+        place: where that is, for the error.
 
     Raises:
-        BundleError: a selected bundle is not in the store.
+        BundleError: a selected bundle is not there.
     """
-    stored = entries()
-    wanted = set(tasks)
+    wanted = {*tasks, ""}
     if not selection.strip():
         newest: dict[str, Entry] = {}
         for entry in stored:
             newest.setdefault(entry.name, entry)
         chosen = list(newest.values())
     else:
-        chosen = [find(part.strip(), stored) for part in selection.split(",") if part.strip()]
+        chosen = [find(part.strip(), stored, place) for part in selection.split(",") if part.strip()]
     kept = [entry for entry in stored if entry in chosen and entry.task in wanted]
     return sorted(kept, key=lambda entry: entry.name)  # the newest version of a name stays first
 
 
-def find(tag: str, stored: list[Entry] | None = None) -> Entry:
+def find(tag: str, stored: list[Entry] | None = None, place: str = "the store") -> Entry:
     """The newest bundle of `name`, or the one of `name:version` (`name:latest` is the newest).
 
     Raises:
-        BundleError: there is none; the message lists the bundles in the store.
+        BundleError: there is none; the message lists the bundles in that place.
     """
     stored = entries() if stored is None else stored
     name, _, version = tag.partition(":")
@@ -115,7 +117,7 @@ def find(tag: str, stored: list[Entry] | None = None) -> Entry:
         if entry.name == name and version in ("", "latest", entry.version):
             return entry
     have = ", ".join(entry.tag for entry in stored) or "nothing: run `duet train` or `duet models import` first"
-    raise BundleError(f"model {tag!r} is not in the store; it holds {have}")
+    raise BundleError(f"model {tag!r} is not in {place}; it holds {have}")
 
 
 def store(bundle: Bundle) -> Entry:

@@ -122,7 +122,7 @@ def _forward_interrupts() -> None:
 def make_service(name: str, tasks: Sequence[Task], description: str) -> Any:
     """A BentoML service for some tasks: its data plane, its routes behind BentoML's layers, its gateway before them.
 
-    Its models are recorded, so that its bento includes them.
+    Its models, if they are in the store, are recorded, so that its bento includes them.
     """
     plane = DataPlane(tasks)
     routes = routes_of(tasks)
@@ -131,6 +131,7 @@ def make_service(name: str, tasks: Sequence[Task], description: str) -> Any:
     gateway = Gateway(NOT_STARTED, plane, routes, name.lower())
     use_connections(connection_class(gateway))
     service = bentoml.service(name=name.lower(), **CONFIG)(made)
-    service.models.extend(bentoml.models.BentoModel(entry.tag) for entry in plane.entries)
+    if not plane.settings.bundles:
+        service.models.extend(bentoml.models.BentoModel(entry.tag) for entry in plane.entries)
     service.add_asgi_middleware(FastPathMiddleware, gateway=gateway)
     return service
