@@ -62,7 +62,7 @@ def located(overlay: Path, objects: Objects, found: dict[str, list[str]]) -> dic
         unpinned = sorted({image for _, image in images(objects) if not DIGEST.search(image)})
         found = found | {"images": [_source(kept, own, image) for image in unpinned]}
     if "keys" in found:
-        remedy = "add { name: duet-trusted-keys, behavior: merge, files: [KEY.pem] } with a public key"
+        remedy = "add { name: duet-trusted-keys, files: [KEY.pem] } with a public key"
         found = found | {"keys": [f"{own}: configMapGenerator: signatures are demanded, and no key is there; {remedy}"]}
     return found
 

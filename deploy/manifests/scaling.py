@@ -73,8 +73,8 @@ def series() -> Mapping[str, set[str]]:
     """The labels of each series that a scrape may hold, by name."""
     found: dict[str, set[str]] = {}
     for item in vars(metrics).values():
-        for family in item.describe() if hasattr(item, "describe") else ():
-            labels = set(getattr(item, "labelnames", getattr(item, "_labelnames", ())))
+        for family in item.describe() if hasattr(item, "describe") and not isinstance(item, type) else ():
+            labels = set(getattr(item, "_labelnames", getattr(item, "_labels", ())))
             endings = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
             for ending in endings:
                 found[f"{family.name}{ending}"] = labels | ({"le"} if ending == "_bucket" else set())

@@ -178,7 +178,7 @@ def main() -> None:
         stack.target = stack.enter_context(server.running("duet", command, **settings))  # type: ignore[attr-defined]
         return stack
 
-    for service in SERVICES:
+    for service in () if given.only else SERVICES:
         with serving(service) as stack:
             time.sleep(1)
             idle[service] = Peak(stack.target).before / MEBI  # type: ignore[attr-defined]
