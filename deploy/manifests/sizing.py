@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from deploy.manifests.objects import (
+    Object,
     Objects,
     containers,
     in_bytes,
@@ -48,6 +49,11 @@ def memory(settings: Settings) -> dict[str, int]:
     return parts | {"margin": int((MARGIN - 1) * sum(parts.values()))}
 
 
+def needed(objects: Objects, service: Object) -> int:
+    """Bytes that a pod of a service needs."""
+    return sum(memory(read(variables(objects, serving(service)))).values())
+
+
 def limits(objects: Objects) -> Iterator[str]:
     """The memory of a service is reserved, and has room for all that its settings let in."""
     for item in services(objects):
@@ -56,9 +62,9 @@ def limits(objects: Objects) -> Iterator[str]:
         if limit != request:
             yield f"{name(item)}: resources: the memory limit {limit} is not the request {request}"
         parts = memory(read(variables(objects, serving(item))))
-        if in_bytes(limit) < (needed := sum(parts.values())):
+        if in_bytes(limit) < (least := sum(parts.values())):
             sums = ", ".join(f"{part} {size / MEBI:.0f}" for part, size in parts.items())
-            yield f"{name(item)}: resources.limits.memory: {limit} is less than {needed / MEBI:.0f}Mi ({sums})"
+            yield f"{name(item)}: resources.limits.memory: {limit} is less than {least / MEBI:.0f}Mi ({sums})"
 
 
 def storage(objects: Objects) -> Iterator[str]:
@@ -73,6 +79,6 @@ def storage(objects: Objects) -> Iterator[str]:
                         yield f"{name(item)}: containers[{container['name']}].resources.{field}.{resource} is missing"
         running = pod(item)["containers"]
         limit = sum(in_bytes(c.get("resources", {}).get("limits", {}).get("ephemeral-storage", 0)) for c in running)
-        needed = sum(map(in_bytes, sizes.values())) + LOGS * len(running)
-        if limit < needed:
-            yield f"{name(item)}: resources.limits.ephemeral-storage: {limit} bytes are less than {needed} of volumes and logs"
+        least = sum(map(in_bytes, sizes.values())) + LOGS * len(running)
+        if limit < least:
+            yield f"{name(item)}: resources.limits.ephemeral-storage: {limit} bytes are less than {least} of volumes and logs"
