@@ -1,6 +1,6 @@
 """`make images`: build the container images of a commit into build/images, with a bill of materials beside each.
 
-    python -m deploy.image BASE@sha256:DIGEST [--platforms linux/amd64,linux/arm64] [--models NAME,NAME:VERSION]
+    python -m deploy.image BASE@sha256:DIGEST [IMAGE...] [--platforms linux/amd64,linux/arm64] [--models NAME,...]
 
 The commit gives code and lock, the model store the bundles; uncommitted changes are left out. Wheels are installed
 here, outside of any container, because that only unpacks them: no code of theirs runs, their hashes are checked
@@ -29,7 +29,7 @@ from services.inference import registry
 from services.inference.bundle import MANIFEST, SIGNATURE, Bundle, BundleError
 
 OUT = ROOT / "build" / "images"
-TASKS = ("generation", "classification", "anomaly")
+IMAGES = ("duet", "duet-generation", "duet-classification", "duet-anomaly")  # targets of the Containerfile
 PYTHON = "3.11"  # of the base
 SITE = f"lib/python{PYTHON}/site-packages"
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -42,31 +42,33 @@ NEEDS = {"buildah": "buildah", "skopeo": "skopeo", "git": "git"}  # program -> D
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.image", description="Build the images of a commit.")
     parser.add_argument("base", metavar="BASE@sha256:DIGEST", help="an image with Python 3.11, without pip")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help=f"some of {', '.join(IMAGES)}; by default all")
     parser.add_argument("--platforms", default=f"linux/{architecture_here()}", help="linux/amd64,linux/arm64 or one")
     parser.add_argument("--models", default="", help="NAME or NAME:VERSION, separated by commas; the newest of every")
     given = parser.parse_args()
+    images = given.images or list(IMAGES)
     architectures = [part.removeprefix("linux/") for part in given.platforms.split(",")]
-    check(given.base, architectures)
+    check(given.base, images, architectures)
     bases = base_of_each(given.base, {*architectures, architecture_here()})
     revision = git("rev-parse", "HEAD")
     if git("status", "--porcelain"):
         print("Uncommitted changes are not in the images.", flush=True)
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
+    contents: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="duet-images-") as scratch:
         context = Path(scratch)
-        models = prepare(context, revision, architectures, given.models)
-        for name in ("duet", *TASKS):
-            labels = about(name, revision, given.base, context / "source", models.get(name, []))
-            image = name if name == "duet" else f"duet-{name}"
-            build(context, image, name, bases, architectures, labels)
-            if name == "duet":
-                contents = {architecture: read_materials(context, architecture) for architecture in architectures}
-            for architecture, found in contents.items():
-                write_materials(found, image, architecture, models.get(name, []))
+        prepare(context, revision, architectures)
+        for image in images:
+            models = copy_models(context, image.removeprefix("duet-"), given.models) if image != "duet" else []
+            build(context, image, bases, architectures, about(image, revision, given.base, context / "source", models))
+            for architecture in architectures:
+                if architecture not in contents:  # models are not in it, and all else is the same in all images
+                    contents[architecture] = read_materials(context, image, architecture)
+                write_materials(contents[architecture], image, architecture, models)
             print(f"{image}@{digest(image)}", flush=True)
-    print(f"The images are in {OUT.relative_to(ROOT)}; push one with")
-    print(f"  skopeo copy --all oci:{OUT.relative_to(ROOT)}/duet-anomaly docker://REGISTRY/duet-anomaly:TAG")
+    print(f"They are in {OUT.relative_to(ROOT)}. Push one, here {images[-1]}, with")
+    print(f"  skopeo copy --all oci:{OUT.relative_to(ROOT)}/{images[-1]} docker://REGISTRY/{images[-1]}:TAG")
 
 
 def architecture_here() -> str:
@@ -74,8 +76,11 @@ def architecture_here() -> str:
     return next((name for name, other in MACHINES.items() if other == machine), machine)
 
 
-def check(base: str, architectures: list[str]) -> None:
+def check(base: str, images: list[str], architectures: list[str]) -> None:
     """Refuse what cannot be built, before anything takes time."""
+    for image in images:
+        if image not in IMAGES:
+            raise InstallError(f"IMAGE: {image!r} is not one of {', '.join(IMAGES)}")
     if not re.fullmatch(r"[^@\s]+@sha256:[0-9a-f]{64}", base):
         raise InstallError(
             f"BASE: {base!r} has no digest, so it could be another image tomorrow; give NAME@sha256:DIGEST "
@@ -108,8 +113,8 @@ def base_of_each(base: str, architectures: set[str]) -> dict[str, str]:
     return {architecture: f"{name}@{digests[architecture]}" for architecture in architectures}
 
 
-def prepare(context: Path, revision: str, architectures: list[str], selection: str) -> dict[str, list[Bundle]]:
-    """Write what the Containerfile copies: source, dependencies, code, models; gives the bundles of each task."""
+def prepare(context: Path, revision: str, architectures: list[str]) -> None:
+    """Write what the Containerfile copies: source, dependencies, code."""
     archive = context / "source.tar"
     step("Reading the commit", ["git", "-C", ROOT, "archive", "--output", archive, revision])
     with tarfile.open(archive) as tar:
@@ -117,25 +122,44 @@ def prepare(context: Path, revision: str, architectures: list[str], selection: s
     for architecture in architectures:
         install_dependencies(context, architecture)
     install_code(context)
-    models = {}
-    for task in TASKS:
-        models[task] = [bundles.load(entry.path) for entry in registry.resolve(selection, [task])]
-        if not models[task]:
-            raise InstallError(f"The store has no model for {task}; train one, or import one with `duet models import`")
-        for bundle in models[task]:
-            for name in (MANIFEST, *bundle.manifest.files, SIGNATURE):
-                if (bundle.path / name).exists():  # a bundle without a signature is one, too
-                    copy = context / "models" / task / bundle.name / name
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(bundle.path / name, copy)
-    for path in context.rglob("*"):  # whatever the umask is: any user may read, none may write
+    readable(context)
+
+
+def copy_models(context: Path, task: str, selection: str) -> list[Bundle]:
+    """Copy the selected bundles of a task, verified, to models/TASK/NAME/VERSION."""
+    found = [bundles.load(entry.path) for entry in registry.resolve(selection, [task])]
+    if not found:
+        raise InstallError(f"The store has no model for {task}; train one, or import one with `duet models import`")
+    for bundle in found:
+        for name in (MANIFEST, *bundle.manifest.files, SIGNATURE):
+            if (bundle.path / name).exists():  # a bundle without a signature is one, too
+                copy = context / "models" / task / bundle.name / bundle.version / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(bundle.path / name, copy)
+    readable(context / "models")
+    return found
+
+
+def readable(folder: Path) -> None:
+    """Whatever the umask is: any user may read, and none but the owner may write."""
+    for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-    return models
 
 
 def install_dependencies(context: Path, architecture: str) -> None:
     target = context / "dependencies" / architecture / SITE
-    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--link-mode", "copy", "--target", target]
+    command = [
+        sys.executable,
+        "-m",
+        "uv",
+        "pip",
+        "install",
+        "--quiet",
+        "--link-mode",
+        "copy",
+        "--target",
+        image.removeprefix("duet-"),
+    ]
     command += ["--python-version", PYTHON, "--python-platform", f"{MACHINES[architecture]}-{GLIBC}"]
     command += ["--require-hashes", "--no-deps", "--no-build"]  # no-build: nothing but wheels
     lock = context / "source/deploy/requirements/serve.txt"
@@ -165,12 +189,12 @@ def install_code(context: Path) -> None:
     launcher.chmod(0o755)
 
 
-def about(name: str, revision: str, base: str, source: Path, models: list[Bundle]) -> dict[str, str]:
+def about(image: str, revision: str, base: str, source: Path, models: list[Bundle]) -> dict[str, str]:
     """The labels of an image."""
     version = re.search(r'__version__ = "(.+)"', (source / "services/__init__.py").read_text())
     origin = git("config", "--get", "remote.origin.url", check=False)
     labels = {
-        "title": name if name == "duet" else f"duet-{name}",
+        "title": image,
         "version": version[1] if version else "",
         "revision": revision,
         "created": git("show", "--no-patch", "--format=%cI", revision),
@@ -186,14 +210,13 @@ def about(name: str, revision: str, base: str, source: Path, models: list[Bundle
 def build(
     context: Path,
     image: str,
-    target: str,
     bases: dict[str, str],
     architectures: list[str],
     labels: dict[str, str],
 ) -> None:
     """One image for each architecture, and the index of them in an OCI layout."""
     common = ["buildah", "bud", "--layers", "--timestamp", "0", "--network", "none"]
-    common += ["--file", context / "source/deploy/Containerfile", "--target", target]
+    common += ["--file", context / "source/deploy/Containerfile", "--target", image.removeprefix("duet-")]
     common += ["--build-arg", f"BUILDER={bases[architecture_here()]}"]
     common += [part for key, value in sorted(labels.items()) for part in ("--label", f"{key}={value}")]
     names = []
@@ -209,18 +232,18 @@ def build(
     step(f"Writing {image}", ["buildah", "manifest", "push", "--all", index, f"oci:{OUT / image}"])
 
 
-def read_materials(scratch: Path, architecture: str) -> dict[str, Any]:
-    """What is in the image without models, as a CycloneDX document."""
+def read_materials(scratch: Path, image: str, architecture: str) -> dict[str, Any]:
+    """What is installed in an image, as a CycloneDX document."""
     one, output = scratch / f"one-{architecture}", scratch / f"{architecture}.cdx.json"  # syft reads no index
-    step("Reading duet", ["skopeo", "copy", "--override-arch", architecture, f"oci:{OUT / 'duet'}", f"oci:{one}"])
+    step(f"Reading {image}", ["skopeo", "copy", "--override-arch", architecture, f"oci:{OUT / image}", f"oci:{one}"])
     syft = [Path(sys.executable).with_name("syft"), "scan", f"oci-dir:{one}", "--output", f"cyclonedx-json={output}"]
-    step("Listing what is in duet", syft, {**os.environ, "SYFT_CHECK_FOR_APP_UPDATE": "false"})
+    step(f"Listing what is in {image} for {architecture}", syft, {**os.environ, "SYFT_CHECK_FOR_APP_UPDATE": "false"})
     found: dict[str, Any] = json.loads(output.read_text())
     return found
 
 
 def write_materials(found: dict[str, Any], image: str, architecture: str, models: list[Bundle]) -> None:
-    """The document of an image: what is in the one without models, and its bundles."""
+    """The document of an image: what is installed, and its bundles."""
     subject = {"type": "container", "bom-ref": image, "name": image, "version": digest(image)}
     added = [
         {
