@@ -148,18 +148,7 @@ def readable(folder: Path) -> None:
 
 def install_dependencies(context: Path, architecture: str) -> None:
     target = context / "dependencies" / architecture / SITE
-    command = [
-        sys.executable,
-        "-m",
-        "uv",
-        "pip",
-        "install",
-        "--quiet",
-        "--link-mode",
-        "copy",
-        "--target",
-        image.removeprefix("duet-"),
-    ]
+    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--link-mode", "copy", "--target", target]
     command += ["--python-version", PYTHON, "--python-platform", f"{MACHINES[architecture]}-{GLIBC}"]
     command += ["--require-hashes", "--no-deps", "--no-build"]  # no-build: nothing but wheels
     lock = context / "source/deploy/requirements/serve.txt"
