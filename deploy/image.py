@@ -24,9 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.install import ROOT, InstallError, step, uv_settings
-from services.inference import bundle as bundles
-from services.inference import registry
-from services.inference.bundle import MANIFEST, SIGNATURE, Bundle, BundleError
+from services.inference.bundle import MANIFEST, SIGNATURE, Bundle, BundleError, load
 
 OUT = ROOT / "build" / "images"
 IMAGES = ("duet", "duet-generation", "duet-classification", "duet-anomaly")  # targets of the Containerfile
@@ -127,7 +125,9 @@ def prepare(context: Path, revision: str, architectures: list[str]) -> None:
 
 def copy_models(context: Path, task: str, selection: str) -> list[Bundle]:
     """Copy the selected bundles of a task, verified, to models/TASK/NAME/VERSION."""
-    found = [bundles.load(entry.path) for entry in registry.resolve(selection, [task])]
+    from services.inference import registry  # noqa: PLC0415 - imports BentoML, which what is refused need not wait for
+
+    found = [load(entry.path) for entry in registry.resolve(selection, [task])]
     if not found:
         raise InstallError(f"The store has no model for {task}; train one, or import one with `duet models import`")
     for bundle in found:
