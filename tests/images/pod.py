@@ -21,7 +21,10 @@ CPU_PERIOD = 100_000  # microseconds
 
 
 def specification(objects: list[Object], image: Object, rootfs: Path, port: int, user: tuple[int, int]) -> Object:
-    """The OCI configuration of the classification service of rendered objects, with one CPU."""
+    """The OCI configuration of the classification service of rendered objects, with one CPU.
+
+    As a kubelet does, it brings the file in which names of hosts are.
+    """
     deployment = of_kind(objects, "Deployment")["duet-classification"]
     container, config = serving(deployment), image["config"]
     settings = {}
@@ -50,6 +53,7 @@ def specification(objects: list[Object], image: Object, rootfs: Path, port: int,
                 "source": "tmpfs",
                 "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
             },
+            {"destination": "/etc/hosts", "type": "bind", "source": "/etc/hosts", "options": ["bind", "ro"]},
             {
                 "destination": "/tmp",
                 "type": "tmpfs",
