@@ -2,6 +2,7 @@
 # takes PyTorch from that index; otherwise uv chooses the build for this machine.
 PYTHON ?= python3
 PORT ?=
+BASE ?=
 TORCH_INDEX ?=
 export PYTHON PORT TORCH_INDEX
 # Containers often set it. uv leaves packages uncompiled: every process would compile PyTorch again, which takes ten seconds.
@@ -11,7 +12,8 @@ BIN := .venv/bin
 MINUTES ?= 30
 
 .PHONY: help demo serve test nightly lint format typecheck docs bench bench-cache bench-drift bench-generate \
-	bench-neighbours bench-overload bench-slow bench-soak bench-start bench-peers lock clean
+	bench-memory bench-neighbours bench-overload bench-slow bench-soak bench-start bench-peers \
+	images image-test render manifests-scan lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +71,9 @@ bench-drift: .venv/dev.installed ## false alarms of the detector of drift, the t
 bench-overload: .venv/dev.installed ## what happens above capacity
 	$(BIN)/python -m loadtests.bench.overload $(ARGS)
 
+bench-memory: .venv/dev.installed ## what each kind of load takes of memory, which the limits of the pods follow from
+	$(BIN)/python -m loadtests.bench.memory $(ARGS)
+
 bench-neighbours: .venv/dev.installed ## dear requests beside cheap ones, the worst bodies, slow uploads
 	$(BIN)/python -m loadtests.bench.neighbours $(ARGS)
 
@@ -84,6 +89,18 @@ bench-start: .venv/dev.installed ## seconds until `duet serve` is ready, and its
 bench-peers: .venv/dev.installed ## MLServer, LitServe, Ray Serve and Triton beside Duet (needs wrk; installs them below .duet)
 	$(BIN)/python -m loadtests.bench.peers $(ARGS)
 	$(BIN)/python -m loadtests.bench.peers.tritonserver $(ARGS)
+
+render: .venv/dev.installed ## print the Kubernetes objects of OVERLAY, or what is wrong with them (needs kubectl)
+	@$(BIN)/python -m deploy.manifests $(OVERLAY)
+
+manifests-scan: .venv/dev.installed ## scan the objects of every overlay with checkov, the Containerfiles with hadolint (installs both)
+	$(BIN)/python -m deploy.scan
+
+images: .venv/dev.installed ## build the container images on BASE, an image by digest (ARGS: which, platforms; needs buildah, skopeo)
+	@$(BIN)/python -m deploy.image "$(BASE)" $(ARGS)
+
+image-test: .venv/dev.installed ## build images, run them with the limits of their pods, push them (needs root, buildah, runc)
+	$(BIN)/pytest -m nightly -s tests/images $(ARGS)
 
 lock: .venv/dev.installed ## pin every version again, after a change of pyproject.toml's dependencies
 	$(BIN)/python deploy/lock.py

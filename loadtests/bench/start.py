@@ -77,7 +77,7 @@ def start(home: Path) -> Start:
         try:
             listening, ready = _wait(server, port, home)
             family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
-            memory, rss = _memory(family), sum(process.memory_info().rss for process in family)
+            memory, rss = resident(family), sum(process.memory_info().rss for process in family)
             cpu = sum(sum(process.cpu_times()[:2]) for process in family)
         finally:
             stop(server)
@@ -108,7 +108,7 @@ def _wait(server: subprocess.Popen[bytes], port: int, home: Path) -> tuple[float
     sys.exit(f"the server did not become ready; its log ends with:\n{(home / 'server.log').read_text()[-2000:]}")
 
 
-def _memory(family: Sequence[psutil.Process]) -> int:
+def resident(family: Sequence[psutil.Process]) -> int:
     """Bytes in memory, every page once.
 
     The kernel divides an anonymous page among the processes that share it (Pss_Anon). Pages of files it would also
