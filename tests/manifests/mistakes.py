@@ -176,7 +176,7 @@ def _(objects: Objects) -> None:
 
 @mistake("models come from an image and from a volume", "models", "base", "models-image-volume")
 def _(objects: Objects) -> None:
-    container(objects)["image"] = container(objects)["image"].replace("/duet@", "/duet-classification@")
+    deployment(objects)["spec"]["template"]["metadata"]["annotations"]["duet/models"] = "packed"
 
 
 @mistake("the service may write to its bundles", "models", "base", "models-init-container")

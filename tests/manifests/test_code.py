@@ -1,0 +1,81 @@
+"""What manifests and checks say of the code is true of it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+from deploy.manifests import redis, routes, scaling
+from deploy.manifests.objects import of_kind, pod
+from deploy.manifests.settings import DEFAULTS, read, refused
+from services.protocol.services import routes_of
+from services.settings import Settings
+from tests.manifests.sites import ROOT, objects
+
+CONTAINERFILE = (ROOT / "deploy/Containerfile").read_text()
+
+
+def test_pods_run_as_the_user_of_the_image() -> None:
+    for item in of_kind(objects("overlays/production"), "Deployment").values():
+        assert f"\nUSER {pod(item)['securityContext']['runAsUser']}\n" in CONTAINERFILE
+
+
+def test_the_only_writable_folder_holds_the_images_bentoml_home() -> None:
+    assert "BENTOML_HOME=/tmp/" in CONTAINERFILE
+    for item in of_kind(objects("base"), "Deployment").values():
+        (container,) = pod(item)["containers"]
+        assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp"]
+
+
+def test_the_paths_of_each_task_are_those_of_its_routes() -> None:
+    assert {task: set(paths) for task, paths in routes.NATIVE.items()} == {
+        task: set(routes_of([task]))  # type: ignore[list-item]
+        for task in routes.NATIVE
+    }
+
+
+def test_settings_are_read_as_the_services_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUET_DRAIN_SECONDS", "7")  # of this machine, not of a pod
+    given = {"DUET_BODIES_BYTES": "1000", "DUET_READINESS": "some", "DUET_REDIS_TIMEOUT": "1", "OTHER": "x"}
+    assert read(given).bodies_bytes == 1000
+    assert read(given).drain_seconds == Settings.model_fields["drain_seconds"].default
+    assert set(refused(given)) == {"DUET_READINESS", "DUET_REDIS_TIMEOUT"}
+    assert set(DEFAULTS) == set(Settings.model_fields)
+
+
+def test_series_of_counters_gauges_and_histograms_are_known() -> None:
+    known = scaling.series()
+    assert known["duet_queue_items"] == {"model", "version", "operation"}
+    assert known["duet_rejections_total"] >= {"route", "reason"}
+    assert known["duet_stage_duration_seconds_bucket"] == {"route", "stage", "le"}
+    assert "duet_stage_duration_seconds" not in known
+    assert "queue-full" in scaling.reasons()
+
+
+def test_queries_are_what_prometheus_understands(tmp_path: object) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
+    queries = [
+        trigger["metadata"]["query"]
+        for item in of_kind(objects("base", "keda"), "ScaledObject").values()
+        for trigger in item["spec"]["triggers"]
+    ]
+    assert len(queries) == 6
+    rules = "".join(f"      - record: query:{number}\n        expr: >-\n          {query}\n" for number, query in enumerate(queries))
+    file = ROOT.__class__(str(tmp_path)) / "rules.yaml"
+    file.write_text(f"groups:\n  - name: queries\n    rules:\n{rules}")
+    run = subprocess.run(["promtool", "check", "rules", file], check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_redis_gives_the_services_what_the_reference_says() -> None:
+    page = (ROOT / "docs/reference/redis.md").read_text()
+    (user,) = (line for line in page.splitlines() if line.startswith("ACL SETUSER duet"))
+    also = next(line for line in page.splitlines() if line.startswith("| `duet cache`, in addition"))
+    arguments = pod(of_kind(objects("overlays/production"), "Deployment")["duet-redis"])["containers"][0]["args"]
+    begin = arguments.index("duet", arguments.index("--user"))
+    given = {argument for argument in arguments[begin : arguments.index("exporter")] if argument.startswith("+")}
+    described = {word for word in user.split() if word.startswith("+")} | set(also.split("`")[3].replace("\\", "").split())
+    assert given == described | redis.HARMLESS
