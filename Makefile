@@ -93,7 +93,7 @@ render: .venv/dev.installed ## print the Kubernetes objects of OVERLAY, or what 
 	@$(BIN)/python -m deploy.manifests $(OVERLAY)
 
 manifests-scan: .venv/dev.installed ## scan the objects of every overlay with checkov, the Containerfiles with hadolint (installs both)
-	$(BIN)/python -m deploy.scan
+	$(BIN)/pytest -m nightly tests/manifests/test_scan.py $(ARGS)
 
 lock: .venv/dev.installed ## pin every version again, after a change of pyproject.toml's dependencies
 	$(BIN)/python deploy/lock.py

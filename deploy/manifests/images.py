@@ -56,7 +56,7 @@ def keys(objects: Objects) -> Iterator[str]:
 
 
 def references(objects: Objects) -> Iterator[str]:
-    """ConfigMaps, Secrets and volumes that pods name are there, or are made by the site (duet-redis) or cert-manager."""
+    """ConfigMaps, Secrets and volumes that pods name are there, or the site (duet-redis) or cert-manager makes them."""
     maps = set(of_kind(objects, "ConfigMap"))
     secrets = {"duet-redis"} | set(of_kind(objects, "Secret"))
     secrets |= {item["spec"]["secretName"] for item in of_kind(objects, "Certificate").values()}

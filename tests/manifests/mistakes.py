@@ -27,7 +27,8 @@ def deployment(objects: Objects, name: str = SERVICE) -> Object:
 
 
 def container(objects: Objects, name: str = SERVICE) -> Object:
-    return pod(deployment(objects, name))["containers"][0]
+    first: Object = pod(deployment(objects, name))["containers"][0]
+    return first
 
 
 def replace(arguments: list[Any], old: Any, new: Any) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
+import yaml
 
 from deploy.manifests import redis, routes, scaling
 from deploy.manifests.objects import of_kind, pod
@@ -31,8 +33,7 @@ def test_the_only_writable_folder_holds_the_images_bentoml_home() -> None:
 
 def test_the_paths_of_each_task_are_those_of_its_routes() -> None:
     assert {task: set(paths) for task, paths in routes.NATIVE.items()} == {
-        task: set(routes_of([task]))  # type: ignore[list-item]
-        for task in routes.NATIVE
+        task: set(routes_of([task])) for task in routes.NATIVE
     }
 
 
@@ -54,7 +55,7 @@ def test_series_of_counters_gauges_and_histograms_are_known() -> None:
     assert "queue-full" in scaling.reasons()
 
 
-def test_queries_are_what_prometheus_understands(tmp_path: object) -> None:
+def test_queries_are_what_prometheus_understands(tmp_path: Path) -> None:
     if shutil.which("promtool") is None:
         pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
     queries = [
@@ -63,9 +64,9 @@ def test_queries_are_what_prometheus_understands(tmp_path: object) -> None:
         for trigger in item["spec"]["triggers"]
     ]
     assert len(queries) == 6
-    rules = "".join(f"      - record: query:{number}\n        expr: >-\n          {query}\n" for number, query in enumerate(queries))
-    file = ROOT.__class__(str(tmp_path)) / "rules.yaml"
-    file.write_text(f"groups:\n  - name: queries\n    rules:\n{rules}")
+    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
+    file = tmp_path / "rules.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
     run = subprocess.run(["promtool", "check", "rules", file], check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 
@@ -77,5 +78,7 @@ def test_redis_gives_the_services_what_the_reference_says() -> None:
     arguments = pod(of_kind(objects("overlays/production"), "Deployment")["duet-redis"])["containers"][0]["args"]
     begin = arguments.index("duet", arguments.index("--user"))
     given = {argument for argument in arguments[begin : arguments.index("exporter")] if argument.startswith("+")}
-    described = {word for word in user.split() if word.startswith("+")} | set(also.split("`")[3].replace("\\", "").split())
+    described = {word for word in user.split() if word.startswith("+")} | set(
+        also.split("`")[3].replace("\\", "").split()
+    )
     assert given == described | redis.HARMLESS

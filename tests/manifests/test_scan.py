@@ -40,8 +40,9 @@ def test_checkov_finds_only_what_has_a_reason(programs: Path, tmp_path: Path) ->
         for some in [(), *((name,) for name in COMPONENTS if fit(target, name))]:
             file = tmp_path / f"{target.replace('/', '-')}-{'-'.join(some)}.yaml"
             file.write_text(yaml.safe_dump_all(objects(target, *some)))
-    command = [programs / "checkov", "--directory", tmp_path, "--framework", "kubernetes", "--skip-download"]
-    run = subprocess.run([*command, "--output", "json"], check=False, capture_output=True, text=True)
+    what = ["--directory", str(tmp_path), "--framework", "kubernetes"]
+    command = [str(programs / "checkov"), "--skip-download", "--output", "json", *what]
+    run = subprocess.run(command, check=False, capture_output=True, text=True)
     report = json.loads(run.stdout)
     assert report["summary"]["parsing_errors"] == 0
     assert report["summary"]["passed"] > 1000
