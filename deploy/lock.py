@@ -1,8 +1,9 @@
 """`make lock`: pin every version, with the hashes of its files, in deploy/requirements/.
 
 serve.txt is what a serving image installs, loadtest.txt that of Locust, train.txt what `make demo` needs, dev.txt
-everything; build.txt and uv.txt are what the installation itself needs. PyTorch is apart, because its builds differ by machine: torch.txt holds the
-package alone, cuda.txt what its CUDA build needs on Linux. torch-cpu.txt is written by hand.
+everything; build.txt and uv.txt are what the installation itself needs. PyTorch is apart, because its builds differ by
+machine: torch.txt holds the package alone, cuda.txt what its CUDA build needs on Linux. torch-cpu.txt is written by
+hand.
 
 Pins that still fit pyproject.toml stay. To upgrade a package, delete its lines from dev.txt first; to upgrade all,
 empty the file.

@@ -27,7 +27,7 @@ MEBI = 2**20
 # Each is the most that one kind of load took of memory, alone. All kinds at once took two thirds of the sum.
 IDLE = 220 * MEBI  # both processes of a service, ready, with the reference models
 COMPUTE = 124 * MEBI  # the dearest requests: batches in ONNX Runtime, heat maps, samples
-BODY = 1.07  # bytes for a byte of bodies
+BODY = 1.08  # bytes for a byte of bodies
 TREE = 20  # bytes of the parsed JSON of the worst bodies for a byte of DUET_BODY_BYTES; one thread parses
 PIXEL = 24  # bytes of a picture while it is decoded, for a pixel of DUET_IMAGE_PIXELS; the same thread decodes
 CACHE = 1.13  # bytes for a byte of answers that the cache counts

@@ -99,7 +99,7 @@ def _(objects: Objects) -> None:
     variable(objects, "DUET_READINESS", "some")
 
 
-@mistake("service links are on, so that Kubernetes sets DUET_REDIS_PORT", "settings")
+@mistake("service links are on, so that Kubernetes sets variables that look like settings", "settings")
 def _(objects: Objects) -> None:
     del pod(deployment(objects))["enableServiceLinks"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -133,3 +134,20 @@ def test_the_arithmetic_counts_every_part() -> None:
         assert sum(sizing.memory(read(more)).values()) > least
     for name in ("body_bytes", "image_pixels"):
         assert sum(sizing.memory(read({f"DUET_{name.upper()}": str(2**31)})).values()) > least
+
+
+def test_the_arithmetic_covers_what_was_measured() -> None:
+    measured = json.loads((ROOT / "docs/results/install_size.json").read_text())["memory_mib"]
+    most = {part: size / sizing.MEBI for part, size in memory(read({})).items()}
+    loads = measured["loads"]
+    for task in TASKS:
+        assert measured["idle"][task] <= most["idle"]
+    assert loads["uploads"] <= most["bodies"]
+    assert loads["worst bodies"] <= most["bodies"] + most["trees and pixels"]
+    assert loads["pictures"] <= round(most["trees and pixels"]) + 1
+    assert loads["dear requests"] <= most["compute"]
+    assert loads["cache"] <= most["cache"]
+    assert loads["answers"] <= most["answers"]
+    assert loads["connections"] * read({}).connections / 2000 <= most["connections"]
+    assert measured["idle"]["allinone"] + loads["everything"] <= sum(most.values())
+    assert f"{sum(most.values()):,.0f} MiB" in (ROOT / "docs/results/install_size.md").read_text()
