@@ -55,20 +55,38 @@ def test_series_of_counters_gauges_and_histograms_are_known() -> None:
     assert "queue-full" in scaling.reasons()
 
 
-def test_queries_are_what_prometheus_understands(tmp_path: Path) -> None:
+LABELS = 'namespace="duet", model="m", version="v", operation="classify"'
+SERIES = {  # of two pods that the query counts, and of a canary, which it does not
+    f'duet_queue_items{{pod="duet-classification-5b8c9d7f6-aaaaa", {LABELS}}}': "10x9",
+    f'duet_item_seconds{{pod="duet-classification-5b8c9d7f6-aaaaa", {LABELS}}}': "0.02x9",
+    f'duet_queue_items{{pod="duet-classification-5b8c9d7f6-bbbbb", {LABELS}}}': "30x9",
+    f'duet_item_seconds{{pod="duet-classification-5b8c9d7f6-bbbbb", {LABELS}}}': "0.01x9",
+    f'duet_queue_items{{pod="duet-classification-canary-5b8c9d7f6-ccccc", {LABELS}}}': "1000x9",
+    f'duet_item_seconds{{pod="duet-classification-canary-5b8c9d7f6-ccccc", {LABELS}}}': "1x9",
+    'duet_rejections_total{pod="duet-classification-5b8c9d7f6-aaaaa", namespace="duet", reason="queue-full"}': "0+60x9",
+    'duet_rejections_total{pod="duet-classification-5b8c9d7f6-aaaaa", namespace="duet", reason="not-ready"}': "0+600x9",
+}
+
+
+@pytest.mark.parametrize(("series", "expected"), [(SERIES, [0.5, 2.0]), ({}, [None, 0.0])], ids=["load", "no series"])
+def test_queries_count_waiting_seconds_and_refusals(
+    series: dict[str, str], expected: list[float | None], tmp_path: Path
+) -> None:
+    """Prometheus computes them: 10 items of 0.02 s and 30 of 0.01 s wait; 60 are refused each half minute."""
     if shutil.which("promtool") is None:
         pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
-    queries = [
-        trigger["metadata"]["query"]
-        for item in of_kind(objects("base", "keda"), "ScaledObject").values()
-        for trigger in item["spec"]["triggers"]
+    scaled = of_kind(objects("base", "keda"), "ScaledObject")["duet-classification"]
+    queries = [trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"]]
+    values = [[{"labels": "{}", "value": value}] if value is not None else [] for value in expected]
+    cases = [
+        {"expr": query, "eval_time": "4m", "exp_samples": samples}
+        for query, samples in zip(queries, values, strict=True)
     ]
-    assert len(queries) == 6
-    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
-    file = tmp_path / "rules.yaml"
-    file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
-    run = subprocess.run(["promtool", "check", "rules", file], check=False, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    given = [{"series": name, "values": value} for name, value in series.items()]
+    file = tmp_path / "test.yaml"
+    file.write_text(yaml.safe_dump({"tests": [{"interval": "30s", "input_series": given, "promql_expr_test": cases}]}))
+    run = subprocess.run(["promtool", "test", "rules", file], check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_redis_gives_the_services_what_the_reference_says() -> None:
