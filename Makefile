@@ -94,7 +94,7 @@ render: .venv/dev.installed ## print the Kubernetes objects of OVERLAY, or what 
 	@$(BIN)/python -m deploy.manifests $(OVERLAY)
 
 manifests-scan: .venv/dev.installed ## scan the objects of every overlay with checkov, the Containerfiles with hadolint (installs both)
-	$(BIN)/python -m deploy.scan
+	$(BIN)/pytest -m nightly tests/manifests/test_scan.py $(ARGS)
 
 images: .venv/dev.installed ## build the container images on BASE, an image by digest (ARGS: which, platforms; needs buildah, skopeo)
 	@$(BIN)/python -m deploy.image "$(BASE)" $(ARGS)

@@ -1,8 +1,9 @@
 """`make lock`: pin every version, with the hashes of its files, in deploy/requirements/.
 
-serve.txt is what a serving image installs, train.txt what `make demo` needs, dev.txt everything; build.txt and uv.txt
-are what the installation itself needs. PyTorch is apart, because its builds differ by machine: torch.txt holds the
-package alone, cuda.txt what its CUDA build needs on Linux. torch-cpu.txt is written by hand.
+serve.txt is what a serving image installs, loadtest.txt that of Locust, train.txt what `make demo` needs, dev.txt
+everything; build.txt and uv.txt are what the installation itself needs. PyTorch is apart, because its builds differ by
+machine: torch.txt holds the package alone, cuda.txt what its CUDA build needs on Linux. torch-cpu.txt is written by
+hand.
 
 Pins that still fit pyproject.toml stay. To upgrade a package, delete its lines from dev.txt first; to upgrade all,
 empty the file.
@@ -45,6 +46,7 @@ def main() -> None:
         write("cuda.txt", {name: everything[name] for name in everything if name in apart - {"torch"}})
         write("dev.txt", {name: block for name, block in everything.items() if name not in apart})
         parts = {"serve": ["pyproject.toml"], "train": ["pyproject.toml", "--extra", "train"]}
+        parts |= {"loadtest": ["pyproject.toml", "--extra", "loadtest"]}
         parts |= {group: ["--group", group] for group in ("build", "uv")}
         for part, selected in parts.items():
             pins = pin(Path(scratch, f"{part}.txt"), *selected, constraints=known)

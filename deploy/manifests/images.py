@@ -10,7 +10,6 @@ from deploy.manifests.objects import Objects, containers, name, of_kind, pod, se
 
 DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
 PEM = "-----BEGIN PUBLIC KEY-----"
-PACKED = re.compile(r"duet-(generation|classification|anomaly)(-canary)?")
 
 
 def digests(objects: Objects) -> Iterator[str]:
@@ -24,8 +23,7 @@ def models(objects: Objects) -> Iterator[str]:
     """Models come from one place, which DUET_BUNDLES names and the service cannot write."""
     for item in services(objects):
         container, bundles = serving(item), variables(objects, serving(item)).get("DUET_BUNDLES")
-        last = container["image"].partition("@")[0].partition(":")[0].rpartition("/")[2]
-        packed = PACKED.fullmatch(last) is not None
+        packed = item["spec"]["template"]["metadata"].get("annotations", {}).get("duet/models") == "packed"
         mounts = [mount for mount in container.get("volumeMounts", []) if _below(mount["mountPath"], bundles)]
         if bundles is None:
             yield f"{name(item)}: DUET_BUNDLES is not set"
@@ -58,7 +56,7 @@ def keys(objects: Objects) -> Iterator[str]:
 
 
 def references(objects: Objects) -> Iterator[str]:
-    """ConfigMaps, Secrets and volumes that pods name are there, or are made by the site (duet-redis) or cert-manager."""
+    """ConfigMaps, Secrets and volumes that pods name are there, or the site (duet-redis) or cert-manager makes them."""
     maps = set(of_kind(objects, "ConfigMap"))
     secrets = {"duet-redis"} | set(of_kind(objects, "Secret"))
     secrets |= {item["spec"]["secretName"] for item in of_kind(objects, "Certificate").values()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 Object: TypeAlias = dict[str, Any]
@@ -12,7 +13,17 @@ Objects: TypeAlias = list[Object]
 PART_OF = {"app.kubernetes.io/part-of": "duet"}
 COMPONENT = "app.kubernetes.io/component"
 SERVE = "serve"  # the container of a service
-UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "k": 10**3, "M": 10**6, "G": 10**9, "kb": 2**10, "mb": 2**20, "gb": 2**30}
+UNITS = {
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "k": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "kb": 2**10,
+    "mb": 2**20,
+    "gb": 2**30,
+}
 SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
@@ -69,7 +80,7 @@ def selected(objects: Objects, selector: Mapping[str, Any] | None) -> set[str]:
 def argument(container: Object, option: str) -> str | None:
     """What follows an option in the arguments of a container."""
     given = container.get("args", [])
-    return next((str(value) for key, value in zip(given, given[1:], strict=False) if key == option), None)
+    return next((str(value) for key, value in pairwise(given) if key == option), None)
 
 
 def in_bytes(quantity: str | int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from deploy.manifests.objects import (
     PART_OF,
@@ -33,7 +33,6 @@ MARGIN_SECONDS = 10
 CLOSED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 HOST = ("hostNetwork", "hostPID", "hostIPC")
 OPTIONS = {"--host": "0.0.0.0", "--port": "3000"}  # noqa: S104  # the container's own network
-TASKS = ("generation", "classification", "anomaly")
 
 
 def namespace(objects: Objects) -> Iterator[str]:
@@ -62,10 +61,12 @@ def security(objects: Objects) -> Iterator[str]:
             yield f"{name(item)}: securityContext.seccompProfile is not RuntimeDefault"
         if spec.get("automountServiceAccountToken") is not False:
             yield f"{name(item)}: automountServiceAccountToken is not false"
-        if accounts.get(spec.get("serviceAccountName"), {}).get("automountServiceAccountToken") is not False:
+        if accounts.get(spec.get("serviceAccountName", ""), {}).get("automountServiceAccountToken") is not False:
             yield f"{name(item)}: serviceAccountName: no account of its own that mounts no token"
         yield from (f"{name(item)}: {field} is set" for field in HOST if spec.get(field))
-        yield from (f"{name(item)}: volumes[{key}].hostPath is set" for key, v in volumes(item).items() if "hostPath" in v)
+        yield from (
+            f"{name(item)}: volumes[{key}].hostPath is set" for key, v in volumes(item).items() if "hostPath" in v
+        )
         for container in containers(item):
             if container.get("securityContext") != CLOSED:
                 yield f"{name(item)}: containers[{container['name']}].securityContext is not {CLOSED}"
@@ -88,19 +89,7 @@ def probes(objects: Objects) -> Iterator[str]:
 def ports(objects: Objects) -> Iterator[str]:
     """Containers listen where probes, Services, routes, monitors and annotations look for them."""
     for item in services(objects):
-        container = serving(item)
-        arguments = container.get("args", [])
-        listening = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
-        for option, value in OPTIONS.items():
-            if (given := argument(container, option)) != value:
-                yield f"{name(item)}: args: {option} {given} is not {value}"
-        if listening != {"http": 3000}:
-            yield f"{name(item)}: ports: {listening} are not http: 3000"
-        if arguments[:1] != [task := labels(item).get("app.kubernetes.io/name", "").removeprefix("duet-")]:
-            yield f"{name(item)}: args: {arguments[:1]} is not the task {task}"
-        told = item["spec"]["template"]["metadata"].get("annotations", {})
-        if (told.get("prometheus.io/port"), told.get("prometheus.io/path")) != ("3000", "/metrics"):
-            yield f"{name(item)}: annotations: prometheus.io/port and path are not 3000 and /metrics"
+        yield from _listening(item)
     for item in workloads(objects):
         for container in containers(item):
             known = {port["name"] for port in container.get("ports", [])}
@@ -108,16 +97,34 @@ def ports(objects: Objects) -> Iterator[str]:
                 action = container.get(probe, {}).get("httpGet") or container.get(probe, {}).get("tcpSocket")
                 if action and action["port"] not in known:
                     yield f"{name(item)}: {probe}: port {action['port']} is none of {sorted(known)}"
-    open_ports = {name(item): _open(item) for item in workloads(objects)}
+    yield from _looked_for(objects, {name(item): _open(item) for item in workloads(objects)})
+
+
+def _listening(item: Object) -> Iterator[str]:
+    container = serving(item)
+    arguments = container.get("args", [])
+    for option, value in OPTIONS.items():
+        if (given := argument(container, option)) != value:
+            yield f"{name(item)}: args: {option} {given} is not {value}"
+    if (listening := {port["name"]: port["containerPort"] for port in container.get("ports", [])}) != {"http": 3000}:
+        yield f"{name(item)}: ports: {listening} are not http: 3000"
+    if arguments[:1] != [task := labels(item).get("app.kubernetes.io/name", "").removeprefix("duet-")]:
+        yield f"{name(item)}: args: {arguments[:1]} is not the task {task}"
+    told = item["spec"]["template"]["metadata"].get("annotations", {})
+    if (told.get("prometheus.io/port"), told.get("prometheus.io/path")) != ("3000", "/metrics"):
+        yield f"{name(item)}: annotations: prometheus.io/port and path are not 3000 and /metrics"
+
+
+def _looked_for(objects: Objects, listening: Mapping[str, dict[str, int]]) -> Iterator[str]:
     for service in of_kind(objects, "Service").values():
         for port in service["spec"]["ports"]:
             for target in selected(objects, {"matchLabels": service["spec"]["selector"]}):
-                if open_ports[target].get(port["targetPort"]) != port["port"]:
+                if listening[target].get(port["targetPort"]) != port["port"]:
                     yield f"{name(service)}: targetPort {port['targetPort']} of {target} is not its port {port['port']}"
     for monitor in of_kind(objects, "PodMonitor").values():
         for end in monitor["spec"]["podMetricsEndpoints"]:
             for target in selected(objects, monitor["spec"]["selector"]):
-                if end["port"] not in open_ports[target] or end.get("path", "/metrics") != "/metrics":
+                if end["port"] not in listening[target] or end.get("path", "/metrics") != "/metrics":
                     yield f"{name(monitor)}: {target} has no metrics at {end['port']}{end.get('path', '/metrics')}"
 
 

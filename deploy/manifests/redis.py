@@ -34,7 +34,10 @@ def cache(objects: Objects) -> Iterator[str]:
         for option, value in (("--maxmemory-policy", "allkeys-lru"), ("--save", ""), ("--appendonly", "no")):
             if options.get(option) != value:
                 yield f"{name(item)}: args: {option} {options.get(option)} is not {value!r}"
-        limit, needed = in_bytes(container["resources"]["limits"]["memory"]), OVERHEAD * in_bytes(options["--maxmemory"])
+        limit, needed = (
+            in_bytes(container["resources"]["limits"]["memory"]),
+            OVERHEAD * in_bytes(options["--maxmemory"]),
+        )
         if limit < needed:
             yield f"{name(item)}: resources.limits.memory: {limit} bytes are less than {OVERHEAD} times --maxmemory"
 
@@ -69,5 +72,9 @@ def urls(objects: Objects) -> Iterator[str]:
         parts = urlsplit(url)
         if parts.port not in ports.get(parts.hostname or "", []):
             yield f"{name(item)}: DUET_REDIS_URL: there is no Service {parts.hostname} with port {parts.port}"
-        if parts.scheme != "rediss" or "ssl_ca_certs=" not in parts.query or not (parts.password or "").startswith("$("):
+        if (
+            parts.scheme != "rediss"
+            or "ssl_ca_certs=" not in parts.query
+            or not (parts.password or "").startswith("$(")
+        ):
             yield f"{name(item)}: DUET_REDIS_URL: is not rediss:// with ssl_ca_certs and a password from a Secret"

@@ -77,10 +77,10 @@ def _source(found: list[tuple[Path, Object]], own: Path, image: str) -> str:
                 field = "digest" if "digest" in entry else "newTag" if "newTag" in entry else "newName"
                 value = entry.get(field, image)
                 return (
-                    f"{path}: images[{number}].{field}: {value!r} of {entry['name']} is no digest, and tags move; write "
-                    "`digest: sha256:...` in its place"
+                    f"{path}: images[{number}].{field}: {value!r} of {entry['name']} is no digest, and tags move; "
+                    "write `digest: sha256:...` in its place"
                 )
     return (
-        f"{own}: images: {bare} has no digest; add {{ name: {bare}, newName: REGISTRY/{bare}, digest: sha256:... }}, or "
-        "a patch where it is the image of a volume"
+        f"{own}: images: {bare} has no digest; add {{ name: {bare}, newName: REGISTRY/{bare}, digest: sha256:... }}, "
+        "or a patch where it is the image of a volume"
     )

@@ -91,4 +91,5 @@ def keep_alive(objects: Objects) -> Iterator[str]:
     for item in services(objects):
         kept = read(variables(objects, serving(item))).keep_alive_seconds
         if kept <= PROXY_IDLE_SECONDS:
-            yield f"{name(item)}: DUET_KEEP_ALIVE_SECONDS: {kept:g} is not above {PROXY_IDLE_SECONDS:g}, a proxy's idle time"
+            idle = f"{PROXY_IDLE_SECONDS:g}, a proxy's idle time"
+            yield f"{name(item)}: DUET_KEEP_ALIVE_SECONDS: {kept:g} is not above {idle}"

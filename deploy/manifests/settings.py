@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import ValidationError
 
-from deploy.manifests.objects import Objects, containers, name, pod, services, serving, variables, workloads
+from deploy.manifests.objects import Object, Objects, containers, name, pod, services, serving, variables, workloads
 from services.settings import Settings
 
 PREFIX = "DUET_"
@@ -42,7 +42,9 @@ def names(objects: Objects) -> Iterator[str]:
     """Each DUET_ variable is a setting, and its value is allowed; no service link of Kubernetes looks like one."""
     for item in services(objects):
         given = variables(objects, serving(item))
-        yield from (f"{name(item)}: {key}: {value!r} {why}" for key, why in refused(given).items() for value in [given[key]])
+        yield from (
+            f"{name(item)}: {key}: {value!r} {why}" for key, why in refused(given).items() for value in [given[key]]
+        )
     for item in workloads(objects):
         if pod(item).get("enableServiceLinks") is not False:
             yield f"{name(item)}: enableServiceLinks is not false"
@@ -52,7 +54,7 @@ def threads(objects: Objects) -> Iterator[str]:
     """Graphs compute with as many threads as CPUs are requested, not as the node has."""
     for item in services(objects):
         container = serving(item)
-        given = next((v for v in container.get("env", []) if v["name"] == "DUET_THREADS"), {})
+        given: Object = next((v for v in container.get("env", []) if v["name"] == "DUET_THREADS"), {})
         if given.get("valueFrom", {}).get("resourceFieldRef") != THREADS:
             yield f"{name(item)}: env: DUET_THREADS does not come from resourceFieldRef {THREADS}"
         if "cpu" not in container.get("resources", {}).get("requests", {}):

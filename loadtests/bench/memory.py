@@ -5,14 +5,16 @@ reference models of MNIST, so that no kind finds memory that another one has lef
 the server, every page once, as a container counts it.
 """
 
+import asyncio
 import io
 import json
+import socket
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
@@ -33,7 +35,6 @@ CALLERS = 16
 PIXELS = 16_000_000  # of DUET_IMAGE_PIXELS
 IDLE = 2000  # connections
 SERVICES = ("classification", "generation", "anomaly", "allinone")
-MODELS = "mnist-cnn,mnist-bayes,mnist-cvae,mnist-gan,mnist-vae,mnist-scorer"
 
 
 class Peak:
@@ -94,12 +95,10 @@ def call(*asks: Ask) -> Callable[[Server, float], None]:
 
 
 def upload(target: Server, seconds: float) -> None:
-    neighbours._uploads(target, seconds)
+    neighbours.slow_uploads(target, seconds)
 
 
 def connect(target: Server, seconds: float) -> None:
-    import asyncio  # noqa: PLC0415
-
     async def hold() -> None:
         kind = slow_clients.Kind("idle", "", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         held = await slow_clients.open_all(target.port, kind, IDLE, seconds / 2)
@@ -112,8 +111,6 @@ def connect(target: Server, seconds: float) -> None:
 
 def read_nothing(target: Server, seconds: float) -> None:
     """Clients that ask for large answers and do not read them."""
-    import socket  # noqa: PLC0415
-
     body = json.dumps({"model": "mnist-gan", "count": 256, "seed": 1, "format": "array"}).encode()
     head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     with ExitStack() as stack:
@@ -128,12 +125,13 @@ def read_nothing(target: Server, seconds: float) -> None:
 
 def loads(size: int) -> dict[str, Callable[[Server, float], None]]:
     worst = neighbours.worst(size)
-    pictures = [Ask("/classify", [neighbours.form(("file", photograph(mode)), ("model", b"mnist-cnn"))], FORM)
-                for mode in ("RGB", "RGBA", "I;16")]
+    pictures = [
+        Ask("/classify", [neighbours.form(("file", photograph(mode)), ("model", b"mnist-cnn"))], FORM)
+        for mode in ("RGB", "RGBA", "I;16")
+    ]
     dear = neighbours.dear()
     return {
         "64 uploads of 16 MiB": upload,
-        **{f"body: {name}": call(ask) for name, ask in worst.items()},
         "the worst bodies together": call(*worst.values()),
         "pictures of 16 megapixels": call(*pictures),
         "dear requests": call(*dear.values()),
@@ -158,10 +156,19 @@ def together(worst: dict[str, Ask], pictures: list[Ask], dear: dict[str, Ask]) -
     return run
 
 
+@contextmanager
+def serving(service: str) -> Iterator[Server]:
+    command = [sys.executable, "-m", "training", "serve", service, "--port", "{port}"]
+    with tempfile.TemporaryDirectory() as home:  # an empty store gets the reference models
+        settings = {"BENTOML_HOME": home, "DUET_DRAIN_SECONDS": "0", "DUET_THREADS": "1"}
+        with server.running("duet", command, **settings) as target:
+            time.sleep(1)
+            yield target
+
+
 def main() -> None:
     parser = report.options(__doc__)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each kind of load (%(default)s)")
-    parser.add_argument("--only", default="", help="part of the names of the loads to run; empty: all")
     given = parser.parse_args()
     seconds, size = (1.0, 2**20) if given.quick else (given.seconds, BODY - 2**20)
     about = report.facts(load(REFERENCE / "mnist-cnn"))
@@ -170,28 +177,15 @@ def main() -> None:
     grown: dict[str, dict[str, float]] = {}
     table = Table("load", "MiB before", "MiB more at most")
 
-    def serving(service: str) -> ExitStack:
-        stack = ExitStack()
-        home = stack.enter_context(tempfile.TemporaryDirectory())  # an empty store gets the reference models
-        command = [sys.executable, "-m", "training", "serve", service, "--port", "{port}"]
-        settings = {"BENTOML_HOME": home, "DUET_DRAIN_SECONDS": "0", "DUET_THREADS": "1"}
-        stack.target = stack.enter_context(server.running("duet", command, **settings))  # type: ignore[attr-defined]
-        return stack
-
-    for service in () if given.only else SERVICES:
-        with serving(service) as stack:
-            time.sleep(1)
-            idle[service] = Peak(stack.target).before / MEBI  # type: ignore[attr-defined]
+    for service in SERVICES:
+        with serving(service) as target:
+            idle[service] = Peak(target).before / MEBI
         table.add_row(f"{service}, idle", f"{idle[service]:.0f}", "")
-        report.out.print(service, f"{idle[service]:.0f}", highlight=False)
     for name, run in loads(size).items():
-        if given.only not in name:
-            continue
-        with serving("allinone") as stack, Peak(stack.target) as peak:  # type: ignore[attr-defined]
-            run(stack.target, seconds)  # type: ignore[attr-defined]
+        with serving("allinone") as target, Peak(target) as peak:
+            run(target, seconds)
         grown[name] = {"before": peak.before / MEBI, "grown": peak.grown}
         table.add_row(name, f"{grown[name]['before']:.0f}", f"{peak.grown:.0f}")
-        report.out.print(name, f"{peak.grown:.0f}", highlight=False)
     report.out.print(table)
     given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / "memory.json"

@@ -150,7 +150,7 @@ def uploads(target: Server, seconds: float) -> dict[str, float]:
 
     They come twice: memory that the first ones leave in pieces shows when the second ones come.
     """
-    first, second = _uploads(target, seconds), _uploads(target, seconds)
+    first, second = slow_uploads(target, seconds), slow_uploads(target, seconds)
     found = {"before": first["before"], "most": max(first["most"], second["most"]), "after": second["after"]}
     report.out.print(
         f"{UPLOADS} slow uploads of 16 MiB, twice: {found['before']:.0f} MiB before, at most {found['most']:.0f}, "
@@ -160,7 +160,7 @@ def uploads(target: Server, seconds: float) -> dict[str, float]:
     return found
 
 
-def _uploads(target: Server, seconds: float) -> dict[str, float]:
+def slow_uploads(target: Server, seconds: float) -> dict[str, float]:
     before = target.worker.memory_info().rss
     head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % BODY
     clients = [socket.create_connection(("127.0.0.1", target.port)) for _ in range(UPLOADS)]

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 LOCKS = ROOT / "deploy" / "requirements"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CUDA = re.compile(r"nvidia-(?!ml-py)|cuda-|triton$")  # of PyTorch's CUDA build alone
-EXTRAS = {"serve": "duet", "train": "duet[train]", "dev": "duet[dev]"}
+EXTRAS = {"serve": "duet", "loadtest": "duet[loadtest]", "train": "duet[train]", "dev": "duet[dev]"}
 
 
 def blocks(name: str) -> list[str]:
@@ -57,7 +57,7 @@ def test_a_lock_pins_everything_that_its_installation_needs_and_nothing_else(nam
     assert set(pins(name)) == closure([EXTRAS[name]])
 
 
-@pytest.mark.parametrize("name", ["serve", "train", "build"])
+@pytest.mark.parametrize("name", ["serve", "loadtest", "train", "build"])
 def test_every_lock_has_the_same_versions(name: str) -> None:
     locked = pins("dev")
     for package, pin in pins(name).items():

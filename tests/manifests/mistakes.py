@@ -27,7 +27,8 @@ def deployment(objects: Objects, name: str = SERVICE) -> Object:
 
 
 def container(objects: Objects, name: str = SERVICE) -> Object:
-    return pod(deployment(objects, name))["containers"][0]
+    first: Object = pod(deployment(objects, name))["containers"][0]
+    return first
 
 
 def replace(arguments: list[Any], old: Any, new: Any) -> None:
@@ -98,7 +99,7 @@ def _(objects: Objects) -> None:
     variable(objects, "DUET_READINESS", "some")
 
 
-@mistake("service links are on, so that Kubernetes sets DUET_REDIS_PORT", "settings")
+@mistake("service links are on, so that Kubernetes sets variables that look like settings", "settings")
 def _(objects: Objects) -> None:
     del pod(deployment(objects))["enableServiceLinks"]
 
@@ -176,7 +177,7 @@ def _(objects: Objects) -> None:
 
 @mistake("models come from an image and from a volume", "models", "base", "models-image-volume")
 def _(objects: Objects) -> None:
-    container(objects)["image"] = container(objects)["image"].replace("/duet@", "/duet-classification@")
+    deployment(objects)["spec"]["template"]["metadata"]["annotations"]["duet/models"] = "packed"
 
 
 @mistake("the service may write to its bundles", "models", "base", "models-init-container")

@@ -71,15 +71,11 @@ def site(target: str, components: tuple[str, ...]) -> dict[str, Any]:
         "namespace": "duet",
         "resources": [f"deploy/kubernetes/{target}"],
         "components": [f"deploy/kubernetes/components/{name}" for name in chosen],
-        "images": [
-            {"name": name, "newName": f"registry.example.com/{name}", "digest": digest(name)} for name in NAMES
-        ],
+        "images": [{"name": name, "newName": f"registry.example.com/{name}", "digest": digest(name)} for name in NAMES],
         "patches": [],
     }
     if "trusted-keys" in everything:
-        written["configMapGenerator"] = [
-            {"name": "duet-trusted-keys", "literals": [f"release.pem={KEY}"]}
-        ]
+        written["configMapGenerator"] = [{"name": "duet-trusted-keys", "literals": [f"release.pem={KEY}"]}]
     if everything & {"redis", "redis-outside"}:
         literals = ["password=a1b2c3", "url=rediss://duet:a1b2c3@cache.example.com:6380"]
         written["secretGenerator"] = [{"name": "duet-redis", "literals": literals}]

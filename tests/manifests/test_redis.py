@@ -1,4 +1,4 @@
-"""Redis with the very arguments of the container, with TLS and a password: the services, `duet cache` and the exporter."""
+"""Redis with the container's arguments, TLS and a password: what services, `duet cache` and the exporter may do."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def certificates(folder: Path) -> None:
     """What cert-manager writes: an authority, and a certificate of it for this Redis."""
     (folder / "names").write_text("subjectAltName=DNS:duet-redis,DNS:localhost\n")
     key = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-batch"]
+    sign = ["openssl", "x509", "-req", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"]
     steps = (
         [*key, "-x509", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.crt"],
         [*key, "-subj", "/CN=duet-redis", "-keyout", "tls.key", "-out", "tls.csr"],
-        ["openssl", "x509", "-req", "-in", "tls.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"]
-        + ["-extfile", "names", "-out", "tls.crt"],
+        [*sign, "-extfile", "names", "-in", "tls.csr", "-out", "tls.crt"],
     )
     for step in steps:
         subprocess.run(step, cwd=folder, check=True, capture_output=True)
