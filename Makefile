@@ -11,7 +11,7 @@ BIN := .venv/bin
 MINUTES ?= 30
 
 .PHONY: help demo serve test nightly lint format typecheck docs bench bench-cache bench-drift bench-generate \
-	bench-neighbours bench-overload bench-slow bench-soak bench-start bench-peers lock clean
+	bench-neighbours bench-overload bench-rollout bench-slow bench-soak bench-start bench-peers lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,10 @@ bench-overload: .venv/dev.installed ## what happens above capacity
 
 bench-neighbours: .venv/dev.installed ## dear requests beside cheap ones, the worst bodies, slow uploads
 	$(BIN)/python -m loadtests.bench.neighbours $(ARGS)
+
+bench-rollout: .venv/dev.installed ## rolling restarts and a model change behind haproxy and nginx: failed requests
+	$(BIN)/python -m loadtests.rollout.restart $(ARGS)
+	$(BIN)/python -m loadtests.rollout.change $(ARGS)
 
 bench-slow: .venv/dev.installed ## a thousand slow connections of each kind: when they are closed, memory, whom they delay
 	$(BIN)/python -m loadtests.bench.slow $(ARGS)

@@ -21,7 +21,6 @@ CLASSES = 0.05  # tolerated: five percentage points in the share of a class
 P_VALUES = 0.05  # tolerated: the same in the share of p-values below a bound
 CHANGED = 0.10  # tolerated: the share of pictures whose class is another
 P_BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5)  # at which p-values are compared
-MOST = 10**9  # requests; whoever would need more has no answer
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,14 @@ class Check:
     both_sides: bool = False
 
     @property
+    def counted(self) -> Share:
+        """The canary's share, of as many as the stable one has at most: beyond that the risk would be twice `RISK`."""
+        kept = min(1.0, self.stable.of / self.canary.of) if self.canary.of else 1.0
+        return Share(kept * self.canary.hits, kept * self.canary.of)
+
+    @property
     def interval(self) -> tuple[float, float]:
-        return difference(self.canary, self.stable)
+        return difference(self.counted, self.stable)
 
     @property
     def passes(self) -> bool:
@@ -68,10 +73,10 @@ class Check:
         lower, upper = self.interval
         return lower > self.tolerated or (self.both_sides and upper < -self.tolerated)
 
-    def needed(self, checks: int) -> float:
-        """Requests of the canary with which an equal one passes this check, and `checks` of them together."""
+    def needed(self, checks: int) -> int:
+        """Answers of the canary with which an equal one passes this check, and `checks` of them together."""
         luck = NormalDist().inv_cdf(1 - (1 - POWER) / checks)
-        ratio = self.stable.of / self.canary.of if self.canary.of else 1.0
+        ratio = self.stable.of / self.counted.of if self.counted.of else 1.0
         return _least(lambda count: self._would_pass(count, ratio, luck))
 
     def _would_pass(self, count: int, ratio: float, luck: float) -> bool:
@@ -85,6 +90,8 @@ class Check:
 
 def difference(one: Share, other: Share) -> tuple[float, float]:
     """An interval of the first share minus the second, each end with the error `RISK`."""
+    if not one.of or not other.of:
+        return -1.0, 1.0
     (low, high), (other_low, other_high) = wilson(one), wilson(other)
     apart = one.value - other.value
     below = math.hypot(one.value - low, other_high - other.value)
@@ -102,13 +109,11 @@ def wilson(share: Share) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _least(holds: Callable[[int], bool]) -> float:
-    """The least whole number from which on a condition holds; infinite if there is none."""
+def _least(holds: Callable[[int], bool]) -> int:
+    """The least whole number from which on a condition holds."""
     high = 1
     while not holds(high):
         high *= 2
-        if high > MOST:
-            return math.inf
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
@@ -163,19 +168,18 @@ def refusals(found: Sequence[Check]) -> list[str]:
     for check in found:
         if check.passes:
             continue
-        needed, have = check.needed(len(found)), check.canary.of
+        needed, have = check.needed(len(found)), check.counted.of
         if check.is_worse or have >= needed:
             lower, upper = check.interval
             sentences.append(
-                f"{check.what}: {100 * check.canary.value:.2f} % of the canary's {have:.0f}, "
+                f"{check.what}: {100 * check.canary.value:.2f} % of the canary's {check.canary.of:.0f}, "
                 f"{100 * check.stable.value:.2f} % of the stable one's {check.stable.of:.0f}; the difference is "
                 f"{100 * lower:+.2f} to {100 * upper:+.2f} points, and {100 * check.tolerated:g} are tolerated"
             )
-        elif math.isinf(needed):
-            sentences.append(f"{check.what}: the stable one answered {check.stable.of:.0f}; send it more requests")
         else:
+            scarce = "canary" if check.canary.of <= check.stable.of else "stable one"
             sentences.append(
-                f"{check.what}: {needed - have:.0f} more answers of the canary are needed, it has {have:.0f} of "
+                f"{check.what}: {needed - have:.0f} more answers of the {scarce} are needed, it has {have:.0f} of "
                 f"{needed:.0f}"
             )
     return sentences

@@ -19,15 +19,15 @@ import yaml
 from PIL import Image
 
 from loadtests.bench import cores, report
-from loadtests.rollout import candidates, ports, proxies
+from loadtests.rollout import candidates, overlay, ports, proxies
 from loadtests.rollout.candidates import NAME
+from loadtests.rollout.overlay import ROUTE
 from loadtests.rollout.proxies import HAProxy
 from loadtests.rollout.replicas import Grace, Replicas, replicas
 from loadtests.rollout.visitors import Visitors
 from services.inference.bundle import Bundle
 from training.data.digits import load_digits
 
-ROUTE = "duet-classification"
 GRACE = Grace(pre_stop=2.0)
 Z = 3.2905  # of a 99.9 % interval
 WRONG = ("slow", "trained on permuted labels", "trained on renamed classes")
@@ -35,11 +35,21 @@ WRONG = ("slow", "trained on permuted labels", "trained on renamed classes")
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much traffic there is; `count` is of answers without a version, at each weight."""
+    """How much traffic there is.
+
+    Attributes:
+        rate: requests a second, about.
+        count: answers without a version, at each weight.
+        compared: answers that `promote` compares.
+        refuse_seconds: that it counts the answers of a canary which must not be promoted.
+        pictures: that both versions classify.
+        weights: of the canary, in percent.
+        wrong: canaries that must not be promoted.
+    """
 
     rate: float = 400.0
     count: int = 4000
-    compare_seconds: float = 30.0
+    compared: int = 16_000
     refuse_seconds: float = 10.0
     pictures: int = 100
     weights: tuple[int, ...] = (1, 10, 50)
@@ -99,15 +109,13 @@ class Change:
         looked = ("--pictures", str(self.pictures)) if pictures else ()
         return await self.command("promote", ROUTE, "--overlay", str(self.overlay), *tags, *pods, *looked)
 
-    async def until_alone(self, digest: str, begin: float) -> float:
-        """Seconds from `begin` until the last answer without a version that another digest computed."""
-        last = time.monotonic()
-        seen = Counter(self.visitors.answered)
-        while time.monotonic() - last < 2:
-            await asyncio.sleep(0.005)
-            if self.visitors.answered.total() - self.visitors.answered[digest] > seen.total() - seen[digest]:
-                seen, last = Counter(self.visitors.answered), time.monotonic()
-        return last - begin
+    async def put(self, *versions: Bundle) -> None:
+        """Let the canary serve these versions, the first one as the default."""
+        if self.canary.running:
+            await self.canary.roll(GRACE, **serving(*versions))
+        else:
+            self.canary.settings = {**self.canary.settings, **serving(*versions)}
+            await self.canary.start("c")
 
 
 async def rendered_weight(overlay: Path) -> int:
@@ -131,7 +139,7 @@ def serving(default: Bundle, *others: Bundle) -> dict[str, str]:
 async def refuse(change: Change, what: str, made: dict[str, Bundle], sizes: Sizes) -> dict[str, Any]:
     """Try to promote a canary that must not be; returns what the command says, with pictures and without."""
     old, wrong = made["old"], made[what]
-    await change.canary.roll(GRACE, **serving(wrong, old))
+    await change.put(wrong, old)
     await change.move("shift", "50")
     found: dict[str, Any] = {"canary": what}
     for name, looked in (("by traffic", False), ("with pictures", True)):
@@ -153,33 +161,35 @@ async def whole(change: Change, made: dict[str, Bundle], sizes: Sizes) -> dict[s
     change.visitors.pin(old)
     asking = asyncio.create_task(change.visitors.run(NAME))
     await change.stable.roll(GRACE, **both)  # expand
-    await change.canary.start("c")
     found["refused"] = [await refuse(change, what, made, sizes) for what in sizes.wrong]
-    if sizes.wrong:
-        await change.canary.roll(GRACE, **other)
+    await change.put(new, old)
     change.visitors.pin(old, new)
+    begin, before = time.monotonic(), change.visitors.total
     for percent in sizes.weights:
         await change.shares(percent, sizes.count, new)
+    rate = (change.visitors.total - before) / (time.monotonic() - begin)
     found["shares"] = change.events
     status, told = await change.promote(old, new, 1.0, pictures=False)
     found["too_little_traffic"] = {"promoted": status == 0, "said": told.splitlines()[-1]}
-    status, told = await change.promote(old, new, sizes.compare_seconds, pictures=True)
+    status, told = await change.promote(old, new, sizes.compared / rate, pictures=True)
     found["promote"] = {"promoted": status == 0, "said": told.splitlines()}
     begin = time.monotonic()
     await change.move("rollback")
     command = time.monotonic() - begin
-    found["rollback_seconds"] = {"command": command, "last_answer": await change.until_alone(old.digest, begin)}
+    await asyncio.sleep(2)  # what is under way
+    last = max(at for digest, at in change.visitors.last.items() if digest != old.digest)
+    found["rollback_seconds"] = {"command": command, "last_answer_of_the_canary": last - begin}
     await change.move("shift", "99")
     await change.stable.roll(GRACE, **other)  # the stable pods answer with the new version, and still serve both
     await change.move("rollback")
     await change.canary.end("c" if "c" in change.canary.running else "d", GRACE)
     change.visitors.pin(new)
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(2)  # what is under way
     await change.stable.roll(GRACE, **serving(new))  # contract
     change.visitors.stop()
     await asking
     found["exit_statuses"] = sorted({*change.stable.statuses, *change.canary.statuses})
-    found["requests"] = sum(tally.asked for tally in change.visitors.tallies.values())
+    found["requests"] = change.visitors.total
     found["failed"] = sum(tally.failures.total() for tally in change.visitors.tallies.values())
     found["failures"] = change.visitors.failures()
     found["by_way"] = {way: tally.asked for way, tally in sorted(change.visitors.tallies.items())}
@@ -193,10 +203,9 @@ async def run(folder: Path, overlay: Path, sizes: Sizes) -> dict[str, Any]:
     port, *targets = ports.free(5)
     stable, canary = dict(zip("ab", targets[:2], strict=True)), dict(zip("cd", targets[2:], strict=True))
     settings = {"DUET_DRAIN_SECONDS": "2", "DUET_CACHE_MEMORY_BYTES": "0"}  # each answer is computed
-    first = settings | serving(made["old"]), settings | serving(made["new"], made["old"])
     with proxies.split(port, stable, canary, folder / "proxy") as (left, right):
-        those = replicas(1, "classification", stable, home, left, **first[0])
-        others = replicas(0, "classification", canary, home, right, **first[1])
+        those = replicas(1, "classification", stable, home, left, **settings, **serving(made["old"]))
+        others = replicas(0, "classification", canary, home, right, **settings)
         async with those as stable_pods, others as canary_pods:
             visitors = Visitors(port, unequal(), sizes.rate)
             pictures = draw(folder / "pictures", sizes.pictures)
@@ -221,33 +230,12 @@ def draw(folder: Path, count: int) -> Path:
     return folder
 
 
-ROUTE_FILE = f"""\
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata:
-  name: {ROUTE}
-spec:
-  rules:
-    - backendRefs: # the weights are moved by `python -m deploy.rollout`
-        - {{ name: {ROUTE}, port: 3000, weight: 100 }}
-        - {{ name: {ROUTE}-canary, port: 3000, weight: 0 }}
-"""
-
-
-def overlay_in(folder: Path) -> Path:
-    """An overlay with nothing but the route."""
-    folder.mkdir()
-    (folder / "kustomization.yaml").write_text("resources: [route.yaml]\n")
-    (folder / "route.yaml").write_text(ROUTE_FILE)
-    return folder
-
-
 def main() -> None:
     options = report.options(__doc__).parse_args()
-    sizes = Sizes(count=300, weights=(50,), wrong=("slow",)) if options.quick else Sizes()
+    sizes = Sizes(count=1000, weights=(50,), wrong=("slow",)) if options.quick else Sizes()
     with tempfile.TemporaryDirectory(prefix="duet-change-") as name:
         folder = Path(name)
-        found = uvloop.run(run(folder, overlay_in(folder / "overlay"), sizes))
+        found = uvloop.run(run(folder, overlay.write(folder / "overlay"), sizes))
     report.out.print_json(data=found)
     report.save(options.out, "model_change", report.machine(), found)
 

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +39,7 @@ class Replica:
 
 @dataclass
 class Replicas:
-    """What runs in the slots of a proxy.
+    """What runs in the slots that proxies know.
 
     Attributes:
         statuses: exit statuses of replicas that were told to stop; 0 is a proper end.
@@ -48,7 +48,7 @@ class Replicas:
     service: str
     targets: Mapping[str, int]
     home: Path
-    proxy: Proxy
+    proxies: Sequence[Proxy]
     settings: Mapping[str, str]
     running: dict[str, Replica] = field(default_factory=dict)
     statuses: list[int] = field(default_factory=list)
@@ -65,7 +65,8 @@ class Replicas:
         self.running[slot] = Replica(slot, port, process)
         for _ in range(int(PATIENCE / PERIOD)):
             if await status_of(port, "/readyz") == 200:
-                self.proxy.use(slot)
+                for proxy in self.proxies:
+                    proxy.use(slot)
                 return
             if process.poll() is not None:
                 break
@@ -83,7 +84,8 @@ class Replicas:
 
     async def _leave(self, slot: str) -> None:
         await asyncio.sleep(PROPAGATION)
-        self.proxy.leave(slot)
+        for proxy in self.proxies:
+            proxy.leave(slot)
 
     async def roll(self, grace: Grace, **settings: str) -> None:
         """Replace every replica, one after another, each by one that is ready before; with other settings, if given."""
@@ -106,13 +108,12 @@ def _start(command: list[str], environment: dict[str, str], log: Path) -> subpro
 
 @asynccontextmanager
 async def replicas(
-    count: int, service: str, targets: Mapping[str, int], home: Path, proxy: Proxy, **settings: str
+    count: int, service: str, targets: Mapping[str, int], home: Path, *proxies: Proxy, **settings: str
 ) -> AsyncIterator[Replicas]:
     """`count` replicas that are ready and used, until the end of the block."""
-    those = Replicas(service, targets, home, proxy, settings)
+    those = Replicas(service, targets, home, proxies, settings)
     try:
-        for slot in list(targets)[:count]:
-            await those.start(slot)
+        await asyncio.gather(*(those.start(slot) for slot in list(targets)[:count]))
         yield those
     finally:
         for replica in those.running.values():

@@ -5,9 +5,11 @@ controls take away what keeps requests from failing: the preStop pause and the d
 """
 
 import asyncio
+import contextlib
 import json
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import uvloop
 from loadtests.bench import report
 from loadtests.bench.network import digits, store
 from loadtests.rollout import ports, proxies
+from loadtests.rollout.clients import Tally
 from loadtests.rollout.replicas import Grace, replicas
 from loadtests.rollout.traffic import Mix, Traffic
 from services.inference import bundle, registry
@@ -41,35 +44,42 @@ CASES = (
 )
 
 
-async def run(case: Case, proxy: str, home: Path, mix: Mix, *, rolls: int, count: int = 3) -> dict[str, Any]:
-    """Roll `count` replicas under load; returns what the clients saw."""
-    port, *targets = ports.free(2 + count)
-    slots = dict(zip(SLOTS, targets, strict=False))
-    with (
-        tempfile.TemporaryDirectory(prefix="duet-rollout-") as folder,
-        proxies.running(proxy, port, slots, Path(folder) / "proxy") as front,
-    ):
-        settings = dict(case.settings) | {"DUET_MODELS": f"{CLASSIFIER},{GENERATOR}", "DUET_READINESS": "any"}
-        async with replicas(count, "allinone", slots, home, front, **settings) as those:
-            reference = bundle.load(registry.REFERENCE / CLASSIFIER)
-            traffic = Traffic(port, digits(64), reference, GENERATOR, mix)
-            asking = asyncio.create_task(traffic.run())
+async def run(
+    case: Case, names: Sequence[str], home: Path, mix: Mix, *, rolls: int, count: int = 3
+) -> list[dict[str, Any]]:
+    """Roll `count` replicas under load through each of the proxies; returns what its clients saw, a proxy each."""
+    targets = dict(zip(SLOTS, ports.free(1 + count), strict=False))
+    fronts = dict(zip(names, ports.free(len(names)), strict=True))
+    settings = dict(case.settings) | {"DUET_MODELS": f"{CLASSIFIER},{GENERATOR}", "DUET_READINESS": "any"}
+    classifier = bundle.load(registry.REFERENCE / CLASSIFIER)
+    with tempfile.TemporaryDirectory(prefix="duet-rollout-") as folder, contextlib.ExitStack() as stack:
+        started = [
+            stack.enter_context(proxies.running(name, port, targets, Path(folder, name)))
+            for name, port in fronts.items()
+        ]
+        async with replicas(count, "allinone", targets, home, *started, **settings) as those:
+            traffic = {name: Traffic(port, digits(64), classifier, GENERATOR, mix) for name, port in fronts.items()}
+            asking = asyncio.gather(*(one.run() for one in traffic.values()))
             begin = time.monotonic()
             for _ in range(rolls):
                 await those.roll(Grace(case.pre_stop))
             seconds = time.monotonic() - begin
-            traffic.stop()
+            for one in traffic.values():
+                one.stop()
             await asking
+    about = {"rolls": rolls, "replaced": len(those.statuses), "exit_statuses": sorted(set(those.statuses))}
+    return [
+        {"case": case.name, "proxy": name, "seconds": round(seconds, 1)} | about | seen(one.tallies)
+        for name, one in traffic.items()
+    ]
+
+
+def seen(tallies: Mapping[str, Tally]) -> dict[str, Any]:
+    """What clients saw, in all and by kind."""
     return {
-        "case": case.name,
-        "proxy": proxy,
-        "rolls": rolls,
-        "replicas_replaced": len(those.statuses),
-        "exit_statuses": sorted(set(those.statuses)),
-        "seconds": round(seconds, 1),
-        "requests": sum(tally.asked for tally in traffic.tallies.values()),
-        "failed": sum(tally.failures.total() for tally in traffic.tallies.values()),
-        "by_kind": {kind: asdict(tally) for kind, tally in traffic.tallies.items()},
+        "requests": sum(tally.asked for tally in tallies.values()),
+        "failed": sum(tally.failures.total() for tally in tallies.values()),
+        "by_kind": {kind: asdict(tally) for kind, tally in tallies.items()},
     }
 
 
@@ -90,18 +100,19 @@ def main() -> None:
     rolls = 1 if options.quick else options.rolls
     about = report.facts(bundle.load(registry.REFERENCE / CLASSIFIER))
     path = options.out / "rollout.json"
-    runs = json.loads(path.read_text())["runs"] if path.exists() else []  # of the cases that are not run now
+    runs = json.loads(path.read_text())["runs"] if path.exists() else []  # figures add up
     with tempfile.TemporaryDirectory(prefix="duet-rollout-home-") as folder:
         home = make_home(Path(folder))
         for case in CASES:
-            for proxy in options.proxy or proxies.PROGRAMS:
-                if case.name in (options.case or [case.name]):
-                    told = uvloop.run(run(case, proxy, home, mix, rolls=rolls))
-                    runs = [old for old in runs if (old["case"], old["proxy"]) != (case.name, proxy)] + [told]
-                    report.out.print(
-                        f"{case.name}, {proxy}: {told['failed']} of {told['requests']} requests failed, "
-                        f"{told['replicas_replaced']} replicas in {told['seconds']:.0f} s"
-                    )
+            if case.name not in (options.case or [case.name]):
+                continue
+            told = uvloop.run(run(case, options.proxy or proxies.PROGRAMS, home, mix, rolls=rolls))
+            runs += told
+            for one in told:
+                report.out.print(
+                    f"{case.name}, {one['proxy']}: {one['failed']} of {one['requests']} requests failed, "
+                    f"{one['replaced']} replicas in {one['seconds']:.0f} s"
+                )
     report.save(options.out, "rollout", about, {"runs": runs})
 
 

@@ -28,11 +28,11 @@ UPLOAD_SECONDS = 2.0  # in which a client sends it
 class Mix:
     """How many clients of each kind there are; `rate` is that of the busy ones together, in requests a second."""
 
-    rate: float = 700.0
-    busy: int = 24
-    pollers: int = 200
-    streams: int = 2
-    uploads: int = 2
+    rate: float = 250.0
+    busy: int = 16
+    pollers: int = 150
+    streams: int = 1
+    uploads: int = 1
 
 
 @dataclass

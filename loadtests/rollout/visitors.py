@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class Visitors:
     Attributes:
         tallies: by the way of asking.
         answered: answers without a pinned version, by the digest that computed them.
+        last: when the last of them came, by digest.
     """
 
     port: int
@@ -41,6 +43,7 @@ class Visitors:
     count: int = 16
     tallies: dict[str, Tally] = field(default_factory=dict)
     answered: Counter[str] = field(default_factory=Counter)
+    last: dict[str, float] = field(default_factory=dict)
     _known: dict[str, np.ndarray] = field(default_factory=dict)
     _pinned: tuple[Bundle, ...] = ()
     _stopped: asyncio.Event = field(default_factory=asyncio.Event)
@@ -67,6 +70,11 @@ class Visitors:
 
     def stop(self) -> None:
         self._stopped.set()
+
+    @property
+    def total(self) -> int:
+        """Requests so far."""
+        return sum(tally.asked for tally in self.tallies.values())
 
     def failures(self) -> Mapping[str, dict[str, int]]:
         return {way: dict(tally.failures) for way, tally in self.tallies.items() if tally.failures}
@@ -117,6 +125,7 @@ class Visitors:
             return f"digest {digest[:12]} answered for {way.pinned[:12]}"
         if not way.pinned:
             self.answered[digest] += 1
+            self.last[digest] = time.monotonic()
         row = self._known[digest][index]
         same = label == int(row.argmax()) and abs(probability - float(row[label])) < AGREEMENT
         return "" if same else f"class {label} with {probability:.6f} is not what {digest[:12]} computes"
