@@ -163,8 +163,9 @@ def _of_images(counts: Counts, hits: float, images: float) -> Share:
 
 
 def refusals(found: Sequence[Check]) -> list[str]:
-    """Why the canary is not promoted, a sentence each; empty if it is."""
+    """Why the canary is not promoted, a sentence each; empty if it is. Of what needs traffic, what needs most of it."""
     sentences = []
+    missing = {}
     for check in found:
         if check.passes:
             continue
@@ -178,11 +179,11 @@ def refusals(found: Sequence[Check]) -> list[str]:
             )
         else:
             scarce = "canary" if check.canary.of <= check.stable.of else "stable one"
-            sentences.append(
+            missing[needed / max(have, 1.0)] = (
                 f"{check.what}: {needed - have:.0f} more answers of the {scarce} are needed, it has {have:.0f} of "
                 f"{needed:.0f}"
             )
-    return sentences
+    return sentences + [missing[most] for most in sorted(missing)[-1:]]  # the others need less
 
 
 def of_pictures(changed: Share) -> list[str]:

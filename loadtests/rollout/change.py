@@ -77,8 +77,8 @@ class Change:
         self.gateway.weigh(await rendered_weight(self.overlay))
         return run.returncode or 0, told.decode()
 
-    async def move(self, *arguments: str) -> None:
-        status, told = await self.command(*arguments, ROUTE, "--overlay", str(self.overlay))
+    async def move(self, command: str, *arguments: str) -> None:
+        status, told = await self.command(command, ROUTE, *arguments, "--overlay", str(self.overlay))
         if status:
             sys.exit(told)
 
