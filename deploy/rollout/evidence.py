@@ -84,7 +84,7 @@ def over(seconds: float, groups: Sequence[Sequence[str]]) -> list[list[Page]]:
 
 def _difference(url: str, before: Page, after: Page) -> Page:
     counted = {series: value - before.get(series, 0.0) for series, value in after.items() if _is_count(series[0])}
-    if any(value < 0 for value in counted.values()) or any(series not in after for series in before):
+    if any(value < 0 for value in counted.values()) or any(_is_count(one[0]) and one not in after for one in before):
         raise EvidenceError(f"{url}: it was started again between the two samples; compare once more")
     return counted
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.rollout import __main__ as command
+from deploy.rollout import evidence
 from loadtests.rollout.overlay import ROUTE, ROUTE_FILE, write
 from tests.conftest import ROOT, free_port
 
@@ -22,8 +25,8 @@ def overlay(tmp_path: Path) -> Path:
 
 
 def rollout(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "deploy.rollout", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, check=False, capture_output=True, text=True)
+    call = [sys.executable, "-m", "deploy.rollout", *map(str, arguments)]
+    return subprocess.run(call, cwd=ROOT, env=os.environ | environment, check=False, capture_output=True, text=True)
 
 
 def test_weights_move_there_and_back(overlay: Path) -> None:
@@ -80,3 +83,34 @@ def test_without_kubectl_or_cluster_the_error_is_one_line(overlay: Path, tmp_pat
     assert told.returncode == 1
     assert told.stderr.splitlines()[-1].startswith("error: kubectl apply -f - ended with 1")
     assert "weight: 20" in (overlay / "route.yaml").read_text()
+
+
+def page(version: str, *, late: int) -> evidence.Page:
+    """What a pod counted in a minute: 20,000 answers of two classes, `late` of them slower than 5 ms."""
+    route = {"route": "/classify", "status": "200"}
+    found: evidence.Page = {
+        (f"{evidence.REQUESTS}_bucket", frozenset((route | {"le": bound}).items())): count
+        for bound, count in (("0.001", 9_000.0), ("0.005", 20_000.0 - late), ("0.01", 20_000.0), ("+Inf", 20_000.0))
+    }
+    model = {"model": "digits-linear", "version": version}
+    for label in "01":
+        found[evidence.PREDICTIONS, frozenset((model | {"label": label}).items())] = 10_000.0
+    return found
+
+
+@pytest.mark.parametrize(("late", "weights"), [(100, ["0", "100"]), (2_000, ["100", "0"])])
+def test_promote_moves_every_request_if_the_canary_is_as_good(
+    overlay: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], late: int, weights: list[str]
+) -> None:
+    pages = [[page("1", late=100)], [page("2", late=late)]]
+    monkeypatch.setattr(evidence, "check_served", lambda groups, models: None)
+    monkeypatch.setattr(evidence, "over", lambda seconds, groups: pages)
+    asked = ["--from", OLD, "--to", NEW, "--stable", "http://a", "--canary", "http://b", "--overlay", str(overlay)]
+    monkeypatch.setattr(sys, "argv", ["rollout", "promote", ROUTE, *asked])
+    if late > 100:
+        with pytest.raises(SystemExit, match="1"):
+            command.main()
+        assert "refused: answers slower than 0.005 s: 10.00 % of the canary's 20000" in capsys.readouterr().out
+    else:
+        command.main()
+    assert re.findall(r"weight: (\d+)", (overlay / "route.yaml").read_text()) == weights
