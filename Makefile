@@ -12,7 +12,7 @@ BIN := .venv/bin
 MINUTES ?= 30
 
 .PHONY: help demo serve test nightly lint format typecheck docs bench bench-cache bench-drift bench-generate \
-	bench-memory bench-neighbours bench-overload bench-slow bench-soak bench-start bench-peers \
+	bench-memory bench-neighbours bench-overload bench-rollout bench-slow bench-soak bench-start bench-peers \
 	images image-test render manifests-scan lock clean
 
 help: ## list the targets
@@ -76,6 +76,10 @@ bench-memory: .venv/dev.installed ## what each kind of load takes of memory, whi
 
 bench-neighbours: .venv/dev.installed ## dear requests beside cheap ones, the worst bodies, slow uploads
 	$(BIN)/python -m loadtests.bench.neighbours $(ARGS)
+
+bench-rollout: .venv/dev.installed ## rolling restarts and a model change behind haproxy and nginx: failed requests
+	$(BIN)/python -m loadtests.rollout.restart $(ARGS)
+	$(BIN)/python -m loadtests.rollout.change $(ARGS)
 
 bench-slow: .venv/dev.installed ## a thousand slow connections of each kind: when they are closed, memory, whom they delay
 	$(BIN)/python -m loadtests.bench.slow $(ARGS)

@@ -51,7 +51,7 @@ class DataPlane:
         tasks: the tasks to serve.
 
     Attributes:
-        entries: the selected bundles, by name, the newest version of a name first.
+        entries: the selected bundles, by name; of the versions of a name the default one first, then the newest.
         problems: what keeps models from being served.
         damaged: why a selected bundle is not served, by tag.
         starting: models are still being loaded.
@@ -83,10 +83,11 @@ class DataPlane:
         settings = self.settings
         try:
             stored = folder.available(settings)
-            self.entries = registry.resolve(settings.models, self.tasks, stored, folder.place(settings))
+            entries = registry.resolve(settings.models, self.tasks, stored, folder.place(settings))
             self._unresolved = ""
         except BundleError as error:
-            self.entries, self._unresolved = [], str(error)
+            entries, self._unresolved = [], str(error)
+        self.entries = sorted(entries, key=lambda entry: (entry.name, not self.is_default(entry)))
 
     @property
     def ready(self) -> bool:
@@ -94,7 +95,7 @@ class DataPlane:
 
     @property
     def served(self) -> list[Served[Model]]:
-        """The models that are served, by name, the newest version of a name first."""
+        """The models that are served, by name; of the versions of a name the default one first, then the newest."""
         return list(self._served.values())
 
     def check_damage(self, name: str) -> None:
@@ -117,7 +118,7 @@ class DataPlane:
         if self.settings.readiness == "any" and self._served:
             return ""
         if self.settings.readiness == "default":
-            served = {entry.name for entry in self.entries if entry.tag in self._served}
+            served = {entry.name for entry in self.entries if entry.tag in self._served and self.is_default(entry)}
             if all(served.intersection(self._defaults(task)) for task in self.tasks):
                 return ""
         return "; ".join(self.problems)
@@ -148,6 +149,8 @@ class DataPlane:
         problems = [self._unresolved] if self._unresolved else []
         if not self._unresolved:
             problems += [self._missing(task) for task in self.tasks if not any(e.task == task for e in self.entries)]
+            self.damaged = self._defaults_not_selected()
+            problems += self.damaged.values()
         self._watch = asyncio.create_task(self.lag.watch())
         try:
             self._cache = Cache.from_settings(self.settings)
@@ -226,7 +229,9 @@ class DataPlane:
         await self._cache.close()
 
     def select(self, kind: type[M], operation: str, name: str | None) -> Served[M]:
-        """The model `NAME` (its newest version) or `NAME:VERSION`; without a name the default of its task.
+        """The model `NAME` (its default version) or `NAME:VERSION`; without a name the default of its task.
+
+        The default version of a name is the one that `DUET_DEFAULT_MODELS` names, else the newest.
 
         Raises:
             NotReady: models are not loaded, or this one did not verify, or there is none of its task.
@@ -247,7 +252,7 @@ class DataPlane:
         if name is None:
             return self._default(kind.task, operation, list(served.values()))
         for tag, one in served.items():
-            if name in (tag, one.entry.name):
+            if name == tag or (name == one.entry.name and self.is_default(one.entry)):
                 return one
         self.check_damage(name)
         if self.problems and not any(entry.task == kind.task for entry in self.entries):
@@ -261,8 +266,10 @@ class DataPlane:
         """The model for a request that names none: the setting's, or the only one of its task."""
         by_name: dict[str, Served[M]] = {}
         for one in fitting:  # the newest version of a name comes first
-            by_name.setdefault(one.entry.name, one)
-        damaged = {e.name: self.damaged[e.tag] for e in self.entries if e.task == task and e.tag in self.damaged}
+            if self.is_default(one.entry):
+                by_name.setdefault(one.entry.name, one)
+        names = {entry.name for entry in self.entries if entry.task == task}
+        damaged = {name: why for tag, why in self.damaged.items() if (name := tag.partition(":")[0]) in names}
         for name in self._preferred():
             if name in by_name:
                 return by_name[name]
@@ -283,8 +290,33 @@ class DataPlane:
     def _preferred(self) -> list[str]:
         """The names of the default models; those of the reference bundles, if nothing else is served."""
         if self.settings.default_models.strip():
-            return [name.strip() for name in self.settings.default_models.split(",")]
+            return [tag.strip().partition(":")[0] for tag in self.settings.default_models.split(",")]
         return list(registry.REFERENCE_DEFAULTS) if registry.all_reference(self.entries) else []
+
+    def is_default(self, entry: Entry) -> bool:
+        """Whether the name alone may mean this version: no other one answers where the setting names a version."""
+        return self._default_versions().get(entry.name, entry.version) == entry.version
+
+    def _default_versions(self) -> dict[str, str]:
+        """The version that a name means, for the names that `DUET_DEFAULT_MODELS` gives with one; the first counts."""
+        versions: dict[str, str] = {}
+        for tag in self.settings.default_models.split(","):
+            name, _, version = tag.strip().partition(":")
+            if version and version != "latest":
+                versions.setdefault(name, version)
+        return versions
+
+    def _defaults_not_selected(self) -> dict[str, str]:
+        """What is wrong with default versions of names that are served, by tag."""
+        found = {}
+        for name, version in self._default_versions().items():
+            tags = [entry.tag for entry in self.entries if entry.name == name]
+            if tags and (tag := f"{name}:{version}") not in tags:
+                found[tag] = (
+                    f"DUET_DEFAULT_MODELS: {tag} is not selected; add it to DUET_MODELS, or name one of "
+                    f"{', '.join(tags)}"
+                )
+        return found
 
     def _defaults(self, task: Task) -> set[str]:
         """The names of the default models of a task; all of its models, if none is preferred."""

@@ -42,9 +42,10 @@ class Settings(BaseSettings):
     )
     default_models: str = Field(
         default="",
-        description="Names of models, separated by commas: a request that names no model is answered by the first of "
-        "them that can. Empty: by the only model that can; with several, the request is refused with 422. Where only "
-        "reference models are served, those of MNIST are the default.",
+        description="NAME or NAME:VERSION, separated by commas: a request that names no model is answered by the first "
+        "of them that can, and a name without a version means the version given here, else the newest. Empty: a "
+        "request without a model is answered by the only one that can; with several, it is refused with 422. Where "
+        "only reference models are served, those of MNIST are the default.",
     )
     readiness: Literal["all", "default", "any"] = Field(
         default="all",

@@ -48,20 +48,9 @@ def _module() -> str:
 
 def facts(served: Bundle, operation: str = "classify") -> dict[str, Any]:
     """Machine, versions and model, with the cost of the graph alone (microseconds a run)."""
-    load = os.getloadavg()[0]
-    if load > QUIET:
-        out.print(f"[yellow]the load average is {load:.2f}: other work on this machine affects the results")
-    manifest, graph = served.manifest, served.graph_path(operation)
+    about, manifest, graph = machine(), served.manifest, served.graph_path(operation)
     costs = {batch: rawloop.measure(served, batch, 0.5, operation).median for batch in (1, 64)}
-    return {
-        "command": f"python -m {_module()} {' '.join(sys.argv[1:])}".strip(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **revision(cores.ROOT),
-        "cpu_model": _cpu_model(),
-        "cores": {"machine": os.cpu_count(), "server": cores.SERVER, "load": cores.LOAD},
-        "load_average_at_start": load,
-        "kernel": platform.release(),
-        "versions": {"python": platform.python_version()} | {library: _version(library) for library in LIBRARIES},
+    return about | {
         "model": {
             "tag": f"{served.name}:{served.version}",
             "digest": served.digest,
@@ -72,6 +61,23 @@ def facts(served: Bundle, operation: str = "classify") -> dict[str, Any]:
             "graph_bytes": graph.stat().st_size,
         },
         "ort_only_us": {f"batch {batch}": 1e6 * seconds for batch, seconds in costs.items()},
+    }
+
+
+def machine() -> dict[str, Any]:
+    """The command, the machine and the versions."""
+    load = os.getloadavg()[0]
+    if load > QUIET:
+        out.print(f"[yellow]the load average is {load:.2f}: other work on this machine affects the results")
+    return {
+        "command": f"python -m {_module()} {' '.join(sys.argv[1:])}".strip(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **revision(cores.ROOT),
+        "cpu_model": _cpu_model(),
+        "cores": {"machine": os.cpu_count(), "server": cores.SERVER, "load": cores.LOAD},
+        "load_average_at_start": load,
+        "kernel": platform.release(),
+        "versions": {"python": platform.python_version()} | {library: _version(library) for library in LIBRARIES},
     }
 
 
@@ -90,12 +96,13 @@ def show(about: dict[str, Any]) -> None:
     out.print(f"{model['network']} {model['tag']} on {model['dataset']}; ONNX Runtime alone: {costs}", highlight=False)
 
 
-def save(folder: Path, name: str, about: dict[str, Any], results: dict[str, Any], figure: Figure) -> None:
-    """`name`.json and `name`.png in `folder`."""
+def save(folder: Path, name: str, about: dict[str, Any], results: dict[str, Any], figure: Figure | None = None) -> None:
+    """`name`.json, and `name`.png if there is a figure, in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(about | results, indent=2) + "\n")
-    figure.savefig(folder / f"{name}.png", dpi=120)
-    out.print(f"written: {folder / name}.json and .png")
+    if figure is not None:
+        figure.savefig(folder / f"{name}.png", dpi=120)
+    out.print(f"written: {folder / name}.json{' and .png' if figure is not None else ''}")
 
 
 def _git(tree: Path, *arguments: str) -> str:

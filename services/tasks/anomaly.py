@@ -130,7 +130,7 @@ async def score_images(
     outputs = await served.infer("score_map" if mapped else "score", {"images": images}, call)
     if not call.trial:
         p_values = outputs["p_value"].tolist()
-        histogram = metrics.P_VALUES.labels(served.entry.name)
+        histogram = metrics.P_VALUES.labels(served.entry.name, served.entry.version)
         for p_value in p_values:
             histogram.observe(p_value)
         labels = outputs["label"].tolist() if "label" in outputs else None

@@ -85,7 +85,8 @@ async def classify(
     if not call.trial:
         for index, count in enumerate(np.bincount(best).tolist()):
             if count:
-                metrics.PREDICTIONS.labels(served.entry.name, served.model.class_names[index]).inc(count)
+                label = served.model.class_names[index]
+                metrics.PREDICTIONS.labels(served.entry.name, served.entry.version, label).inc(count)
     return Classified(outputs, best, maps, log_joint)
 
 

@@ -29,7 +29,7 @@ async def decode_latents(
     inputs = {"latents": noise} if labels is None else {"latents": noise, "labels": labels}
     images = (await served.infer("decode", inputs, call, cacheable=cacheable))["images"]
     if not call.trial:
-        metrics.SAMPLES.labels(served.entry.name).inc(len(images))
+        metrics.SAMPLES.labels(served.entry.name, served.entry.version).inc(len(images))
     return images
 
 

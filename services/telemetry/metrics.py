@@ -70,11 +70,13 @@ REDIS_FROM_ITEMS = Gauge(
 CACHE_BYTES = Gauge("duet_cache_memory_bytes", "Bytes in the memory tier.")
 MODEL_INFO = Gauge("duet_model_info", "1 for every model that is served.", ["model", "version", "digest", "task"])
 READY = Gauge("duet_ready", "1 while every model is verified and warm.")
-PREDICTIONS = Counter("duet_predictions_total", "Images classified, by the most probable class.", ["model", "label"])
+PREDICTIONS = Counter(
+    "duet_predictions_total", "Images classified, by the most probable class.", ["model", "version", "label"]
+)
 P_VALUES = Histogram(
     "duet_anomaly_p_value",
     "Conformal p-values in answers.",
-    ["model"],
+    ["model", "version"],
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
 )
 DRIFT_EVIDENCE = Gauge(
@@ -89,7 +91,7 @@ DRIFT_REPEATS = Gauge(
     "Share of scored images that their client had sent before, in the last 128 slices; they do not count for drift.",
     ["model", "version"],
 )
-SAMPLES = Counter("duet_generated_samples_total", "Images generated.", ["model"])
+SAMPLES = Counter("duet_generated_samples_total", "Images generated.", ["model", "version"])
 
 
 class InFlight:

@@ -40,7 +40,8 @@ Latents = Annotated[
     Field(json_schema_extra={"items": {"type": "array", "items": {"type": "number"}}}),
 ]
 Name = Annotated[
-    str | None, Field(description="NAME (its newest version) or NAME:VERSION; left out: the default model.")
+    str | None,
+    Field(description="NAME (its default version, else the newest) or NAME:VERSION; left out: the default model."),
 ]
 Format = Annotated[
     Literal["grid", "png", "array"],

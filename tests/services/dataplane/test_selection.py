@@ -16,6 +16,7 @@ from services.inference import registry
 from services.inference.bundle import BundleError
 from services.inference.classifier import Classifier
 from services.inference.scorer import Scorer
+from services.protocol.v2.routes import V2
 from tests.services.dataplane.planes import running
 
 
@@ -85,6 +86,65 @@ async def test_a_name_without_a_version_is_its_newest(
             assert plane.select(Classifier, "classify", new.name).entry.version == new.version
             assert plane.select(Classifier, "classify", None).entry.version == new.version
             assert plane.select(Classifier, "classify", old.tag).entry.version == old.version
+
+
+async def two_versions(make_bundle: Any, monkeypatch: pytest.MonkeyPatch) -> list[registry.Entry]:
+    entries = [registry.store(make_bundle(f"weight-{weight}", weight=weight)) for weight in (1.0, 2.0)]
+    monkeypatch.setenv("DUET_MODELS", ",".join(entry.tag for entry in entries))
+    return entries
+
+
+@pytest.mark.parametrize("which", [0, 1])
+async def test_the_setting_chooses_the_version_that_a_name_means(
+    empty_store: Path, make_bundle: Any, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    entries = await two_versions(make_bundle, monkeypatch)
+    chosen = entries[which]
+    monkeypatch.setenv("DUET_DEFAULT_MODELS", f"elsewhere:1,{chosen.tag}")
+    async with running("classification") as plane:
+        assert plane.ready, plane.problems
+        v2 = V2(plane, "classification").routes()
+        by_name, pinned = (
+            v2[f"/v2/models/{chosen.name}{version}/infer"] for version in ("", f"/versions/{chosen.version}")
+        )
+        assert by_name.respond.args[0] is pinned.respond.args[0]  # type: ignore[attr-defined]
+        assert plane.served[0].entry == chosen
+        for name in (None, chosen.name, chosen.tag):
+            assert plane.select(Classifier, "classify", name).entry == chosen
+        for entry in entries:
+            assert plane.select(Classifier, "classify", entry.tag).entry == entry
+
+
+async def test_no_other_version_answers_where_the_default_one_is_damaged(
+    empty_store: Path, make_bundle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged, sound = await two_versions(make_bundle, monkeypatch)
+    path = damaged.path / "classify.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    monkeypatch.setenv("DUET_DEFAULT_MODELS", damaged.tag)
+    monkeypatch.setenv("DUET_READINESS", "default")
+    async with running("classification") as plane:
+        assert not plane.ready
+        assert f"/v2/models/{damaged.name}/infer" not in V2(plane, "classification").routes()
+        for name in (None, damaged.name, damaged.tag):
+            with pytest.raises(NotReady, match=r"classify\.onnx: SHA-256"):
+                plane.select(Classifier, "classify", name)
+        assert plane.select(Classifier, "classify", sound.tag).entry == sound
+
+
+async def test_a_default_version_that_is_not_selected_is_said(
+    empty_store: Path, make_bundle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await two_versions(make_bundle, monkeypatch)
+    monkeypatch.setenv("DUET_MODELS", first.tag)
+    monkeypatch.setenv("DUET_DEFAULT_MODELS", second.tag)
+    async with running("classification") as plane:
+        said = f"DUET_DEFAULT_MODELS: {second.tag} is not selected; add it to DUET_MODELS, or name one of {first.tag}"
+        assert plane.unready == said
+        for name in (None, first.name, second.tag):
+            with pytest.raises(NotReady, match="is not selected"):
+                plane.select(Classifier, "classify", name)
+        assert plane.select(Classifier, "classify", first.tag).entry == first
 
 
 async def test_a_damaged_model_is_unready_alone(

@@ -1,0 +1,1 @@
+"""Move traffic from one model version to another: weights in an overlay, and whether the new version may have them."""
