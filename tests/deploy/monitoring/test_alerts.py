@@ -55,7 +55,7 @@ def refusals(*segments: tuple[float, float, int]) -> dict[str, str]:
 
 
 def lookups(tier: str, *segments: Mapping[str, float], steps: tuple[int, ...]) -> dict[str, str]:
-    """Items looked up a minute, by result."""
+    """Items looked up in a step, by result."""
     return {
         f'duet_cache_requests_total{{{A},tier="{tier}",result="{result}"}}': counter(
             *[(segment.get(result, 0), count) for segment, count in zip(segments, steps, strict=True)]
@@ -65,7 +65,7 @@ def lookups(tier: str, *segments: Mapping[str, float], steps: tuple[int, ...]) -
 
 
 def predictions(*segments: tuple[float, float, int]) -> dict[str, str]:
-    """Images of two classes, in ten minutes."""
+    """Images of two classes, in a step."""
     first = counter(*[(first, steps) for first, _, steps in segments])
     second = counter(*[(second, steps) for _, second, steps in segments])
     return {
@@ -88,7 +88,7 @@ def digests(**by_instance: str) -> dict[str, str]:
     return series
 
 
-DAY = 144  # steps of ten minutes
+DAY = 72  # steps of twenty minutes
 HIGH, LOW = {"hit": 800.0, "miss": 200.0}, {"hit": 160.0, "miss": 840.0}
 RESTART = {"hit": -1.0, "miss": -1.0}
 
@@ -176,24 +176,24 @@ SCENARIOS: dict[str, list[Scenario]] = {
     "DuetCacheHitRatioDrop": [
         scenario(
             "the hit ratio falls to a fifth",
-            lookups("memory", HIGH, LOW, HIGH, steps=(DAY, 12, 12)),
-            {60 * 24: [], 60 * 24 + 60: [], 60 * 24 + 110: ["DuetCacheHitRatioDrop/ticket"], 60 * 24 + 230: []},
-            interval=600,
+            lookups("memory", HIGH, LOW, HIGH, steps=(DAY, 6, 9)),
+            {60 * 24: [], 60 * 24 + 60: [], 60 * 24 + 120: ["DuetCacheHitRatioDrop/ticket"], 60 * 24 + 220: []},
+            interval=1200,
         ),
         scenario(
             "the hit ratio falls by an eighth",
-            lookups("memory", HIGH, {"hit": 700, "miss": 300}, steps=(DAY, 12)),
-            {60 * 24 + 110: []},
-            interval=600,
+            lookups("memory", HIGH, {"hit": 700, "miss": 300}, steps=(DAY, 6)),
+            {60 * 24 + 120: []},
+            interval=1200,
         ),
         scenario(
             "few lookups",
-            lookups("memory", {"hit": 40, "miss": 10}, {"hit": 0, "miss": 50}, steps=(DAY, 12)),
-            {60 * 24 + 110: []},
-            interval=600,
+            lookups("memory", {"hit": 40, "miss": 10}, {"hit": 0, "miss": 50}, steps=(DAY, 6)),
+            {60 * 24 + 120: []},
+            interval=1200,
         ),
         scenario(
-            "a restart", lookups("memory", HIGH, RESTART, HIGH, steps=(DAY, 1, 12)), {60 * 24 + 110: []}, interval=600
+            "a restart", lookups("memory", HIGH, RESTART, HIGH, steps=(DAY, 1, 6)), {60 * 24 + 120: []}, interval=1200
         ),
     ],
     "DuetDigestSkew": [
@@ -227,14 +227,14 @@ SCENARIOS: dict[str, list[Scenario]] = {
     "DuetClassMix": [
         scenario(
             "half of one class became the other",
-            predictions((200, 200, DAY), (40, 360, 12), (200, 200, 24)),
-            {60 * 24: [], 60 * 24 + 60: [], 60 * 24 + 110: ["DuetClassMix/ticket"], 60 * 24 + 350: []},
-            interval=600,
+            predictions((200, 200, DAY), (40, 360, 6), (200, 200, 12)),
+            {60 * 24: [], 60 * 24 + 60: [], 60 * 24 + 120: ["DuetClassMix/ticket"], 60 * 24 + 300: []},
+            interval=1200,
         ),
-        scenario("a tenth moved", predictions((200, 200, DAY), (160, 240, 12)), {60 * 24 + 110: []}, interval=600),
-        scenario("few predictions", predictions((20, 20, DAY), (0, 40, 12)), {60 * 24 + 110: []}, interval=600),
+        scenario("a tenth moved", predictions((200, 200, DAY), (160, 240, 6)), {60 * 24 + 120: []}, interval=1200),
+        scenario("few predictions", predictions((20, 20, DAY), (0, 40, 6)), {60 * 24 + 120: []}, interval=1200),
         scenario(
-            "a restart", predictions((200, 200, DAY), (-1, -1, 1), (200, 200, 12)), {60 * 24 + 110: []}, interval=600
+            "a restart", predictions((200, 200, DAY), (-1, -1, 1), (200, 200, 6)), {60 * 24 + 120: []}, interval=1200
         ),
     ],
     "DuetAbsent": [

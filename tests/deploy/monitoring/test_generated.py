@@ -97,7 +97,7 @@ def test_a_query_without_a_window_is_told(tmp_path: Path) -> None:
 def test_a_file_of_another_kind_is_told(content: str, tmp_path: Path) -> None:
     path = tmp_path / "slo.yaml"
     path.write_text(content)
-    with pytest.raises(ObjectivesError, match="slo.yaml"):
+    with pytest.raises(ObjectivesError, match=r"slo\.yaml"):
         read(path)
 
 
