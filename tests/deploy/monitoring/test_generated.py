@@ -37,6 +37,14 @@ def test_the_operator_gets_the_same_rules() -> None:
     assert made["spec"] == yaml.safe_load((ROOT / "deploy/monitoring/rules.yaml").read_text())
 
 
+def test_grafana_gets_every_dashboard_as_it_is() -> None:
+    command = [program("kubectl", "kubectl"), "kustomize", str(ROOT / "deploy/monitoring")]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    [made] = yaml.safe_load_all(run.stdout)
+    assert made["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    assert made["data"] == {path.name: text for path, text in TEXTS.items() if path.suffix == ".json"}
+
+
 def test_prometheus_accepts_its_configuration() -> None:
     command = [program("promtool", "prometheus"), "check", "config", "deploy/monitoring/prometheus.yaml"]
     run = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,8 +15,7 @@ import pytest
 import yaml
 
 from tests.conftest import PATIENCE, Serve, start_redis
-from tests.deploy.monitoring.promtool import program
-from tests.deploy.monitoring.watching import ROOT, ask, prometheus, redis_exporter
+from tests.deploy.monitoring.watching import ROOT, ask, database, prometheus, redis_exporter
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
 
@@ -34,19 +32,7 @@ def earlier(folder: Path) -> Path:
         for label in range(10)
         for when in range(now - 7200, now - 1800, 60)
     ]
-    text = folder / "earlier.txt"
-    text.write_text("\n".join(["# TYPE duet:predictions:share1d gauge", *lines, "# EOF", ""]))
-    command = [
-        program("promtool", "prometheus"),
-        "tsdb",
-        "create-blocks-from",
-        "openmetrics",
-        str(text),
-        str(folder / "data"),
-    ]
-    run = subprocess.run([*command, str(text), str(folder / "data")], check=False, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
-    return folder / "data"
+    return database(["# TYPE duet:predictions:share1d gauge", *lines], folder)
 
 
 class Load(threading.Thread):

@@ -72,6 +72,7 @@ def prometheus(
     *,
     alerts: str = "",
     data: Path | None = None,
+    discovered: Path | None = None,
 ) -> Iterator[str]:
     """The URL of a Prometheus that reads targets by job and evaluates rules, both every second.
 
@@ -81,17 +82,21 @@ def prometheus(
         folder: for its files.
         alerts: address of an Alertmanager.
         data: a database to begin with.
+        discovered: a file of more targets, which may change.
     """
     server = program("prometheus", "prometheus")
     every_second = {"groups": [{**group, "interval": "1s"} for group in rules["groups"]]}
     (folder / "rules.yaml").write_text(yaml.safe_dump(every_second))
-    configuration = {
+    configuration: dict[str, Any] = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "rule_files": ["rules.yaml"],
         "scrape_configs": [
             {"job_name": job, "static_configs": [{"targets": addresses}]} for job, addresses in targets.items()
         ],
     }
+    if discovered:
+        files = [{"files": [str(discovered)], "refresh_interval": "1s"}]
+        configuration["scrape_configs"].append({"job_name": "discovered", "file_sd_configs": files})
     if alerts:
         configuration["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [alerts]}]}]}
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
@@ -100,6 +105,16 @@ def prometheus(
     command += [f"--web.listen-address={url.removeprefix('http://')}", "--enable-feature=exemplar-storage"]
     with running(command, f"{url}/-/ready", folder / "prometheus.log"):
         yield url
+
+
+def database(lines: list[str], folder: Path) -> Path:
+    """A database that holds samples in the text format of OpenMetrics, as if Prometheus had run before."""
+    text, data = folder / "earlier.txt", folder / "data"
+    text.write_text("\n".join([*lines, "# EOF", ""]))
+    command = [program("promtool", "prometheus"), "tsdb", "create-blocks-from", "openmetrics", str(text), str(data)]
+    run = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return data
 
 
 def ask(url: str, query: str) -> list[dict[str, Any]]:
