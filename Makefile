@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 MINUTES ?= 30
 
-.PHONY: help demo serve test nightly lint format typecheck docs bench bench-cache bench-drift bench-generate \
+.PHONY: help demo serve test nightly lint format typecheck docs monitoring bench bench-cache bench-drift bench-generate \
 	bench-memory bench-neighbours bench-overload bench-rollout bench-slow bench-soak bench-start bench-peers \
 	images image-test render manifests-scan lock clean
 
@@ -52,6 +52,9 @@ typecheck: .venv/dev.installed ## check the types
 docs: .venv/dev.installed ## build the documentation into build/docs, a site that needs no network
 	$(BIN)/python -m sphinx -q -W --keep-going -n -d build/doctrees docs build/docs
 	@echo "Open build/docs/index.html in a browser."
+
+monitoring: .venv/dev.installed ## make alerting rules and dashboards of deploy/monitoring/slo.yaml
+	$(BIN)/python -m deploy.monitoring
 
 bench: .venv/dev.installed ## ratios to stock BentoML, bare uvicorn and ONNX Runtime (ARGS='--baseline FOLDER': to a tree; needs wrk)
 	$(BIN)/python -m loadtests.bench $(ARGS)

@@ -9,6 +9,7 @@ import asyncio
 import gc
 import logging
 import os
+import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from services import __version__
 from services.caching.cache import Cache
 from services.errors import InvalidInput, NotReady, UnknownModel
 from services.inference import folder, registry
@@ -187,6 +189,9 @@ class DataPlane:
         gc.enable()
         self.problems = problems
         self.loaded = True
+        import onnxruntime  # noqa: PLC0415  # the models have loaded it, and not the parent process
+
+        metrics.BUILD_INFO.labels(__version__, platform.python_version(), onnxruntime.__version__).set(1)
         metrics.READY.set(self.ready)
 
     async def _await_folder(self) -> bool:

@@ -80,7 +80,8 @@ class Exchange:
         if self.body is not None:
             self.body.close()
         self._in_flight.count -= 1
-        metrics.REQUEST_SECONDS.labels(self.label, str(status)).observe(time.perf_counter() - self._begin)
+        seconds = time.perf_counter() - self._begin
+        metrics.REQUEST_SECONDS.labels(self.label, str(status)).observe_request(seconds, self.id)
 
     async def send(self, app: Callable[..., Awaitable[None]], scope: Scope, receive: Receive, send: Send) -> None:
         """Let an ASGI application answer: a `RawResponse`, a stream, or BentoML.

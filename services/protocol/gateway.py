@@ -162,7 +162,7 @@ class Gateway:
         if route is None:
             self._check(path, method, exchange.label)
             if path in self._probes:
-                return self._probe(path)
+                return self._probe(path, headers)
             exchange.body = Body(self._bodies, receive, headers)
             return await models_page(self.plane, path, headers) if exchange.label.startswith(MODELS) else None
         exchange.body = body = Body(self._bodies, receive, headers)
@@ -199,9 +199,9 @@ class Gateway:
         call.gone = gone
         return call
 
-    def _probe(self, path: str) -> Response:
+    def _probe(self, path: str, headers: Headers) -> Response:
         if path == "/metrics":
-            text, content_type = metrics.exposition()
+            text, content_type = metrics.exposition(headers.get(b"accept", b""))
             return Response(text, headers={"Content-Type": content_type})
         if path == DRIFT:
             return Response(json.dumps(drift_report(self.plane)), media_type="application/json")

@@ -72,6 +72,8 @@ class Batcher:
         self._model = labels[0]
         metrics.QUEUE_ITEMS.labels(*labels).set_function(lambda: self.waiting)
         self._sizes = metrics.BATCH_ITEMS.labels(*labels)
+        self._waits = metrics.QUEUE_SECONDS.labels(self._model, "served")
+        self._waits_refused = metrics.QUEUE_SECONDS.labels(self._model, "refused")
         self.item_seconds = item_seconds
         # By the time at warm-up: the running mean grows while other work takes the processor.
         self._inline_items = int(inline_seconds / item_seconds) if item_seconds else 0
@@ -159,6 +161,7 @@ class Batcher:
             return None
         seconds = time.monotonic() - begin
         self._sizes.observe(count)
+        self._waits.observe(0.0)
         self._learn(seconds / count)
         call.add("queue", 0.0)
         call.add("compute", seconds)
@@ -177,11 +180,13 @@ class Batcher:
         Raises:
             QueueFull, DeadlineExceeded: as `submit`.
         """
-        if remaining is not None and remaining <= 0:
-            raise late("the items were not queued")
         waiting = self._queue.waiting
+        if remaining is not None and remaining <= 0:
+            self._waits_refused.observe(waiting * self.item_seconds)
+            raise late("the items were not queued")
         if waiting and waiting + count > self._queue_items:
             drain = waiting * self.item_seconds
+            self._waits_refused.observe(drain)
             message = f"{waiting} items wait for {self._model}, and the limit is {self._queue_items}; retry later"
             raise QueueFull(message, retry_after=max(1.0, drain))
         if remaining is None or (waiting + self._computing + count) * self.item_seconds <= remaining:
@@ -189,6 +194,7 @@ class Batcher:
         ahead = self._queue.ahead_of(count) + self._computing
         if waiting and (ahead + count) * self.item_seconds > remaining:
             drain = waiting * self.item_seconds
+            self._waits_refused.observe(ahead * self.item_seconds)
             raise QueueFull(
                 f"{waiting} items wait for {self._model}, which takes about {1000 * drain:.0f} ms, "
                 f"but the deadline is in {1000 * remaining:.0f} ms; retry later, or allow more time",
@@ -249,6 +255,9 @@ class Batcher:
 
     def _count_lost(self, job: Job) -> None:
         if (reason := job.abandon_reason) is not None:
+            if not job.taken:
+                waited = time.monotonic() - job.enqueued
+                metrics.QUEUE_SECONDS.labels(self._model, "dropped").observe(waited)
             metrics.ABANDONED.labels(self._model, reason).inc(job.count - job.done)
             metrics.WASTED.labels(self._model, reason).inc(job.done)
 
@@ -258,6 +267,7 @@ class Batcher:
             size = part.stop - part.start
             if part.start == 0:
                 part.job.queue_seconds = begin - part.job.enqueued
+                self._waits.observe(part.job.queue_seconds)
             part.job.compute_seconds += seconds
             part.job.keep(part.start, {name: array[offset : offset + size] for name, array in outputs.items()})
             offset += size

@@ -6,27 +6,43 @@ Here all observations happen on the event loop, so a bisection and two additions
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 from prometheus_client import REGISTRY
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import Exemplar, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 
 class Series:
     """The observations of one combination of label values."""
 
-    __slots__ = ("_bounds", "counts", "total")
+    __slots__ = ("_bounds", "_examples", "counts", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
+        self._examples: dict[int, tuple[bytes, float, float]] = {}
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
+
+    def observe_request(self, value: float, request: bytes) -> None:
+        """Observe, and keep the id of the request as the exemplar of its bucket."""
+        place = bisect_left(self._bounds, value)
+        self.counts[place] += 1
+        self.total += value
+        self._examples[place] = request, value, time.time()
+
+    def exemplar(self, place: int) -> Exemplar | None:
+        """The last request in a bucket, None if its id was not kept."""
+        if (example := self._examples.get(place)) is None:
+            return None
+        request, value, when = example
+        return Exemplar({"request_id": request.decode()}, value, when)
 
 
 class Histogram(Collector):
@@ -62,9 +78,10 @@ class Histogram(Collector):
         bounds = [f"{bound}" for bound in self._bounds] + ["+Inf"]
         for values, series in list(self._series.items()):
             below = 0
-            buckets = []
-            for bound, count in zip(bounds, series.counts, strict=True):
+            buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+            for place, (bound, count) in enumerate(zip(bounds, series.counts, strict=True)):
                 below += count
-                buckets.append((bound, below))
+                example = series.exemplar(place)
+                buckets.append((bound, below) if example is None else (bound, below, example))
             family.add_metric(values, buckets=buckets, sum_value=series.total)
         yield family

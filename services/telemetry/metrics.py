@@ -12,6 +12,7 @@ from functools import cache
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from services.telemetry.counter import Counter
 from services.telemetry.histogram import Histogram
@@ -37,6 +38,13 @@ STAGE_SECONDS = Histogram(
     buckets=FAST,
 )
 REJECTIONS = Counter("duet_rejections_total", "Requests answered with an error, by problem type.", ["route", "reason"])
+QUEUE_SECONDS = Histogram(
+    "duet_queue_duration_seconds",
+    "Time that a request waited for a model, by outcome: served, dropped (nobody waited for it any more), refused (the "
+    "time that it would have waited, as estimated).",
+    ["model", "outcome"],
+    buckets=FAST,
+)
 QUEUE_ITEMS = Gauge("duet_queue_items", "Items waiting for a model.", ["model", "version", "operation"])
 BATCH_ITEMS = Histogram("duet_batch_items", "Items in one batch.", ["model", "version", "operation"], buckets=POWERS)
 ITEM_SECONDS = Gauge(
@@ -68,6 +76,9 @@ REDIS_FROM_ITEMS = Gauge(
     ["model", "version", "operation"],
 )
 CACHE_BYTES = Gauge("duet_cache_memory_bytes", "Bytes in the memory tier.")
+BUILD_INFO = Gauge(
+    "duet_build_info", "1; the versions of Duet, Python and ONNX Runtime.", ["version", "python", "onnxruntime"]
+)
 MODEL_INFO = Gauge("duet_model_info", "1 for every model that is served.", ["model", "version", "digest", "task"])
 READY = Gauge("duet_ready", "1 while every model is verified and warm.")
 PREDICTIONS = Counter(
@@ -111,6 +122,13 @@ def in_flight(route: str) -> InFlight:
     return counted
 
 
-def exposition() -> tuple[bytes, str]:
-    """The text for Prometheus and its content type."""
+def exposition(accept: bytes = b"") -> tuple[bytes, str]:
+    """The text for Prometheus and its content type.
+
+    Args:
+        accept: the header `Accept`. A reader of OpenMetrics gets that format, which has exemplars.
+    """
+    if b"application/openmetrics-text" in accept:
+        text: bytes = openmetrics.generate_latest(REGISTRY)  # type: ignore[no-untyped-call]
+        return text, openmetrics.CONTENT_TYPE_LATEST
     return generate_latest(REGISTRY), CONTENT_TYPE_LATEST

@@ -12,6 +12,14 @@ async def test_metrics_are_prometheus_text(client: Client) -> None:
     assert b"duet_requests_in_flight" in answer.body
 
 
+async def test_openmetrics_has_the_request_behind_a_bucket(client: Client) -> None:
+    await client.ask(headers={"X-Request-Id": "slow-one"})
+    answer = await client.ask("/metrics", "GET", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert b'request_id="slow-one"' in answer.body
+    assert answer.body.endswith(b"# EOF\n")
+
+
 async def test_metric_labels_do_not_grow_with_what_callers_send(client: Client) -> None:
     await client.ask("/nowhere")
     await client.ask("/static_content/a.js", "GET")
