@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 MINUTES ?= 30
 
-.PHONY: help demo serve test nightly lint format typecheck docs bench bench-cache bench-drift bench-generate \
+.PHONY: help demo serve test nightly loadtest lint format typecheck docs bench bench-cache bench-drift bench-generate \
 	bench-neighbours bench-overload bench-slow bench-soak bench-start bench-peers lock clean
 
 help: ## list the targets
@@ -50,6 +50,9 @@ typecheck: .venv/dev.installed ## check the types
 docs: .venv/dev.installed ## build the documentation into build/docs, a site that needs no network
 	$(BIN)/python -m sphinx -q -W --keep-going -n -d build/doctrees docs build/docs
 	@echo "Open build/docs/index.html in a browser."
+
+loadtest: .venv/dev.installed ## load the three services, started here, and say whether they met their objectives
+	$(BIN)/python -m loadtests.load $(ARGS)
 
 bench: .venv/dev.installed ## ratios to stock BentoML, bare uvicorn and ONNX Runtime (ARGS='--baseline FOLDER': to a tree; needs wrk)
 	$(BIN)/python -m loadtests.bench $(ARGS)
