@@ -20,4 +20,4 @@ def read(path: Path) -> list[Objective]:
         found = objectives.read(path)
     except objectives.ObjectivesError as error:
         raise ValueError(str(error)) from None
-    return [Objective(each.name, each.routes, each.percent / 100, each.seconds) for each in found]
+    return [Objective(each.name, each.routes, round(each.percent / 100, 10), each.seconds) for each in found]
