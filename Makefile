@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 MINUTES ?= 30
 
-.PHONY: help demo serve test nightly lint format typecheck docs monitoring bench bench-cache bench-drift bench-generate \
+.PHONY: help demo serve test nightly loadtest lint format typecheck docs monitoring bench bench-cache bench-drift bench-generate \
 	bench-memory bench-neighbours bench-overload bench-rollout bench-slow bench-soak bench-start bench-peers \
 	images image-test render manifests-scan lock clean
 
@@ -55,6 +55,8 @@ docs: .venv/dev.installed ## build the documentation into build/docs, a site tha
 
 monitoring: .venv/dev.installed ## make alerting rules and dashboards of deploy/monitoring/slo.yaml
 	$(BIN)/python -m deploy.monitoring
+loadtest: .venv/dev.installed ## load the three services, started here, and say whether they met their objectives
+	$(BIN)/python -m loadtests.load $(ARGS)
 
 bench: .venv/dev.installed ## ratios to stock BentoML, bare uvicorn and ONNX Runtime (ARGS='--baseline FOLDER': to a tree; needs wrk)
 	$(BIN)/python -m loadtests.bench $(ARGS)

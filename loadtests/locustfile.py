@@ -1,166 +1,295 @@
-"""Load on the three services, with the held-out digits of scikit-learn.
+"""Load on the services of Duet, with pictures of the kind that they serve, and a verdict.
 
-Real images, because the classifier's certainty, the anomaly scores and the cache's hits all depend on what is sent;
-and these ones, because they come with a package and no model has been trained on them.
+The run begins with questions to the service: which models it serves, for pictures of which size, of which classes. Its
+pictures are those of `--images FOLDER`, or samples of a generator that is served there or at `--draw-from URL`.
 
     HOST="--host http://localhost:3000"
     locust -f loadtests/locustfile.py $HOST                                         a page on port 8089
-    locust -f loadtests/locustfile.py $HOST --headless -u 20 -r 20 -t 60s           a table; exit code 1 on failures
-    locust -f loadtests/locustfile.py $HOST ClassificationUser                      one service's users only
+    locust -f loadtests/locustfile.py $HOST --headless -u 200 -r 200 -t 60s         200 requests/s, and a verdict
+    locust -f loadtests/locustfile.py $HOST --headless --rate ramp:10:200:60     a rate that rises
+    locust -f loadtests/locustfile.py $HOST --headless --rate search:50:1000:50:10 ClassificationUser   capacity
+    locust -f loadtests/locustfile.py $HOST --headless --replay trace.jsonl         requests as they were recorded
     locust -f loadtests/locustfile.py $HOST --tags repeated                         what a cache may answer
     locust -f loadtests/locustfile.py $HOST --tags fresh                            what no cache can answer
 
-A user sends ten requests a second unless the server is slower, so -u 20 offers 200 requests a second.
+Requests are due at random moments, as those of many independent people are (a Poisson process), and leave when they are
+due, whether or not the ones before have been answered. Latencies count from that moment.
 
-A wrong answer is a failure, not only a bad status: ranges and counts are checked, most held-out digits have to be
-recognised, and the same question must get the same answer again, so that a batcher or a cache that mixes callers up
-shows here.
+Exit status: 0 the objectives were met, 1 missed, 2 bad input, 3 the run is invalid, because this side was too slow or a
+worker died.
 """
 
-import base64
-import io
-import math
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from locust import FastHttpUser, constant_throughput, tag, task
+import gevent
+from gevent.lock import BoundedSemaphore
+from geventhttpclient.client import HTTPClientPool
+from locust import FastHttpUser, constant, events, tag, task
+from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
-from PIL import Image
+from locust.exception import StopUser
+from locust.runners import MasterRunner, WorkerRunner
 
-from training.data.digits import load_digits
+from loadtests.load import questions, session, trace
+from loadtests.load.outcomes import Outcome, of_status
+from loadtests.load.profile import parse
+from loadtests.load.questions import BY_ROUTE, Question, World
+from loadtests.load.service import NotAnswered
+from loadtests.load.session import STOP_SECONDS, Session, add_options, end, fail
 
-TEST = load_digits().test
-assert TEST.labels is not None
-LABELS = [str(label) for label in TEST.labels]
-POOL = 64  # repeated questions to choose from
-SEEN: dict[tuple[str, int], tuple[Any, float]] = {}  # the first answer to each repeated question
-
-
-def png(image: np.ndarray) -> str:
-    """A grey image, uint8 [H,W], as base64 of a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
-
-
-DIGITS = [png(image[0]) for image in TEST.images]
+CONNECTIONS = 1024  # of a process; what is due beyond waits for one, and its clock runs
+SESSION = Session()
+FREE = BoundedSemaphore(CONNECTIONS)
+V2 = questions.V2
+Ask = Callable[[World], Question]
 
 
-def fresh(index: int) -> str:
-    """A digit that was never sent before: its lowest bits are noise."""
-    noise = np.random.default_rng().integers(0, 2, TEST.images[index, 0].shape, dtype=np.uint8)
-    return png(TEST.images[index, 0] ^ noise)
+def asks(route: str, weight: int, kind: str, ask: Ask) -> Callable[["DuetUser"], None]:
+    """A task that sends a question when it is due, and does not wait for the answer; `kind` is its tag."""
 
+    def begin(user: "DuetUser") -> None:
+        user.begin(route, ask)
 
-def same_again(route: str, question: int, answer: Any, number: float = 0.0) -> None:
-    """The last bits of `number` may differ: another batch size may add up in another order."""
-    first, before = SEEN.setdefault((route, question), (answer, number))
-    assert first == answer, f"{route}: question {question} was answered {short(first)} first and {short(answer)} now"
-    assert math.isclose(before, number, abs_tol=5e-3), f"{route}: question {question} got {before} first, {number} now"
-
-
-def short(answer: Any) -> str:
-    text = repr(answer)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    tagged: Callable[[DuetUser], None] = task(weight)(tag(kind)(begin))
+    return tagged
 
 
 class DuetUser(FastHttpUser):
+    """One of many independent senders; each is a Poisson process of its own.
+
+    Attributes:
+        needs: the tasks, one of which the service must serve.
+    """
+
     abstract = True
-    wait_time = constant_throughput(10)
+    needs: tuple[str, ...] = ()
+    client_pool = HTTPClientPool(concurrency=CONNECTIONS, connection_timeout=10, network_timeout=60)
 
     def __init__(self, environment: Environment) -> None:
         self.host = (environment.host or self.host or "").rstrip("/")  # else the routes begin with two slashes
         super().__init__(environment)
+        options: Any = environment.parsed_options
+        self._rate = options.user_rate
+        self._under_way: dict[gevent.Greenlet, tuple[str, float]] = {}
+        self._sent: set[gevent.Greenlet] = set()
+        self._due = time.monotonic() + random.expovariate(self._rate)
 
-    @contextmanager
-    def ask(self, route: str, **fields: Any) -> Iterator[dict[str, Any]]:
-        """The JSON answer; an assertion or a missing key in the block makes the request a failure."""
-        with self.rest("POST", route, json=fields, name=route) as response:
-            assert response.status_code == 200, f"{route}: {response.status_code} {response.text}"
-            yield response.js
+    def on_start(self) -> None:
+        gevent.sleep(max(0.0, self._due - time.monotonic()))
+
+    def wait_time(self) -> float:
+        """Until the next request is due."""
+        self._due += random.expovariate(self._rate)
+        return max(0.0, self._due - time.monotonic())
+
+    def begin(self, route: str, ask: Ask) -> None:
+        """Send a question that is due now; the answer is awaited elsewhere."""
+        greenlet = gevent.Greenlet(self._ask, ask, self._due)
+        self._under_way[greenlet] = (route, self._due)
+        greenlet.link(self._ended)
+        greenlet.start()
+
+    def _ended(self, greenlet: gevent.Greenlet) -> None:
+        self._under_way.pop(greenlet, None)
+        self._sent.discard(greenlet)
+
+    def _ask(self, ask: Ask, due: float) -> None:
+        assert SESSION.world is not None
+        question = ask(SESSION.world)
+        SESSION.outcomes.add_lag(max(0.0, time.monotonic() - due))
+        with FREE:
+            self._send(question, due)
+
+    def _send(self, question: Question, due: float) -> None:
+        self._sent.add(gevent.getcurrent())
+        with self.client.request(
+            "POST",
+            question.path,
+            name=question.route,
+            data=question.body,  # type: ignore[arg-type]  # bytes are sent as they are
+            headers=question.headers,
+            catch_response=True,
+        ) as response:
+            seconds = time.monotonic() - due
+            response.request_meta["response_time"] = 1000 * seconds
+            outcome = of_status(response.status_code)
+            if outcome is Outcome.right:
+                try:
+                    question.check(response.content or b"")
+                except (AssertionError, KeyError, IndexError, TypeError, ValueError) as error:
+                    outcome = Outcome.wrong
+                    response.failure(f"{question.route}: {type(error).__name__} {error}")
+            else:
+                response.failure(f"{question.route}: {response.status_code} {response.text or response.error}"[:300])
+        SESSION.outcomes.add(question.route, outcome, time.time() - seconds, seconds)
+
+    def on_stop(self) -> None:
+        """Wait for answers; count what has none, and what could not be sent."""
+        gevent.joinall(list(self._under_way), timeout=STOP_SECONDS)
+        now = time.monotonic()
+        for greenlet, (route, due) in list(self._under_way.items()):
+            outcome = Outcome.late if greenlet in self._sent else Outcome.unsent
+            greenlet.kill(block=False)
+            SESSION.outcomes.add(route, outcome, time.time() - (now - due), now - due)
 
 
 class ClassificationUser(DuetUser):
-    @tag("repeated")
-    @task(3)
-    def classify_again(self) -> None:
-        index = random.randrange(POOL)
-        with self.ask("/classify", images=[DIGITS[index]], top_k=10) as answer:
-            (prediction,) = answer["predictions"]
-            probabilities = [each["probability"] for each in prediction["top"]]
-            assert probabilities == sorted(probabilities, reverse=True)
-            assert math.isclose(sum(probabilities), 1, abs_tol=1e-3), f"probabilities sum to {sum(probabilities)}"
-            same_again("/classify", index, prediction["label"], prediction["probability"])
+    """One picture at a time, again and again; and batches that were never sent before."""
 
-    @tag("fresh")
-    @task(1)
-    def classify_batch(self) -> None:
-        indices = random.sample(range(len(DIGITS)), 8)
-        with self.ask("/classify", images=[fresh(index) for index in indices]) as answer:
-            labels = [prediction["label"] for prediction in answer["predictions"]]
-            right = sum(label == LABELS[index] for label, index in zip(labels, indices, strict=True))
-            assert right >= 4, f"{right} of 8 held-out digits are recognised: {labels}"
+    needs = ("classification",)
+    again = asks("/classify", 3, "repeated", lambda world: questions.classify(world, 1, world.popular()))
+    batch = asks("/classify", 1, "fresh", lambda world: questions.classify(world, 8, None))
 
 
 class GenerationUser(DuetUser):
-    @tag("repeated")
-    @task(3)
-    def generate_again(self) -> None:
-        seed = random.randrange(POOL)
-        with self.ask("/generate", count=4, seed=seed, format="png") as answer:
-            assert answer["seed"] == seed
-            assert len(answer["images"]) == 4
-            same_again("/generate", seed, answer["images"])
+    """Samples of known seeds, again and again; grids and paths of new ones."""
 
-    @tag("fresh")
-    @task(1)
-    def generate(self) -> None:
-        with self.client.post("/generate", json={"format": "grid"}, name="/generate", catch_response=True) as response:
-            if response.status_code == 200 and not response.content.startswith(b"\x89PNG"):
-                response.failure(f"/generate: no PNG but {short(response.content)}")
+    needs = ("generation",)
+    again = asks("/generate", 3, "repeated", lambda world: questions.generate(world, 4, world.popular()))
+    grid = asks("/generate", 1, "fresh", lambda world: questions.grid(world, 1, None))
+    path = asks("/interpolate", 1, "fresh", lambda world: questions.interpolate(world, 4, None))
 
-    @tag("fresh")
-    @task(1)
-    def interpolate(self) -> None:
-        seeds = [random.getrandbits(31), random.getrandbits(31)]
-        with self.ask("/interpolate", seeds=seeds, steps=4, format="png") as answer:
-            assert len(set(answer["images"])) > 1, "every step is the same image"
-            assert len(answer["images"]) == 4
 
-    @tag("repeated")
-    @task(1)
-    def reconstruct(self) -> None:
-        index = random.randrange(POOL)
-        with self.ask("/reconstruct", images=[DIGITS[index]]) as answer:
-            (error,) = answer["errors"]
-            assert 0 <= error < 0.25, f"squared error {error}: a grey image would do better"
-            assert len(answer["images"]) == 1
+class ReconstructionUser(DuetUser):
+    """Pictures encoded and decoded: one at a time again and again, and batches that were never sent before."""
+
+    needs = ("reconstruction",)
+    again = asks("/reconstruct", 3, "repeated", lambda world: questions.reconstruct(world, 1, world.popular()))
+    batch = asks("/reconstruct", 1, "fresh", lambda world: questions.reconstruct(world, 8, None))
 
 
 class AnomalyUser(DuetUser):
-    @tag("repeated")
-    @task(3)
-    def score_again(self) -> None:
-        index = random.randrange(POOL)
-        with self.ask("/score", images=[DIGITS[index]]) as answer:
-            (score,) = answer["scores"]
-            check(score, answer)
-            same_again("/score", index, score["anomalous"], score["p_value"])
+    """Scores of one picture, and of batches with heat maps."""
 
-    @tag("fresh")
-    @task(1)
-    def score_batch(self) -> None:
-        indices = random.sample(range(len(DIGITS)), 8)
-        with self.ask("/score", images=[fresh(index) for index in indices], heatmap=True) as answer:
-            assert len(answer["scores"]) == 8
-            for score in answer["scores"]:
-                check(score, answer)
-                assert score["heatmap"]
+    needs = ("anomaly",)
+    again = asks("/score", 3, "repeated", lambda world: questions.score(world, 1, world.popular()))
+    batch = asks("/score", 1, "fresh", lambda world: questions.score(world, 8, None))
 
 
-def check(score: dict[str, Any], answer: dict[str, Any]) -> None:
-    assert answer["smallest_p_value"] <= score["p_value"] <= 1, f"p-value {score['p_value']}"
-    assert score["anomalous"] == (score["p_value"] <= answer["alpha"])
+class V2User(DuetUser):
+    """The Open Inference Protocol V2, with binary tensors, to the classifier or the scorer."""
+
+    needs = ("classification", "anomaly")
+    again = asks(V2, 3, "repeated", lambda world: infer(world, 1, world.popular()))
+    batch = asks(V2, 1, "fresh", lambda world: infer(world, 8, None))
+
+
+def infer(world: World, items: int, again: int | None) -> Question:
+    tasks = [name for name in V2User.needs if name in world.models]
+    return questions.infer(random.choice(tasks), world, items, again)
+
+
+class ReplayUser(DuetUser):
+    """The one user of `--replay`: it sends the requests of a trace at their times."""
+
+    needs = tuple(task for task, _ in BY_ROUTE.values())
+    wait_time = constant(0)
+
+    def on_start(self) -> None:
+        pass
+
+    @task
+    def replay(self) -> None:
+        options: Any = self.environment.parsed_options
+        assert SESSION.world is not None
+        begin = time.monotonic()
+        for arrival in trace.read(Path(options.replay), set(BY_ROUTE)):
+            needed, build = BY_ROUTE[arrival.route]
+            if needed not in SESSION.world.models:
+                fail(f"--replay {options.replay}: it has {arrival.route}, and no model for {needed} is served")
+            self._due = begin + arrival.at
+            gevent.sleep(max(0.0, self._due - time.monotonic()))
+            again = SESSION.world.popular()
+            self.begin(arrival.route, lambda world, b=build, n=arrival.items, k=again: b(world, n, k))
+        self.on_stop()
+        gevent.spawn(self.environment.runner.quit)
+        raise StopUser
+
+
+@events.init_command_line_parser.add_listener
+def _(parser: LocustArgumentParser) -> None:
+    add_options(parser)
+
+
+@events.init.add_listener
+def _(environment: Environment, **_: Any) -> None:
+    """Choose the users, and ask the service before anything is started."""
+    options: Any = environment.parsed_options
+    environment.stop_timeout = max(environment.stop_timeout or 0, STOP_SECONDS + 1)
+    environment.events.quitting.add_listener(_quitting)
+    runner = environment.runner
+    if isinstance(runner, WorkerRunner):
+        runner.environment.events.report_to_master.add_listener(_report)
+        return
+    if not 0 < options.user_rate <= 1000:
+        fail(f"--user-rate {options.user_rate}: it must be above 0 and at most 1000")
+    if not 0 <= options.zipf <= 5:
+        fail(f"--zipf {options.zipf}: it must be from 0 to 5")
+    if options.replay and isinstance(runner, MasterRunner):
+        fail("--replay: a trace is replayed by one process; leave out --master and --processes")
+    named = set(options.user_classes or ())
+    if options.replay:
+        environment.user_classes = [ReplayUser]
+        options.num_users = options.spawn_rate = 1
+    else:
+        environment.user_classes = [user for user in environment.user_classes if user is not ReplayUser]
+    if isinstance(runner, MasterRunner):
+        environment.events.worker_report.add_listener(_merge)
+    if options.rate and not options.replay:
+        environment.shape_class = session.ProfileShape(environment, SESSION, parse(options.rate), options.user_rate)
+        environment.shape_class.runner = runner
+    if environment.host or options.headless:
+        try:
+            SESSION.begin(environment)
+            world = SESSION.world
+        except (NotAnswered, ValueError) as error:
+            fail(error)
+        if world is not None:
+            _choose_users(environment, world, named)
+    SESSION.begun = 0.0
+
+
+def _choose_users(environment: Environment, world: World, named: set[str]) -> None:
+    """Leave out the users whose models are not served."""
+    fit = [user for user in environment.user_classes if set(user.needs) & world.models.keys()]  # type: ignore[attr-defined]
+    for user in environment.user_classes:
+        if user not in fit and user.__name__ in named:
+            fail(f"{user.__name__}: {environment.host} serves no model for {' or '.join(user.needs)}")  # type: ignore[attr-defined]
+    environment.user_classes = fit
+
+
+@events.test_start.add_listener
+def _(environment: Environment, **_: Any) -> None:
+    try:
+        SESSION.begin(environment)
+    except (NotAnswered, ValueError) as error:  # on a worker, or an address that was typed into the page
+        environment.process_exit_code = 2
+        environment.runner.quit()
+        fail(error)
+
+
+def _report(client_id: str, data: dict[str, Any], **_: Any) -> None:
+    data["duet"] = SESSION.outcomes.dump()
+    SESSION.outcomes.clear()
+
+
+def _merge(client_id: str, data: dict[str, Any], **_: Any) -> None:
+    if "duet" in data:
+        SESSION.outcomes.merge(data["duet"])
+
+
+def _quitting(environment: Environment, **_: Any) -> None:
+    runner: Any = environment.runner
+    if (
+        runner is not None
+        and runner.state not in ("ready", "stopped", "cleanup")
+        and not isinstance(runner, WorkerRunner)
+    ):
+        runner.stop()
+    if isinstance(runner, MasterRunner):
+        SESSION.lost += [f"worker {client.id} died" for client in runner.clients.all if client.state == "missing"]
+    end(environment, SESSION)
