@@ -16,7 +16,7 @@ from services.served import Arrays, Served
 from services.telemetry import metrics
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Classified:
     """The answer to images [N].
 

@@ -117,7 +117,8 @@ def plain_list(text: bytes) -> bytes | None:
     """
     if b"e" in text or b'"' in text:  # a boolean, or a string
         return None
-    parts, start, stop = [], 1, len(text) - 1
+    parts: list[bytes] = []
+    start, stop = 1, len(text) - 1
     try:
         while start < stop or not parts:
             cut = stop if stop - start <= TEXT_SLICE else text.rindex(b",", start, start + TEXT_SLICE)
