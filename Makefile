@@ -55,6 +55,7 @@ docs: .venv/dev.installed ## build the documentation into build/docs, a site tha
 
 monitoring: .venv/dev.installed ## make alerting rules and dashboards of deploy/monitoring/slo.yaml
 	$(BIN)/python -m deploy.monitoring
+
 loadtest: .venv/dev.installed ## load the three services, started here, and say whether they met their objectives
 	$(BIN)/python -m loadtests.load $(ARGS)
 

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import orjson
@@ -19,17 +20,18 @@ from PIL.PngImagePlugin import PngImageFile
 
 from services.errors import InvalidInput, TooLarge
 from services.inference.photograph import PNG, Invisible, opaque, upright, without_metadata
+from services.protocol.plain_png import PlainPng, plain_png
 
 FORMATS = ("PNG", "JPEG")
 
 BASE64_SLICE = 2**20  # characters that are decoded at once, a multiple of 4
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class ImageFile:
     """A PNG or JPEG file; only its header has been read."""
 
-    image: Image.Image
+    image: Image.Image | PlainPng
     bytes: int
     field: str
 
@@ -78,7 +80,7 @@ def open_image(value: object, shape: tuple[int, int, int], field: str, *, max_pi
     if not value:
         raise InvalidInput(f"{field} is empty; send a PNG or JPEG file", field=field)
     try:
-        file = ImageFile(_open(without_metadata(value)), len(value), field)
+        file = ImageFile(plain_png(value) or _open(without_metadata(value)), len(value), field)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit
         raise TooLarge(f"{field} has more than the {max_pixels} pixels that are allowed", field=field) from None
     except Exception as error:
@@ -103,10 +105,9 @@ def decode(file: ImageFile, shape: tuple[int, int, int]) -> np.ndarray:
     """The expensive half of `to_array`: decodes the pixels."""
     channels, height, width = shape
     try:
-        with file.image as image:
-            fitted = opaque(upright(image))
-            if fitted.mode != (mode := "L" if channels == 1 else "RGB"):
-                fitted = fitted.convert(mode)
+        fitted = _decoded(file.image)
+        if fitted.mode != (mode := "L" if channels == 1 else "RGB"):
+            fitted = fitted.convert(mode)
     except Invisible as error:
         raise InvalidInput(f"{file.field}: {error}", field=file.field) from None
     except Exception as error:
@@ -117,6 +118,16 @@ def decode(file: ImageFile, shape: tuple[int, int, int]) -> np.ndarray:
     if channels == 1:
         return pixels.reshape(shape)
     return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
+
+
+def _decoded(image: Image.Image | PlainPng) -> Image.Image:
+    """The pixels, upright and opaque."""
+    if isinstance(image, PlainPng):
+        if (plain := image.decode()) is not None:  # it tells neither an orientation nor transparency
+            return plain
+        image = _open(image.content)
+    with image:
+        return opaque(upright(image))
 
 
 def _damaged(error: Exception, size: int, field: str) -> InvalidInput:
@@ -188,21 +199,21 @@ def _plain(value: list[object], shape: tuple[int, int, int]) -> np.ndarray | Non
     rows: list[list[object]] = value  # type: ignore[assignment]  # just checked
     if set(map(len, rows)) != {width}:
         return None
-    plain = plain_bytes(list(chain.from_iterable(rows)))
+    plain = plain_bytes(rows)
     return None if plain is None else np.frombuffer(plain, np.uint8).reshape(shape)
 
 
-def plain_bytes(values: list[object], *, booleans: bool = True) -> bytes | None:
+def plain_bytes(rows: list[list[Any]], *, booleans: bool = True) -> bytes | None:
     """Integers 0 to 255 as bytes, five times as fast as NumPy checks and converts them; None for other values.
 
     Args:
-        values: parsed JSON.
+        rows: parsed JSON.
         booleans: whether there may be booleans, which `bytes` accepts as integers; it refuses all other types.
     """
     try:
-        if booleans and b"e" in orjson.dumps(values):  # as in true and false, but not in an integer
+        if booleans and b"e" in orjson.dumps(rows):  # as in true and false, but not in an integer
             return None
-        return bytes(values)  # type: ignore[arg-type]
+        return b"".join(map(bytes, rows))
     except (TypeError, ValueError):
         return None
 

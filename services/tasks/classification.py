@@ -16,7 +16,7 @@ from services.served import Arrays, Served
 from services.telemetry import metrics
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Classified:
     """The answer to images [N].
 
@@ -42,8 +42,8 @@ def select_classifier(
         InvalidInput: `joint` is wanted of a discriminative classifier.
         NotReady, UnknownModel, InvalidInput: see `DataPlane.select`.
     """
-    generative = any(one.model.joint for one in plane.of(Classifier))
-    operation = JOINT if joint and name is None and generative else explanation or "classify"
+    unnamed = joint and name is None and any(one.model.joint for one in plane.of(Classifier))
+    operation = JOINT if unnamed else explanation or "classify"
     served = plane.select(Classifier, operation, name)
     if joint and served.model.joint is None:
         others = sorted({one.entry.name for one in plane.of(Classifier) if one.model.joint})
@@ -83,10 +83,9 @@ async def classify(
         maps[kind] = await _saliency(served, kind, images, labels, outputs, call)
     log_joint = (await served.infer(JOINT, {"images": images}, call))[JOINT] if joint else None
     if not call.trial:
-        for index, count in enumerate(np.bincount(best).tolist()):
-            if count:
-                label = served.model.class_names[index]
-                metrics.PREDICTIONS.labels(served.entry.name, served.entry.version, label).inc(count)
+        entry, class_names = served.entry, served.model.class_names
+        for index in best.tolist():
+            metrics.PREDICTIONS.labels(entry.name, entry.version, class_names[index]).inc()
     return Classified(outputs, best, maps, log_joint)
 
 

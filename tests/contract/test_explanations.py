@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from typing import Any
 
 import httpx
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
+
+from services.protocol.native.answers import ClassifyResponse
 
 pytestmark = pytest.mark.server
 
@@ -93,3 +96,23 @@ def test_an_unknown_class_to_explain_is_named(allinone_url: str, images: np.ndar
     }
     answer = httpx.post(allinone_url + V2, json=body)
     assert (answer.status_code, answer.json()["field"]) == (422, "parameters.explain_class")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"prediction_set": True, "top_k": 2},
+        {"explanation": "class_activation", "top_k": 99},
+    ],
+)
+def test_an_answer_has_the_fields_of_its_schema_in_their_order(
+    allinone_url: str, images: np.ndarray, fields: dict[str, Any]
+) -> None:
+    found = native(allinone_url, images, **fields)
+    described = ClassifyResponse.model_validate(found, extra="forbid").model_dump(exclude_none=True)
+    assert json.dumps(found) == json.dumps(described)
+    for prediction in found["predictions"]:
+        probabilities = [one["probability"] for one in prediction["top"]]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert prediction["top"][0] == {name: prediction[name] for name in ("label", "index", "probability")}

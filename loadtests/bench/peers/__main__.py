@@ -107,8 +107,11 @@ def figure(rows: dict[str, dict[str, float]]) -> Figure:
 
 
 def main() -> int:
-    options = report.options(__doc__).parse_args()
-    rounds, seconds = (1, 1) if options.quick else (ROUNDS, SECONDS)
+    parser = report.options(__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="length of each measurement")
+    options = parser.parse_args()
+    rounds, seconds = (1, 1) if options.quick else (options.rounds, options.seconds)
     wrk_version = wrk.require()
     home, served = network.ready(options.home)
     environments = [(peer, environment(peer.name, peer.packages)) for peer in peers()]

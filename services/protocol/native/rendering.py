@@ -17,8 +17,14 @@ from services.scheduling.offload import INLINE_PIXELS
 from services.served import Served
 
 
+def about_model(served: Served[Model]) -> dict[str, str]:
+    """The fields of `ModelRef`."""
+    entry = served.entry
+    return {"name": entry.name, "version": entry.version, "digest": served.model.bundle.digest}
+
+
 def model_ref(served: Served[Model]) -> ModelRef:
-    return ModelRef(name=served.entry.name, version=served.entry.version, digest=served.model.bundle.digest)
+    return ModelRef(**about_model(served))
 
 
 def image_list(images: np.ndarray, form: str) -> list[Any]:

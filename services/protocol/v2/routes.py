@@ -18,9 +18,9 @@ from services.protocol.exchange import Headers, ModelRoute
 from services.protocol.json_slices import NotJSON
 from services.protocol.raw_response import RawResponse
 from services.protocol.services import PROTOCOLS
+from services.protocol.v2.frames import split
 from services.protocol.v2.inference import JSON, InferRequest, json_size, parse
 from services.protocol.v2.outputs import COMPRESSIONS, Endpoint, chosen_outputs, encoded
-from services.protocol.v2.plans import TEXT_BYTES
 from services.protocol.v2.signatures import Signature
 from services.scheduling.offload import INLINE_BYTES, INLINE_PIXELS
 
@@ -87,17 +87,19 @@ class V2:
         content = await body.read(call)
         length = headers.get(b"inference-header-content-length")
         size = json_size(content, None if length is None else length.decode("latin-1"))
-        text = bytes(content[:size]) if size <= TEXT_BYTES else b""
-        plan = endpoint.plans.find(text, len(content))
-        if plan is not None:
-            request = plan.request(content)
+        text, listed = split(content, size)
+        plan = endpoint.plans.find(text, len(content) if listed is None else None)
+        request = plan.request(content, listed) if plan is not None else None
+        if plan is not None and request is not None:
             outputs, names = plan.outputs, plan.names
+            if listed is not None:
+                await self._read(request, endpoint.signature, body, call)
         else:
             request = await self._parse(content, size, body, call)
             outputs = chosen_outputs(endpoint.signature, request)
             names = frozenset(output.name for output in outputs)
             await self._read(request, endpoint.signature, body, call)
-            plan = endpoint.plans.make(text, request, outputs) if text else None
+            plan = endpoint.plans.make(text, request, outputs, framed=listed is not None) if text else None
         call.add("parse", time.perf_counter() - begin)
         arrays = await endpoint.signature.infer(self._plane, endpoint.served, request, names, call)
         begin = time.perf_counter()
