@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+import uvloop
 from prometheus_client import REGISTRY
 
 from services.call import Call
@@ -52,6 +54,24 @@ async def test_one_large_answer_alone_has_its_time(plane: DataPlane, path: str) 
     async with serving(plane, large) as (port, _), connected(port, post(path=path), pause=0.5) as client:
         assert len((await client.next())[2]) == ANSWER
     assert ended("unread-bytes") == before
+
+
+@pytest.mark.parametrize("path", ["/echo", "/echo?through=asgi"])
+def test_what_the_system_has_taken_of_an_answer_is_freed(plane: DataPlane, path: str) -> None:
+    async def held() -> tuple[int, int]:
+        """Bytes that have been allocated for an answer that waits, and those of it that the system has not taken."""
+        async with serving(plane, large) as (port, state), connected(port, post(path=path), pause=0.5):
+            (connection,) = state.connections
+            return tracemalloc.get_traced_memory()[0] - before, connection.transport.get_write_buffer_size()
+
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        allocated, waiting = uvloop.run(held())  # the server's event loop
+    finally:
+        tracemalloc.stop()
+    assert 0 < waiting < ANSWER - 2**20
+    assert allocated < waiting + 2**20
 
 
 @pytest.mark.parametrize("path", ["/echo", "/echo?through=asgi"])
