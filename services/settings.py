@@ -90,9 +90,9 @@ class Settings(BaseSettings):
         "first of them came.",
     )
     unread_bytes: int = Field(
-        default=16 * 2**20,
+        default=8 * 2**20,
         ge=0,
-        description="Bytes of answers that clients have not read within a quarter of a second, over all connections; "
+        description="Bytes of answers that clients have not read within a tenth of a second, over all connections; "
         "beyond it those that have waited longest are disconnected.",
     )
     keep_alive_seconds: float = Field(

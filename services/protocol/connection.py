@@ -27,14 +27,14 @@ from services.protocol.headers import headers_to_dict
 from services.protocol.heads import wrong_head
 from services.protocol.problems import MEDIA_TYPE, body_of, refusal
 from services.protocol.unframed import UnframedCycle
-from services.protocol.unread import Unread
+from services.protocol.unread import InParts, Unread
 from services.settings import Settings
 from services.telemetry import metrics
 
 LINGER_SECONDS = 1.0  # that a refused client has to read the answer
 SILENT_SECONDS = 0.5  # that a client may pause within a body that has been answered early
 LINGER_BYTES = 2**16  # of a refused request that are still read
-UNREAD_SECONDS = 0.25  # in which an answer is usually read
+UNREAD_SECONDS = 0.1  # in which an answer is usually read
 LABEL = "connection"  # the route of what is refused before there is a route
 PEERS: Counter[str] = Counter()  # connections of each client address
 
@@ -61,6 +61,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=1)  # every answer that the system does not take at once has its time
         self._peer = self.client[0] if self.client else ""
         PEERS[self._peer] += 1
         by_peer = self.settings.peer_connections
@@ -142,6 +143,7 @@ class Connection(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
         super().on_headers_complete()
+        self.cycle.transport = InParts(self.transport)  # type: ignore[assignment]  # it has what uvicorn uses
         if self.scope["http_version"] == "1.0":
             self.cycle.__class__ = UnframedCycle
 
@@ -165,8 +167,6 @@ class Connection(HttpToolsProtocol):
         """Called when the last bytes of an answer are handed to the transport."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
-            if self.transport.get_write_buffer_size():
-                self._start_unread()
             return
         self.flow.resume_reading()
         if self.pipeline:

@@ -18,7 +18,7 @@ from services.protocol.connection import Connection
 from services.protocol.exchange import Exchange, Headers, ModelRoute
 from services.protocol.gateway import Gateway
 from services.protocol.raw_response import RawResponse
-from services.protocol.unread import Unread
+from services.protocol.unread import Unread, write_in_parts
 
 BODY_BYTES = 2**16  # of a body that is awaited here; a longer one is read through ASGI, which counts it
 BODY_SECONDS = 0.05  # that it is awaited: many clients send head and body in two writes
@@ -144,7 +144,7 @@ class Cycle:
         return self.disconnected
 
     def finish(self, answered: tuple[Exchange, RawResponse]) -> None:
-        """Send the answer, in one write."""
+        """Send the answer, in one write unless it is long."""
         exchange, answer = answered
         exchange.sign(answer.headers)
         self.response_started = self.response_complete = True
@@ -158,7 +158,7 @@ class Cycle:
                 content += (name, b": ", value, b"\r\n")
             end = b"\r\n" if self.keep_alive or closing else b"connection: close\r\n\r\n"
             content += (b"content-length: %d\r\n" % len(answer.body), end, answer.body)
-            connection.transport.write(b"".join(content))
+            write_in_parts(connection.transport, b"".join(content))
             if closing or not self.keep_alive:
                 self.keep_alive = False
                 connection.transport.close()

@@ -10,6 +10,27 @@ import asyncio
 
 from services.telemetry import metrics
 
+PART_BYTES = 2**15
+
+
+def write_in_parts(transport: asyncio.Transport, answer: bytes) -> None:
+    """Write an answer in parts: a transport keeps the whole of what the system did not take whole."""
+    for begin in range(0, len(answer), PART_BYTES):
+        transport.write(answer[begin : begin + PART_BYTES])
+
+
+class InParts:
+    """What uvicorn uses of a transport to send an answer."""
+
+    __slots__ = ("_transport", "close", "is_closing")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.close, self.is_closing = transport.close, transport.is_closing
+
+    def write(self, answer: bytes) -> None:
+        write_in_parts(self._transport, answer)
+
 
 class Unread:
     """The connections whose answers wait, the longest waiting first.

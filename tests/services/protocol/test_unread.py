@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+import uvloop
 from prometheus_client import REGISTRY
 
 from services.call import Call
@@ -45,22 +47,60 @@ async def test_the_answers_that_wait_longest_are_given_up(plane: DataPlane) -> N
             await clients[0].next()
 
 
-async def test_one_large_answer_alone_has_its_time(plane: DataPlane) -> None:
+@pytest.mark.parametrize("path", ["/echo", "/echo?through=asgi"])
+async def test_one_large_answer_alone_has_its_time(plane: DataPlane, path: str) -> None:
     plane.settings = plane.settings.model_copy(update={"unread_bytes": 0})
     before = ended("unread-bytes")
-    async with serving(plane, large) as (port, _), connected(port, post(), pause=0.5) as client:
+    async with serving(plane, large) as (port, _), connected(port, post(path=path), pause=0.5) as client:
         assert len((await client.next())[2]) == ANSWER
     assert ended("unread-bytes") == before
 
 
-async def test_an_answer_that_is_never_read_ends_with_its_time(plane: DataPlane) -> None:
+@pytest.mark.parametrize("path", ["/echo", "/echo?through=asgi"])
+def test_what_the_system_has_taken_of_an_answer_is_freed(plane: DataPlane, path: str) -> None:
+    async def held() -> tuple[int, int]:
+        """Bytes that have been allocated for an answer that waits, and those of it that the system has not taken."""
+        async with serving(plane, large) as (port, state), connected(port, post(path=path), pause=0.5):
+            (connection,) = state.connections
+            return tracemalloc.get_traced_memory()[0] - before, connection.transport.get_write_buffer_size()
+
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        allocated, waiting = uvloop.run(held())  # the server's event loop
+    finally:
+        tracemalloc.stop()
+    assert 0 < waiting < ANSWER - 2**20
+    assert allocated < waiting + 2**20
+
+
+@pytest.mark.parametrize("path", ["/echo", "/echo?through=asgi"])
+@pytest.mark.parametrize("more", ["", "Connection: close\r\n"])
+async def test_an_answer_that_is_never_read_ends_with_its_time(plane: DataPlane, path: str, more: str) -> None:
     plane.settings = plane.settings.model_copy(update={"request_timeout_ms": 500})
     before = ended("unread")
-    async with serving(plane, large) as (port, state), connected(port, post()):
+    async with serving(plane, large) as (port, state), connected(port, post(path=path, more=more)):
         async with asyncio.timeout(20):
             while state.connections:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     assert ended("unread") == before + 1
+
+
+async def test_a_short_rest_that_is_never_read_ends_with_its_time(plane: DataPlane) -> None:
+    plane.settings = plane.settings.model_copy(update={"request_timeout_ms": 500})
+
+    async def sized(content: bytes, call: Call) -> bytes:
+        return bytes(int(content))
+
+    before = ended("unread")
+    async with serving(plane, sized) as (port, state), AsyncExitStack() as stack:
+        for size in range(2**16, ANSWER, 2**15):  # the system takes more or less of an answer
+            await stack.enter_async_context(connected(port, post(b"%d" % size), pause=0.002))
+            if any(connection.transport.get_write_buffer_size() for connection in state.connections):
+                break
+        async with asyncio.timeout(20):
+            while ended("unread") == before:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
 
 async def test_a_client_that_sends_only_half_a_body_is_answered_and_then_disconnected(plane: DataPlane) -> None:
