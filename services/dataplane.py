@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from services import __version__
+from services import __version__, default_models
 from services.caching.cache import Cache
 from services.errors import InvalidInput, NotReady, UnknownModel
 from services.inference import folder, registry
@@ -55,6 +55,7 @@ class DataPlane:
     Attributes:
         entries: the selected bundles, by name; of the versions of a name the default one first, then the newest.
         problems: what keeps models from being served.
+        defaults: which models requests mean that name none, or no version.
         damaged: why a selected bundle is not served, by tag.
         starting: models are still being loaded.
         offload: the thread for work on bodies and images.
@@ -63,6 +64,7 @@ class DataPlane:
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.tasks = tuple(tasks)
         self.settings = Settings()
+        self.defaults = default_models.parse(self.settings.default_models)
         self.problems: list[str] = [STARTING]
         self.damaged: dict[str, str] = {}
         self.starting = True
@@ -89,7 +91,7 @@ class DataPlane:
             self._unresolved = ""
         except BundleError as error:
             entries, self._unresolved = [], str(error)
-        self.entries = sorted(entries, key=lambda entry: (entry.name, not self.is_default(entry)))
+        self.entries = sorted(entries, key=lambda entry: (entry.name, not self.defaults.means(entry)))
 
     @property
     def ready(self) -> bool:
@@ -120,8 +122,8 @@ class DataPlane:
         if self.settings.readiness == "any" and self._served:
             return ""
         if self.settings.readiness == "default":
-            served = {entry.name for entry in self.entries if entry.tag in self._served and self.is_default(entry)}
-            if all(served.intersection(self._defaults(task)) for task in self.tasks):
+            served = {entry.name for entry in self.entries if entry.tag in self._served and self.defaults.means(entry)}
+            if all(served.intersection(self.defaults.of_task(task, self.entries)) for task in self.tasks):
                 return ""
         return "; ".join(self.problems)
 
@@ -151,7 +153,7 @@ class DataPlane:
         problems = [self._unresolved] if self._unresolved else []
         if not self._unresolved:
             problems += [self._missing(task) for task in self.tasks if not any(e.task == task for e in self.entries)]
-            self.damaged = self._defaults_not_selected()
+            self.damaged = self.defaults.not_selected(self.entries)
             problems += self.damaged.values()
         self._watch = asyncio.create_task(self.lag.watch())
         try:
@@ -257,7 +259,7 @@ class DataPlane:
         if name is None:
             return self._default(kind.task, operation, list(served.values()))
         for tag, one in served.items():
-            if name == tag or (name == one.entry.name and self.is_default(one.entry)):
+            if name == tag or (name == one.entry.name and self.defaults.means(one.entry)):
                 return one
         self.check_damage(name)
         if self.problems and not any(entry.task == kind.task for entry in self.entries):
@@ -271,11 +273,11 @@ class DataPlane:
         """The model for a request that names none: the setting's, or the only one of its task."""
         by_name: dict[str, Served[M]] = {}
         for one in fitting:  # the newest version of a name comes first
-            if self.is_default(one.entry):
+            if self.defaults.means(one.entry):
                 by_name.setdefault(one.entry.name, one)
         names = {entry.name for entry in self.entries if entry.task == task}
         damaged = {name: why for tag, why in self.damaged.items() if (name := tag.partition(":")[0]) in names}
-        for name in self._preferred():
+        for name in self.defaults.preferred(self.entries):
             if name in by_name:
                 return by_name[name]
             if name in damaged:
@@ -291,42 +293,6 @@ class DataPlane:
             f"{', '.join(sorted({*by_name, *damaged}))}, or let the operator choose with DUET_DEFAULT_MODELS",
             field="model",
         )
-
-    def _preferred(self) -> list[str]:
-        """The names of the default models; those of the reference bundles, if nothing else is served."""
-        if self.settings.default_models.strip():
-            return [tag.strip().partition(":")[0] for tag in self.settings.default_models.split(",")]
-        return list(registry.REFERENCE_DEFAULTS) if registry.all_reference(self.entries) else []
-
-    def is_default(self, entry: Entry) -> bool:
-        """Whether the name alone may mean this version: no other one answers where the setting names a version."""
-        return self._default_versions().get(entry.name, entry.version) == entry.version
-
-    def _default_versions(self) -> dict[str, str]:
-        """The version that a name means, for the names that `DUET_DEFAULT_MODELS` gives with one; the first counts."""
-        versions: dict[str, str] = {}
-        for tag in self.settings.default_models.split(","):
-            name, _, version = tag.strip().partition(":")
-            if version and version != "latest":
-                versions.setdefault(name, version)
-        return versions
-
-    def _defaults_not_selected(self) -> dict[str, str]:
-        """What is wrong with default versions of names that are served, by tag."""
-        found = {}
-        for name, version in self._default_versions().items():
-            tags = [entry.tag for entry in self.entries if entry.name == name]
-            if tags and (tag := f"{name}:{version}") not in tags:
-                found[tag] = (
-                    f"DUET_DEFAULT_MODELS: {tag} is not selected; add it to DUET_MODELS, or name one of "
-                    f"{', '.join(tags)}"
-                )
-        return found
-
-    def _defaults(self, task: Task) -> set[str]:
-        """The names of the default models of a task; all of its models, if none is preferred."""
-        names = {entry.name for entry in self.entries if entry.task == task}
-        return names.intersection(self._preferred()) or names
 
     def _missing(self, task: Task) -> str:
         if self.settings.bundles:

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"protocol"},
     {"tasks"},
     {"dataplane"},
-    {"served"},
+    {"served", "default_models"},
     {"scheduling", "caching", "delivery"},
     {"inference"},
     {"call"},

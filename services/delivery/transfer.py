@@ -16,7 +16,8 @@ from typing import Any
 from services.delivery.distribution import Advance, DeliveryError, Repository
 from services.delivery.image import ROOT, Blob, image_of
 from services.delivery.reference import Reference
-from services.inference.bundle import SIGNATURE, Bundle, BundleError, load, unlisted
+from services.inference.bundle import SIGNATURE, Bundle, BundleError, load
+from services.inference.unlisted import unlisted
 
 TAR = ("tar", "tar+gzip", "tar.gzip")  # how the media types of the layers that can be read end
 Begin = Callable[[str, int], Advance]

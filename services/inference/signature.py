@@ -19,8 +19,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from services.inference.bundle import BESIDE, MANIFEST, SIGNATURE, Bundle, BundleError, file_record, unlisted
+from services.inference.bundle import BESIDE, MANIFEST, SIGNATURE, Bundle, BundleError, file_record
 from services.inference.keys import HASHES, PublicKeys
+from services.inference.unlisted import unlisted
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"

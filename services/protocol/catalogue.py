@@ -54,7 +54,7 @@ def _listed(plane: DataPlane) -> list[dict[str, Any]]:
 
 def _served(plane: DataPlane, name: str) -> Served[Model]:
     for served in plane.served:
-        if name == served.entry.tag or (name == served.entry.name and plane.is_default(served.entry)):
+        if name == served.entry.tag or (name == served.entry.name and plane.defaults.means(served.entry)):
             return served
     plane.check_damage(name)
     known = ", ".join(served.entry.tag for served in plane.served) or "none"

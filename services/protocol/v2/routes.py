@@ -50,7 +50,7 @@ class V2:
         for served in self._plane.served:
             endpoint = Endpoint(served, PROTOCOLS[served.entry.task].signature(served.model))
             name, version = served.entry.name, served.entry.version
-            if self._plane.is_default(served.entry):
+            if self._plane.defaults.means(served.entry):
                 self._infer.setdefault(f"/v2/models/{name}/infer", endpoint)
             self._infer[f"/v2/models/{name}/versions/{version}/infer"] = endpoint
 

@@ -31,7 +31,10 @@ def test_help_names_the_services_and_the_port() -> None:
         assert text in result.stdout
 
 
-@pytest.mark.parametrize("arguments", [("translation",), ("--port", "0"), ("--port", "65536"), ("--port", "http"), ("--graceful-seconds", "0")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("translation",), ("--port", "0"), ("--port", "65536"), ("--port", "http"), ("--graceful-seconds", "0")],
+)
 def test_what_cannot_be_served_is_refused(arguments: tuple[str, ...]) -> None:
     assert duet_serve(*arguments).exit_code == 2
 
