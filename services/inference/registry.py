@@ -126,7 +126,7 @@ def find(tag: str, stored: list[Entry] | None = None, place: str = "the store") 
 def store(bundle: Bundle) -> Entry:
     """Copy the files of a bundle into the store, its signature too.
 
-    An undamaged copy with the same digest and signature stays, another one is replaced.
+    An undamaged copy with the same digest stays, unless its signature is another one. A damaged copy is replaced.
 
     Raises:
         BundleError: the store cannot write the bundle.
@@ -134,7 +134,8 @@ def store(bundle: Bundle) -> Entry:
     tag, signed = f"{bundle.name}:{bundle.version}", _signature(bundle)
     with suppress(BundleError):
         entry = find(tag)
-        if signed == _signature(bundles.load(entry.path)):
+        there = _signature(bundles.load(entry.path))
+        if not signed or signed == there:
             return entry
     labels = {LABEL: bundle.manifest.task, "duet.digest": bundle.digest}
     try:
