@@ -44,7 +44,8 @@ STARTING = "starting: models are being verified and warmed"
 class DataPlane:
     """The models of some tasks, verified and warm, with their queues.
 
-    The constructor lists the bundles in the store or in DUET_BUNDLES, so that a build can record them, but loads nothing.
+    The constructor lists the bundles in the store, so that a build can record them, or in DUET_BUNDLES, but loads
+    nothing.
 
     Args:
         tasks: the tasks to serve.
@@ -182,14 +183,13 @@ class DataPlane:
         metrics.READY.set(self.ready)
 
     async def _await_folder(self) -> bool:
-        """Wait until DUET_BUNDLES exists, for KServe's modelcar makes it while the service starts; whether it waited."""
-        if not self.settings.bundles or Path(self.settings.bundles).exists():
-            return False
-        self.problems = [f"starting: {folder.place(self.settings)} does not exist yet"]
+        """Whether it waited until DUET_BUNDLES existed: KServe's modelcar makes it while the service starts."""
+        awaited, waited = Path(self.settings.bundles), False  # empty, it is the current folder
         end = time.monotonic() + FOLDER_SECONDS
-        while time.monotonic() < end and not Path(self.settings.bundles).exists():
+        while not await asyncio.to_thread(awaited.exists) and time.monotonic() < end:
+            self.problems, waited = [f"starting: {folder.place(self.settings)} does not exist yet"], True
             await asyncio.sleep(0.1)
-        return True
+        return waited
 
     async def _open_all(self) -> list[Future[Model]]:
         """Every model, verified and loaded, or what is wrong with it; warmed up they are one by one, to be measured.

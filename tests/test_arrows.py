@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"tasks"},
     {"dataplane"},
     {"served"},
-    {"scheduling", "caching"},
+    {"scheduling", "caching", "delivery"},
     {"inference"},
     {"call"},
     {"telemetry", "settings", "errors", "shims", "eager", "__version__"},
@@ -62,10 +62,12 @@ def refusal(module: str, imported: str) -> str | None:
     if target_house != "services":
         return None
     here, there = rest.partition(".")[0], target.partition(".")[0]
-    if here == there or (here == "commands" and there in {"inference", "caching", "settings", "__version__"}):
+    if here == there or (
+        here == "commands" and there in {"inference", "caching", "delivery", "settings", "__version__"}
+    ):
         return None
     if here == "commands" or there == "commands":
-        return "commands stand beside the services and use inference, caching and settings alone"
+        return "commands stand beside the services and use inference, caching, delivery and settings alone"
     if here in ENTRIES and there in ENTRIES:
         return None if here == "allinone" else "only the all-in-one is made of other services"
     if _layer(here) >= _layer(there):

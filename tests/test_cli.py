@@ -138,12 +138,21 @@ def test_a_bad_setting_is_one_sentence(
 
 
 def test_every_setting_can_be_explained(no_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All at once, with a value that none of them takes; names of models may be any."""
-    names = [f"DUET_{name.upper()}" for name in Settings.model_fields if name not in ("models", "default_models")]
+    """All at once, with a value that none of them takes; names of models and files may be any."""
+    free = ("models", "bundles", "bundle_name", "trusted_keys", "default_models")
+    names = [f"DUET_{name.upper()}" for name in Settings.model_fields if name not in free]
     for name in names:
         monkeypatch.setenv(name, "?")
     said = sentence(duet("serve"))
     assert [part.partition(":")[0] for part in said.split(". ")] == names
+
+
+def test_keys_that_are_not_there_are_one_sentence(
+    no_server: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DUET_TRUSTED_KEYS", f"{tmp_path}/missing.pem")
+    said = f"DUET_TRUSTED_KEYS: {tmp_path}/missing.pem: No such file or directory; name a file that can be read"
+    assert sentence(duet("serve")) == said
 
 
 def test_a_redis_url_is_refused_without_its_password(no_server: None, monkeypatch: pytest.MonkeyPatch) -> None:

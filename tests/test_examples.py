@@ -20,6 +20,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from tests.conftest import ROOT, RedisServer, Server, clean_environment, free_port, wait_until_answers
+from tests.registries import key_pair, start_registry
 from training.cli import app
 
 
@@ -48,6 +49,7 @@ EVERY = list(commands(get_command(app)))
 EXAMPLES = {path: lines(command) for path, command in EVERY if not hasattr(command, "commands")}
 OF_GROUPS = {path: lines(command) for path, command in EVERY if hasattr(command, "commands")}
 MINUTES = {"duet train", "duet cross-validate", "duet learning-curve", "duet trials"}
+TO_A_REGISTRY = ("duet models push", "duet models pull")
 OF_THE_DEMO = "runs/digits-demo-0/cnn/bundles/digits-cnn"
 # What must be there before an example can be run.
 BEFORE = {
@@ -57,7 +59,7 @@ BEFORE = {
 
 
 def test_every_command_has_two_examples_of_itself() -> None:
-    assert len(EXAMPLES) == 18
+    assert len(EXAMPLES) == 21
     for path, examples in EXAMPLES.items():
         assert len(set(examples)) == 2, path
         for line in examples:
@@ -103,7 +105,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def store(folder: Path, model_store: Path) -> Iterator[None]:
     """A copy of the demo's store, and a bundle as the demo's training left it."""
     shutil.copytree(model_store / "models", folder / "home" / "models")
-    shutil.copytree(model_store / OF_THE_DEMO, folder / OF_THE_DEMO, dirs_exist_ok=True)
+    for place in (OF_THE_DEMO, "bundles/digits-cnn"):
+        shutil.copytree(model_store / OF_THE_DEMO, folder / place, dirs_exist_ok=True)
+    key_pair(folder, "key")[0].rename(folder / "private.pem")
     BentoMLContainer.model_store.set(ModelStore(folder / "home" / "models"))
     yield
     BentoMLContainer.model_store.reset()
@@ -119,11 +123,25 @@ def type_in(line: str, *more: str, **variables: str) -> str:
     return result.stdout
 
 
+IN_PLACE = [path for path in EXAMPLES if path.startswith(("duet models", "duet generate"))]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [path for path in EXAMPLES if path.startswith(("duet models", "duet generate"))])
+@pytest.mark.parametrize("path", [path for path in IN_PLACE if path not in TO_A_REGISTRY])
 def test_it_runs(path: str, store: None) -> None:
     for line in [*BEFORE.get(path, []), *EXAMPLES[path]]:
         type_in(line)
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_it_goes_to_a_registry_and_back(folder: Path, store: None) -> None:
+    (folder / "registry").mkdir()
+    with start_registry(folder / "registry") as address:
+        for path in TO_A_REGISTRY:
+            for line in EXAMPLES[path]:
+                said = type_in(line.replace("registry.example", address))
+        assert said.splitlines()[-1].startswith("bundles/digits-gan/")
 
 
 @pytest.mark.slow

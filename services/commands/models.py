@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from services.commands import deliver
 from services.commands.examples import examples
 from services.commands.stop import Commands
 
@@ -19,7 +20,7 @@ from services.commands.stop import Commands
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    help="List, inspect, verify, copy and delete the bundles in the model store.",
+    help="List, inspect, verify, sign, copy and delete the bundles in the model store.",
     epilog=examples("duet models list", "duet models show digits-cnn"),
 )
 
@@ -30,13 +31,14 @@ Model = Annotated[str, typer.Argument(help="NAME (its newest version) or NAME:VE
 def list_models() -> None:
     """List every bundle in the store, the newest first.
 
-    The store is the folder `models` in BENTOML_HOME (by default ~/bentoml).
+    The store is the folder `models` in BENTOML_HOME (by default ~/bentoml). With DUET_BUNDLES, its bundles are listed.
     """
-    from services.inference import registry
+    from services.inference import folder
     from services.inference.bundle import BundleError, load
+    from services.settings import read
 
     table = Table("model", "version", "task", "dataset", "recipe", "bytes")
-    for entry in registry.entries():
+    for entry in folder.available(read()):
         try:
             manifest = load(entry.path).manifest
         except BundleError:
@@ -53,12 +55,9 @@ def list_models() -> None:
 
 
 @app.command(epilog=examples("duet models show digits-cnn", "duet models show digits-scorer:latest"))
-def show(model: Model) -> None:
+def show(model: deliver.Model) -> None:
     """Show a bundle's manifest: data, graphs with their parity, metrics, gates, digest."""
-    from services.inference import registry
-    from services.inference.bundle import load
-
-    bundle = load(registry.find(model).path)
+    bundle = deliver.bundle_of(model)
     manifest = bundle.manifest
     Console().print(f"[bold]{bundle.name}:{bundle.version}[/]  {manifest.task}", highlight=False)
     splits = ", ".join(f"{count:,} {name}" for name, count in manifest.dataset.splits.items())
@@ -92,29 +91,49 @@ def show(model: Model) -> None:
 
 @app.command(epilog=examples("duet models verify", "duet models verify digits-gan"))
 def verify(
-    model: Annotated[str | None, typer.Argument(help="NAME or NAME:VERSION. Default: every bundle.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="NAME or NAME:VERSION; with a slash, the folder of a bundle. Default: every bundle."),
+    ] = None,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(help="Public key, or folder of keys, one of which must have signed. Default: DUET_TRUSTED_KEYS."),
+    ] = None,
 ) -> None:
-    """Check the digest of bundles and the SHA-256 of their files.
+    """Check the digest of bundles, the SHA-256 of their files, and with keys their signatures.
 
     The exit status is 1 if one does not match.
     """
-    from services.inference import registry
+    from services.inference import folder, registry
     from services.inference.bundle import BundleError, load
+    from services.settings import read
 
     failed = False
-    entries = [registry.find(model)] if model else registry.entries()
+    settings = read()
+    trusted, field = (",".join(map(str, key)), "--key") if key else (settings.trusted_keys, "DUET_TRUSTED_KEYS")
+    if model and deliver.is_folder(model):
+        entries = folder.entries(Path(model))
+    else:
+        available = folder.available(settings)
+        entries = [registry.find(model, available, folder.place(settings))] if model else available
     if not entries:
         raise BundleError("the store is empty: there is nothing to verify; `duet train` fills it")
+    if trusted:
+        from services.inference import keys, signature
+
+        public = keys.public_keys(trusted, field)
     for entry in entries:
         try:
             bundle = load(entry.path)
             if bundle.version != entry.version:
                 raise BundleError(f"{entry.path}: holds version {bundle.version}, not {entry.version}; import it again")
+            signed = f", signed by {signature.check(bundle, public)}" if trusted else ""
         except BundleError as error:
             failed = True
             Console().print(f"[red]FAILED[/]  {entry.tag}: {escape(str(error))}", soft_wrap=True, highlight=False)
         else:
-            Console().print(f"[green]ok[/]      {entry.tag}, {len(bundle.manifest.files)} files", highlight=False)
+            line = f"[green]ok[/]      {entry.tag}, {len(bundle.manifest.files)} files{escape(signed)}"
+            Console().print(line, highlight=False, soft_wrap=True)
     if failed:
         raise typer.Exit(1)
 
@@ -153,6 +172,25 @@ def import_model(
     from services.inference import registry
 
     Console().print(f"stored {registry.import_archive(source).tag}", highlight=False)
+
+
+app.command(
+    epilog=examples(
+        "duet models sign digits-cnn --key private.pem", "duet models sign ./bundles/digits-cnn --key private.pem"
+    )
+)(deliver.sign)
+app.command(
+    epilog=examples(
+        "duet models push digits-cnn oci://registry.example/models/digits-cnn",
+        "duet models push digits-gan oci://registry.example/models/digits-gan:stable",
+    )
+)(deliver.push)
+app.command(
+    epilog=examples(
+        "duet models pull oci://registry.example/models/digits-gan:stable",
+        "duet models pull oci://registry.example/models/digits-gan:stable --into bundles",
+    )
+)(deliver.pull)
 
 
 @app.command(epilog=examples("duet models delete digits-vae", "duet models delete digits-gan --yes"))

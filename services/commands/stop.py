@@ -41,6 +41,7 @@ def explanation(error: Exception) -> str | None:
     for module, name in (
         ("services.inference.bundle", "BundleError"),
         ("services.settings", "SettingsError"),
+        ("services.delivery.distribution", "DeliveryError"),
         ("bentoml.exceptions", "BentoMLException"),
     ):
         kind = getattr(sys.modules.get(module), name, None)

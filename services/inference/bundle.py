@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ from pydantic import (
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 SIGNATURE = "model.sig"  # beside the manifest, if the bundle is signed; it signs the manifest and every file
+BESIDE = (SIGNATURE, "model.yaml")  # not in the manifest; the second is BentoML's record of a model in the store
 LATER = ("statistics", "parts")  # fields that the first stored bundles do not have
 
 Task = str
@@ -282,6 +284,16 @@ def load(directory: Path) -> Bundle:
         if graph.file not in manifest.files:
             raise BundleError(f"{path}: graph {name} names {graph.file}, which `files` does not list")
     return Bundle(directory, manifest)
+
+
+def unlisted(bundle: Bundle) -> list[str]:
+    """Files in the folder of a bundle that its manifest does not list."""
+    known = {MANIFEST, *BESIDE, *bundle.manifest.files}
+    found = []
+    for folder, below, names in os.walk(bundle.path):
+        paths = [Path(folder, name) for name in names] + [p for name in below if (p := Path(folder, name)).is_symlink()]
+        found += [path.relative_to(bundle.path).as_posix() for path in paths]
+    return sorted(set(found) - known)
 
 
 def _verify_file(path: Path, expected: File) -> None:

@@ -29,7 +29,10 @@ def available(settings: Settings) -> list[Entry]:
     """
     if not settings.bundles:
         return registry.entries()
-    found = entries(Path(settings.bundles))
+    try:
+        found = entries(Path(settings.bundles))
+    except BundleError as error:
+        raise BundleError(f"DUET_BUNDLES: {error}") from None
     if not settings.bundle_name:
         return found
     if not NAME.fullmatch(settings.bundle_name):
@@ -55,12 +58,10 @@ def entries(folder: Path) -> list[Entry]:
     try:
         found = list(_bundles(folder, 2))
     except OSError as error:
-        raise BundleError(
-            f"DUET_BUNDLES: {error.filename}: {error.strerror}; name a folder of bundles that can be read"
-        ) from None
+        raise BundleError(f"{error.filename}: {error.strerror}; name a folder of bundles that can be read") from None
     if not found:
         raise BundleError(
-            f"DUET_BUNDLES: {folder} holds no bundle: there is no {MANIFEST}, NAME/{MANIFEST} or "
+            f"{folder} holds no bundle: there is no {MANIFEST}, NAME/{MANIFEST} or "
             f"NAME/VERSION/{MANIFEST}; mount a bundle there, or get one with `duet models pull --into {folder}`"
         )
     unique = {entry.tag: entry for entry in map(_entry, found)}

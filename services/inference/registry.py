@@ -15,7 +15,7 @@ import bentoml
 from bentoml.exceptions import BentoMLException, NotFound
 
 from services.inference import bundle as bundles
-from services.inference.bundle import MANIFEST, Bundle, BundleError, Task
+from services.inference.bundle import MANIFEST, SIGNATURE, Bundle, BundleError, Task
 
 LABEL = "duet.task"
 REFERENCE = Path(__file__).parents[1] / "reference"  # bundles that are part of an install
@@ -80,19 +80,22 @@ def install_reference_bundles(tasks: Iterable[Task]) -> list[Entry]:
     return [store(bundle) for bundle in brought if bundle.manifest.task in missing]
 
 
-def resolve(selection: str, tasks: Iterable[Task], stored: list[Entry], place: str = "the store") -> list[Entry]:
+def resolve(
+    selection: str, tasks: Iterable[Task], stored: list[Entry] | None = None, place: str = "the store"
+) -> list[Entry]:
     """The bundles to serve for `tasks`, by name, the newest version of a name first.
 
     Args:
         selection: comma-separated `name` or `name:version`; empty selects the newest of every name.
         tasks: entries of other tasks are left out, so that one selection configures every service. One whose task is
             not known stays: it is not served, and the service says why.
-        stored: what there is to choose from, the newest first.
+        stored: what there is to choose from, the newest first; None: the store's.
         place: where that is, for the error.
 
     Raises:
         BundleError: a selected bundle is not there.
     """
+    stored = entries() if stored is None else stored
     wanted = {*tasks, ""}
     if not selection.strip():
         newest: dict[str, Entry] = {}
@@ -121,28 +124,36 @@ def find(tag: str, stored: list[Entry] | None = None, place: str = "the store") 
 
 
 def store(bundle: Bundle) -> Entry:
-    """Copy the files of a bundle into the store; an undamaged copy of the same digest stays, a damaged one is replaced.
+    """Copy the files of a bundle into the store, its signature too.
+
+    An undamaged copy with the same digest stays, unless its signature is another one. A damaged copy is replaced.
 
     Raises:
         BundleError: the store cannot write the bundle.
     """
-    tag = f"{bundle.name}:{bundle.version}"
+    tag, signed = f"{bundle.name}:{bundle.version}", _signature(bundle)
     with suppress(BundleError):
         entry = find(tag)
-        bundles.load(entry.path)
-        return entry
+        there = _signature(bundles.load(entry.path))
+        if not signed or signed == there:
+            return entry
     labels = {LABEL: bundle.manifest.task, "duet.digest": bundle.digest}
     try:
         with suppress(NotFound):
             bentoml.models.delete(tag)
         with bentoml.models.create(tag, labels=labels) as model:
-            for name in (MANIFEST, *bundle.manifest.files):
+            for name in (MANIFEST, *bundle.manifest.files, *([SIGNATURE] if signed else [])):
                 copy = Path(model.path, name)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(bundle.path / name, copy)
     except BentoMLException as error:
         raise BundleError(f"model {tag}: the store cannot write it: {error}") from None
     return find(tag)
+
+
+def _signature(bundle: Bundle) -> bytes:
+    path = bundle.path / SIGNATURE
+    return path.read_bytes() if path.exists() else b""
 
 
 def delete(tag: str) -> Entry:

@@ -1,7 +1,7 @@
 """Signatures of bundles in the format of OpenSSF's model signing 1.0: `model.sig` beside the manifest.
 
-The file is a Sigstore bundle, JSON with a DSSE envelope. Its payload is an in-toto statement, which lists the SHA-256 of
-every file of the bundle. What is signed is DSSE's encoding of the payload, by ECDSA.
+The file is a Sigstore bundle, JSON with a DSSE envelope. Its payload is an in-toto statement, which lists the SHA-256
+of every file of the bundle. What is signed is DSSE's encoding of the payload, by ECDSA.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from services.inference.bundle import MANIFEST, SIGNATURE, Bundle, BundleError, file_record
+from services.inference.bundle import BESIDE, MANIFEST, SIGNATURE, Bundle, BundleError, file_record, unlisted
 from services.inference.keys import HASHES, PublicKeys
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
-UNSIGNED = (SIGNATURE, "model.yaml")  # the second is BentoML's record of a model in the store
 AGAIN = "sign the bundle again with `duet models sign`"
 
 
@@ -57,7 +56,7 @@ def sign(bundle: Bundle, key: EllipticCurvePrivateKey) -> Path:
         OSError: the file cannot be written.
     """
     files = _files(bundle)
-    _refuse_unlisted(bundle, files)
+    _refuse_unlisted(bundle)
     statement = {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": f"{bundle.name}:{bundle.version}", "digest": {"sha256": _root(files)}}],
@@ -68,7 +67,7 @@ def sign(bundle: Bundle, key: EllipticCurvePrivateKey) -> Path:
                 "method": "files",
                 "hash_type": "sha256",
                 "allow_symlinks": False,
-                "ignore_paths": list(UNSIGNED),
+                "ignore_paths": list(BESIDE),
             },
         },
     }
@@ -103,7 +102,8 @@ def check(bundle: Bundle, keys: PublicKeys) -> Path:
     signature = read(bundle)
     if signature is None:
         raise BundleError(
-            f"{bundle.path / SIGNATURE}: not found, so nobody signed the bundle, and only signed ones are trusted; {AGAIN}"
+            f"{bundle.path / SIGNATURE}: not found, and only bundles that are signed are trusted; "
+            "sign it with `duet models sign`"
         )
     for file, key in keys.items():
         for signed in signature.signed:
@@ -114,8 +114,8 @@ def check(bundle: Bundle, keys: PublicKeys) -> Path:
             compare(signature, bundle)
             return file
     raise BundleError(
-        f"{signature.path}: none of the trusted keys signed it ({', '.join(map(str, keys))}); {AGAIN} and one of those, "
-        "or trust the key that did"
+        f"{signature.path}: none of the trusted keys made it ({', '.join(map(str, keys))}); "
+        f"{AGAIN} and one of those, or trust the key that did"
     )
 
 
@@ -162,12 +162,14 @@ def compare(signature: Signature, bundle: Bundle) -> None:
     """Raise `BundleError` unless these are the files that were signed, and no others."""
     files = _files(bundle)
     if signature.files != files:
-        differing = sorted(name for name in signature.files.keys() | files if signature.files.get(name) != files.get(name))
+        differing = sorted(
+            name for name in signature.files.keys() | files if signature.files.get(name) != files.get(name)
+        )
         raise BundleError(
             f"{signature.path}: signs {signature.name} with the digest {_root(signature.files)}, but this bundle is "
             f"{bundle.name}:{bundle.version} with the digest {_root(files)} (first difference: {differing[0]}); {AGAIN}"
         )
-    _refuse_unlisted(bundle, files)
+    _refuse_unlisted(bundle)
 
 
 def _files(bundle: Bundle) -> dict[str, str]:
@@ -176,12 +178,9 @@ def _files(bundle: Bundle) -> dict[str, str]:
     return dict(sorted({**listed, MANIFEST: file_record(bundle.path / MANIFEST).sha256}.items()))
 
 
-def _refuse_unlisted(bundle: Bundle, files: dict[str, str]) -> None:
-    for folder, below, names in os.walk(bundle.path):
-        for name in [*names, *(name for name in below if Path(folder, name).is_symlink())]:
-            relative = Path(folder, name).relative_to(bundle.path).as_posix()
-            if relative not in files and relative not in UNSIGNED:
-                raise BundleError(f"{bundle.path / relative}: a file that the manifest does not list; remove it")
+def _refuse_unlisted(bundle: Bundle) -> None:
+    for name in unlisted(bundle):
+        raise BundleError(f"{bundle.path / name}: a file that the manifest does not list; remove it")
 
 
 def _root(files: dict[str, str]) -> str:

@@ -1,6 +1,7 @@
 """Every command of README, tutorials and how-to pages runs, against a real server and a copy of the models.
 
-A comment before a block says what it needs: `minutes` and `mnist` run with `-m nightly`, `cluster` runs nowhere.
+A comment before a block says what it needs: `minutes` and `mnist` run with `-m nightly`, `registry` where Debian's
+docker-registry is installed, `cluster` nowhere.
 """
 
 from __future__ import annotations
@@ -25,11 +26,17 @@ import pytest
 
 from tests.conftest import PATIENCE, Serve, clean_environment, free_port
 from tests.docs.pages import DOCS, GUIDES, ROOT, commands, fences, indented, name
+from tests.registries import start_registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
 
-NEEDS = {"", "minutes", "mnist", "cluster"}
-PROGRAMS = {"kubectl": "kubectl", "redis-server": "redis-server", "curl": "curl"}  # and their Debian packages
+NEEDS = {"", "minutes", "mnist", "registry", "cluster"}
+PROGRAMS = {
+    "kubectl": "kubectl",
+    "redis-server": "redis-server",
+    "curl": "curl",
+    "openssl": "openssl",
+}  # and their Debian packages
 PROBLEM = "urn:duet:problem:"
 FILES = ("LICENSE", "Makefile", "README.md", "bentofile.yaml", "pyproject.toml")
 FOLDERS = ("deploy", "docs", "loadtests", "services", "training")
@@ -78,6 +85,7 @@ class Terminal:
     def __init__(self, url: str, home: Path, clone: Path, folder: Path, stack: ExitStack) -> None:
         self.folder = folder / "duet"
         self.ports = {"3000": url.rpartition(":")[2]}
+        self.registry = "REGISTRY"
         self.stack = stack
         shutil.copytree(home, folder / "home", symlinks=True, copy_function=os.link)  # type: ignore[arg-type]
         shutil.copytree(clone, self.folder, copy_function=os.link)  # type: ignore[arg-type]
@@ -104,7 +112,8 @@ class Terminal:
         return run.stdout
 
     def redirected(self, text: str) -> str:
-        """With the ports on which the tests' own servers listen."""
+        """With the ports on which the tests' own servers listen, and their registry."""
+        text = text.replace("REGISTRY", self.registry)
         return re.sub(r"localhost:(\d{4})", lambda found: f"localhost:{self.ports.get(found[1], found[1])}", text)
 
     def start(self, command: str) -> None:
@@ -213,6 +222,13 @@ def test_every_block_is_of_a_known_kind(page: Path) -> None:
 @pytest.mark.parametrize("page", with_blocks(""), ids=name)
 def test_commands_run(page: Path, terminal: Terminal) -> None:
     assert follow(page, terminal) > 0
+
+
+@pytest.mark.parametrize("page", with_blocks("registry"), ids=name)
+def test_commands_that_need_a_registry_run(page: Path, terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "registry").mkdir()
+    with start_registry(tmp_path / "registry") as terminal.registry:
+        assert follow(page, terminal, also={"registry"}) > 0
 
 
 @pytest.mark.nightly

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from services.dataplane import DataPlane
 from services.inference import registry
 from services.inference.bundle import Bundle, Data, Graph, Image, Manifest, Parity, Tensor, seal
 from tests.conftest import free_port
+from tests.registries import key_pair
 from tests.services.scorers import PLAIN, scorer_bundle
 
 MakeBundle = Callable[..., Bundle]
+Keys = Callable[..., tuple[Path, Path]]
 
 
 def linear_classifier(weights: np.ndarray) -> onnx.ModelProto:
@@ -223,3 +226,9 @@ def cluster(start_redis: StartRedis) -> list[Server]:
     until(lambda: all(server.admin().cluster("info")["cluster_state"] == "ok" for server in servers))
     until(lambda: all(server.admin().info("replication")["slave0"]["state"] == "online" for server in servers[:3]))
     return servers
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    """Files with a new pair of keys: `keys("name")` gives the private and the public one."""
+    return partial(key_pair, tmp_path)

@@ -1,0 +1,1 @@
+"""Bundles to and from an OCI registry. Only the commands use it; a service reads a folder."""
