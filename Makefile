@@ -2,6 +2,7 @@
 # takes PyTorch from that index; otherwise uv chooses the build for this machine.
 PYTHON ?= python3
 PORT ?=
+BASE ?=
 TORCH_INDEX ?=
 export PYTHON PORT TORCH_INDEX
 # Containers often set it. uv leaves packages uncompiled: every process would compile PyTorch again, which takes ten seconds.
@@ -12,7 +13,7 @@ MINUTES ?= 30
 
 .PHONY: help demo serve test nightly lint format typecheck docs bench bench-cache bench-drift bench-generate \
 	bench-memory bench-neighbours bench-overload bench-slow bench-soak bench-start bench-peers \
-	render manifests-scan lock clean
+	images image-test render manifests-scan lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +95,12 @@ render: .venv/dev.installed ## print the Kubernetes objects of OVERLAY, or what 
 
 manifests-scan: .venv/dev.installed ## scan the objects of every overlay with checkov, the Containerfiles with hadolint (installs both)
 	$(BIN)/pytest -m nightly tests/manifests/test_scan.py $(ARGS)
+
+images: .venv/dev.installed ## build the container images on BASE, an image by digest (ARGS: which, platforms; needs buildah, skopeo)
+	@$(BIN)/python -m deploy.image "$(BASE)" $(ARGS)
+
+image-test: .venv/dev.installed ## build images, run them with the limits of their pods, push them (needs root, buildah, runc)
+	$(BIN)/pytest -m nightly -s tests/images $(ARGS)
 
 lock: .venv/dev.installed ## pin every version again, after a change of pyproject.toml's dependencies
 	$(BIN)/python deploy/lock.py

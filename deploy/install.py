@@ -78,10 +78,10 @@ def make_environment() -> None:
     step("Making a virtual environment", [sys.executable, "-m", "venv", "--clear", str(VENV)])
 
 
-def uv_settings() -> dict:
+def uv_settings(python: "Path | str" = PYTHON) -> dict:
     """The environment in which uv finds packages where pip would: uv does not read pip's configuration."""
     listed = subprocess.run(
-        [PYTHON, "-m", "pip", "config", "list"], check=False, stdout=subprocess.PIPE, universal_newlines=True
+        [python, "-m", "pip", "config", "list"], check=False, stdout=subprocess.PIPE, universal_newlines=True
     )
     found = dict(re.findall(r"^(?:global|install|:env:)\.([a-z-]+)='(.*)'$", listed.stdout, re.MULTILINE))
     names = {"index-url": "UV_DEFAULT_INDEX", "extra-index-url": "UV_INDEX", "find-links": "UV_FIND_LINKS"}

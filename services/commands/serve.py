@@ -53,6 +53,14 @@ def serve(
         str | None,
         typer.Option(help="Models to serve: NAME or NAME:VERSION, comma-separated; it replaces DUET_MODELS."),
     ] = None,
+    graceful_seconds: Annotated[
+        int | None,
+        typer.Option(
+            help="Seconds that requests in flight have to complete after SIGTERM and DUET_DRAIN_SECONDS; by default "
+            "as many as they need.",
+            min=1,
+        ),
+    ] = None,
 ) -> None:
     """Serve the models in the store, or in DUET_BUNDLES, over HTTP until Ctrl-C.
 
@@ -76,7 +84,8 @@ def serve(
 
         for entry in [] if settings.bundles else registry.install_reference_bundles(TASKS[service]):
             typer.echo(f"the store had no model for {entry.task}: brought along {entry.tag}")
-        become_server([TARGETS[service], "--host", host, "--port", str(port)])
+        grace = [] if graceful_seconds is None else ["--timeout-graceful-shutdown", str(graceful_seconds)]
+        become_server([TARGETS[service], "--host", host, "--port", str(port), *grace])
     finally:
         gc.enable()
 

@@ -31,7 +31,7 @@ def test_help_names_the_services_and_the_port() -> None:
         assert text in result.stdout
 
 
-@pytest.mark.parametrize("arguments", [("translation",), ("--port", "0"), ("--port", "65536"), ("--port", "http")])
+@pytest.mark.parametrize("arguments", [("translation",), ("--port", "0"), ("--port", "65536"), ("--port", "http"), ("--graceful-seconds", "0")])
 def test_what_cannot_be_served_is_refused(arguments: tuple[str, ...]) -> None:
     assert duet_serve(*arguments).exit_code == 2
 
@@ -47,9 +47,14 @@ def test_the_server_takes_the_place_of_the_command(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(os.environ, "DUET_MODELS", "to be replaced")
     calls: list[list[str]] = []
     monkeypatch.setattr("services.commands.serve.become_server", calls.append)
-    result = duet_serve("anomaly", "--port", "4000", "--host", "0.0.0.0", "--models", "a,b:1")
+    address = ("--host", "0.0.0.0", "--port", "4000")
+    result = duet_serve("anomaly", *address, "--models", "a,b:1", "--graceful-seconds", "20")
     assert result.exit_code == 0
-    assert calls == [["services.anomaly:Anomaly", "--host", "0.0.0.0", "--port", "4000"]]
+    assert duet_serve("anomaly", *address).exit_code == 0
+    assert calls == [
+        ["services.anomaly:Anomaly", *address, "--timeout-graceful-shutdown", "20"],
+        ["services.anomaly:Anomaly", *address],
+    ]
     assert Settings().models == "a,b:1"
 
 
