@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -12,10 +13,10 @@ from deploy.manifests.checks import problems
 from deploy.manifests.render import RenderError, located, render
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m deploy.manifests", description=__doc__)
     parser.add_argument("overlay", type=Path, help="folder of a kustomization")
-    overlay: Path = parser.parse_args().overlay
+    overlay: Path = parser.parse_args(arguments).overlay
     try:
         text = render(overlay)
     except RenderError as error:

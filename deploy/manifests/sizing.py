@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from deploy.manifests.objects import (
-    Object,
     Objects,
     containers,
     in_bytes,
@@ -50,11 +49,6 @@ def memory(settings: Settings) -> dict[str, int]:
         "connections": CONNECTION * settings.connections,
         "margin": MARGIN,
     }
-
-
-def needed(objects: Objects, service: Object) -> int:
-    """Bytes that a pod of a service needs."""
-    return sum(memory(read(variables(objects, serving(service)))).values())
 
 
 def limits(objects: Objects) -> Iterator[str]:

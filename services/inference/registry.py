@@ -156,7 +156,7 @@ def verified(entry: Entry) -> Bundle:
 def store(bundle: Bundle) -> Entry:
     """Copy the files of a bundle into the store, its signature too.
 
-    An undamaged copy with the same digest and signature stays, another one is replaced.
+    An undamaged copy with the same digest stays, unless its signature is another one. A damaged copy is replaced.
 
     Raises:
         BundleError: the store cannot write the bundle.
@@ -169,7 +169,7 @@ def store(bundle: Bundle) -> Entry:
         with suppress(BundleError, BentoMLException):
             if bentoml.models.list(tag):
                 kept = bundles.load(entry.path)
-                if (kept.digest, _signature(kept)) == (bundle.digest, signed):
+                if kept.digest == bundle.digest and (not signed or signed == _signature(kept)):
                     return entry
         names = (MANIFEST, *bundle.manifest.files, *([SIGNATURE] if signed else []))
         labels = {LABEL: bundle.manifest.task, "duet.digest": bundle.digest}

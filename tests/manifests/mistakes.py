@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-from deploy.manifests.objects import Object, Objects, containers, of_kind, pod
+from deploy.manifests.objects import Object, Objects, containers, of_kind, pod, variables
+from deploy.manifests.settings import read
+from deploy.manifests.sizing import MEBI, memory
 
 Change = Callable[[Objects], None]
 SERVICE = "duet-classification"
@@ -205,9 +208,7 @@ def _(objects: Objects) -> None:
 
 @mistake("the memory limit is one MiB too small", "memory")
 def _(objects: Objects) -> None:
-    from deploy.manifests.sizing import MEBI, needed  # noqa: PLC0415
-
-    least = -(-needed(objects, deployment(objects)) // MEBI)
+    least = math.ceil(sum(memory(read(variables(objects, container(objects)))).values()) / MEBI)
     for field in ("requests", "limits"):
         container(objects)["resources"][field]["memory"] = f"{least - 1}Mi"
 

@@ -109,6 +109,8 @@ def test_a_signature_is_stored_with_a_bundle_that_is_there_without(
     entry = registry.store(bundle)
     assert (entry.path / SIGNATURE).read_bytes() == (bundle.path / SIGNATURE).read_bytes()
     assert registry.entries() == [entry]
+    (bundle.path / SIGNATURE).unlink()
+    assert (registry.store(bundle).path / SIGNATURE).exists(), "a bundle without a signature takes none away"
 
 
 def test_no_signature_is_refused(make_bundle: MakeBundle, keys: Keys) -> None:
