@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import subprocess
 import time
@@ -83,3 +84,17 @@ def key_pair(folder: Path, name: str, curve: ec.EllipticCurve | None = None, pas
     private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, cipher))
     public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     return private, public
+
+
+def pushed(*arguments: str | Path) -> tuple[str, int, int]:
+    """Push; gives the reference by digest, the bytes that were sent and those that were there."""
+    result = duet_models("push", *arguments)
+    assert result.exit_code == 0, result.output
+    _, counts, reference = result.stdout.splitlines()
+    found = re.fullmatch(r"sent ([\d,]+) bytes; the registry had ([\d,]+)", counts)
+    assert found
+    return reference, *(int(number.replace(",", "")) for number in found.groups())  # type: ignore[return-value]
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
