@@ -40,7 +40,7 @@ def main() -> None:
     start = time.monotonic()
     make_environment()
     UNFINISHED.touch()
-    environment = uv_settings()
+    environment = uv_settings(PYTHON)
     installer = choose_installer(environment)
     install = [*installer, "--no-deps", "--require-hashes", "--requirement"]
     step(f"Installing {count(chosen)} packages", [*install, LOCKS / f"{chosen}.txt"], environment)
@@ -78,7 +78,7 @@ def make_environment() -> None:
     step("Making a virtual environment", [sys.executable, "-m", "venv", "--clear", str(VENV)])
 
 
-def uv_settings(python: "Path | str" = PYTHON) -> dict:
+def uv_settings(python: "Path | str") -> dict:
     """The environment in which uv finds packages where pip would: uv does not read pip's configuration."""
     listed = subprocess.run(
         [python, "-m", "pip", "config", "list"], check=False, stdout=subprocess.PIPE, universal_newlines=True

@@ -75,18 +75,18 @@ def test_a_step_that_fails_shows_what_its_program_said(install: ModuleType) -> N
 def test_uv_looks_where_pip_is_told_to_look(
     install: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(install, "PYTHON", sys.executable)
     for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
         monkeypatch.delenv(name)
     (tmp_path / "pip.conf").write_text(
         "[global]\nindex-url = https://mirror.example/simple\nfind-links = /wheels /more\n"
     )
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
-    found = install.uv_settings()
+    found = install.uv_settings(sys.executable)
     assert found["UV_DEFAULT_INDEX"] == "https://mirror.example/simple"
     assert found["UV_FIND_LINKS"].endswith("/wheels,/more")
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://own.example/simple")
-    assert install.uv_settings()["UV_DEFAULT_INDEX"] == "https://own.example/simple", "uv's own settings come first"
+    again = install.uv_settings(sys.executable)
+    assert again["UV_DEFAULT_INDEX"] == "https://own.example/simple", "uv's own settings come first"
 
 
 def test_ctrl_c_ends_with_a_sentence_and_the_next_run_starts_anew(install: ModuleType, tmp_path: Path) -> None:

@@ -152,12 +152,14 @@ def build(
 ) -> Iterator[Build]:
     """Build an image: `build("first", "mnist-cnn")`. Each name has a clone and a storage of its own."""
     places: dict[str, tuple[Path, dict[str, str]]] = {}
+    revision = run(dict(os.environ), "git", "-C", ROOT, "rev-parse", "HEAD")
 
     @cache
     def start(place: str, model: str, *options: str) -> Built:
         if place not in places:
             clone, environment = tmp_path_factory.mktemp("clone") / "duet", storage(place)
             run(environment, "git", "clone", "--quiet", "--shared", ROOT, clone)
+            run(environment, "git", "-C", clone, "checkout", "--quiet", "--detach", revision)
             places[place] = clone, environment | {"PYTHONPATH": str(clone)}
         clone, environment = places[place]
         duet = [sys.executable, "-m", "training", "models", "import"]

@@ -29,9 +29,14 @@ class Relay:
         with suppress(OSError):  # closed
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(self._target)
-                threading.Thread(target=self._pass, args=(client, server, True), daemon=True).start()
-                threading.Thread(target=self._pass, args=(server, client, False), daemon=True).start()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.create_connection(self._target) as server:
+            answers = threading.Thread(target=self._pass, args=(server, client, False), daemon=True)
+            answers.start()
+            self._pass(client, server, True)
+            answers.join()
 
     def _pass(self, source: socket.socket, sink: socket.socket, counted: bool) -> None:
         with suppress(OSError):

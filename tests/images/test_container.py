@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.nightly, pytest.mark.server]
 MODEL = "mnist-cnn"
 REFERENCE = ROOT / "services/reference" / MODEL
 USERS = {"of the image": (10001, 10001), "of OpenShift": (1000650000, 0)}
+OUTPUTS = ("logits", "probabilities")
 READY_SECONDS = 5  # of its one CPU, which are the seconds that it takes where nothing else runs
 UPLOADS, BODY = 64, 16 * 2**20
 CALLERS = 4
@@ -82,8 +83,8 @@ def images(count: int) -> np.ndarray:
 
 
 def question(pixels: np.ndarray) -> dict[str, object]:
-    data = pixels.reshape(-1).tolist()
-    return {"inputs": [{"name": "images", "datatype": "UINT8", "shape": list(pixels.shape), "data": data}]}
+    tensor = {"name": "images", "datatype": "UINT8", "shape": list(pixels.shape), "data": pixels.reshape(-1).tolist()}
+    return {"inputs": [tensor], "outputs": [{"name": name} for name in OUTPUTS]}
 
 
 def ask(container: Container, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -143,14 +144,14 @@ def test_it_is_ready_within_five_seconds_of_its_cpu(run_container: Callable[...,
             memory = stats["memory"]["usage"]["max"] / 2**20
             print(f"user {name}: ready after {wall:.1f} s, {seconds:.1f} of them CPU; {memory:.0f} MiB at most")
             assert seconds < READY_SECONDS
-            np.testing.assert_array_equal(ask(running, images(3))["probabilities"].argmax(1).shape, (3,))
+            assert ask(running, images(3))["probabilities"].shape == (3, 10)
 
 
 def test_answers_are_those_of_this_process(container: Container) -> None:
     pixels = images(7)
     expected = Classifier(load(REFERENCE), threads=1).run("classify", {"images": pixels})
     found = ask(container, pixels)
-    for name in ("logits", "probabilities"):
+    for name in OUTPUTS:
         np.testing.assert_array_equal(found[name], expected[name], name)
 
 
@@ -194,7 +195,7 @@ def test_slow_uploads_beyond_the_budget_are_refused(container: Container, object
     assert counted["429"] >= UPLOADS - 2 * fitting, counted
     assert most < size
     assert container.process.poll() is None, "killed"
-    assert len(ask(container, images(1))) >= 2
+    assert ask(container, images(1)).keys() == set(OUTPUTS)
 
 
 def test_sigterm_under_load_ends_with_0(run_container: Callable[..., object]) -> None:
@@ -209,11 +210,9 @@ def test_sigterm_under_load_ends_with_0(run_container: Callable[..., object]) ->
                     try:
                         answer = client.post(f"{running.url}/v2/models/{MODEL}/infer", json=question(images(4)))
                         outcomes[str(answer.status_code)] += 1
-                    except httpx.ConnectError:  # it no longer listens
-                        outcomes["refused"] += 1
+                    except httpx.TransportError:  # it no longer accepts; preStop's sleep keeps these from a pod
+                        outcomes["closed"] += 1
                         return
-                    except httpx.TransportError as error:
-                        outcomes[type(error).__name__] += 1
 
         callers = [threading.Thread(target=call) for _ in range(CALLERS)]
         for caller in callers:
@@ -226,4 +225,5 @@ def test_sigterm_under_load_ends_with_0(run_container: Callable[..., object]) ->
             caller.join()
         print(dict(outcomes))
         assert status == 0, running.log.read_text()
-        assert set(outcomes) == {"200", "refused"}
+        assert set(outcomes) == {"200", "closed"}
+        assert outcomes["200"] > CALLERS
