@@ -26,6 +26,7 @@ from services.inference import bundle, registry
 
 SLOTS = ("a", "b", "c", "d")  # a Deployment with maxSurge 1 has one pod more than replicas for a while
 CLASSIFIER, GENERATOR = "mnist-cnn", "mnist-gan"
+STORED = (CLASSIFIER, GENERATOR, "mnist-scorer")  # with a model of each task, a start adds none to the store
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def seen(tallies: Mapping[str, Tally]) -> dict[str, Any]:
 
 def make_home(home: Path) -> Path:
     """A BENTOML_HOME with the models that are asked."""
-    for name in (CLASSIFIER, GENERATOR):
+    for name in STORED:
         store(registry.REFERENCE / name, home)
     return home
 
