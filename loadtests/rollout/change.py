@@ -232,7 +232,7 @@ def draw(folder: Path, count: int) -> Path:
 
 def main() -> None:
     options = report.options(__doc__).parse_args()
-    sizes = Sizes(count=1000, weights=(50,), wrong=("slow",)) if options.quick else Sizes()
+    sizes = Sizes(count=1000, compared=2000, weights=(50,), wrong=("slow",)) if options.quick else Sizes()
     with tempfile.TemporaryDirectory(prefix="duet-change-") as name:
         folder = Path(name)
         found = uvloop.run(run(folder, overlay.write(folder / "overlay"), sizes))

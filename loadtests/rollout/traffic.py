@@ -17,8 +17,8 @@ from services.inference.bundle import Bundle
 from services.inference.session import Session
 
 PAUSES = range(3, 11)  # seconds between two requests of a poller, who keeps the connection
-SAMPLES = 1000  # of a stream
-STREAM_BYTES = 2_600_000  # about, of that many samples as arrays
+SAMPLES = 400  # of a stream
+STREAM_BYTES = 1_040_000  # about, of that many samples as arrays
 STREAM_SECONDS = 3.0  # in which a client reads a stream
 SIDE = 1500  # pixels of the sides of a large picture: 2.25 MB as a PNG of noise
 UPLOAD_SECONDS = 2.0  # in which a client sends it
