@@ -11,11 +11,14 @@ from functools import cache
 
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, generate_latest
-from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client import REGISTRY, Gauge
 
 from services.telemetry.counter import Counter
 from services.telemetry.histogram import Histogram
+from services.telemetry.page import page
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -128,7 +131,5 @@ def exposition(accept: bytes = b"") -> tuple[bytes, str]:
     Args:
         accept: the header `Accept`. A reader of OpenMetrics gets that format, which has exemplars.
     """
-    if b"application/openmetrics-text" in accept:
-        text: bytes = openmetrics.generate_latest(REGISTRY)  # type: ignore[no-untyped-call]
-        return text, openmetrics.CONTENT_TYPE_LATEST
-    return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
+    openmetrics = b"application/openmetrics-text" in accept
+    return page(REGISTRY.collect(), openmetrics=openmetrics), OPENMETRICS if openmetrics else TEXT

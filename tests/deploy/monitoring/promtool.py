@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
@@ -10,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 LABELS = 'namespace="prod",job="duet-classification"'
 FIRING = 'group by (alertname, severity) (ALERTS{alertstate="firing"})'
@@ -73,15 +74,16 @@ def surprises(content: Mapping[str, Any], scenarios: Sequence[Scenario], folder:
         AssertionError: the rules or the scenarios cannot be read.
     """
     promtool = program("promtool", "prometheus")
-    (folder / "rules.yaml").write_text(yaml.safe_dump(content))
+    (folder / "rules.yaml").write_text(json.dumps(content))  # JSON is YAML, and written faster
     tests = {
         "rule_files": ["rules.yaml"],
         "tests": [_test(scenario) for scenario in scenarios],
         "evaluation_interval": f"{min(scenario.interval for scenario in scenarios)}s",
     }
-    (folder / "tests.yaml").write_text(yaml.safe_dump(tests))
+    (folder / "tests.yaml").write_text(json.dumps(tests))
     command = [promtool, "test", "rules", "tests.yaml"]
-    run = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    frugal = os.environ | {"GOMAXPROCS": "1", "GOGC": "800"}
+    run = subprocess.run(command, cwd=folder, env=frugal, check=False, capture_output=True, text=True)
     output = run.stdout + run.stderr
     assert run.returncode == 0 or "        got: " in output, output
     return output if run.returncode else ""

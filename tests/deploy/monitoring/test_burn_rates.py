@@ -18,6 +18,12 @@ OBJECTIVES = {objective.name: objective for objective in read()}
 AVAILABILITY = OBJECTIVES["availability"]
 LATENCIES = [objective for objective in OBJECTIVES.values() if objective.seconds is not None]
 ROUTE = {"availability": "/classify", "latency-classify": "/classify", "latency-score": "/score"}
+DECIDES = {
+    "1h": (1, 0.1, 0.02),
+    "6h": (0.01,),
+    "1d": (0.1, 0.02),
+    "3d": (0.002,),
+}  # shares, by the window that fires first
 SHARES = (1, 0.1, 0.02, 0.01, 0.002)  # of bad requests
 INTERVAL = {"1h": 30, "6h": 300, "1d": 1800, "3d": 3600}  # seconds between evaluations, in a test of a long window
 NAME = "duet_request_duration_seconds"
@@ -131,7 +137,7 @@ def test_the_times_of_theory() -> None:
 
 @pytest.mark.parametrize("window", WINDOWS, ids=lambda window: window.long)
 def test_each_window_fires_when_theory_says(window: Window, tmp_path: Path) -> None:
-    shares = [share for share in SHARES if share > window.factor * AVAILABILITY.budget]
+    shares = DECIDES[window.long]
     scenarios = [begins(AVAILABILITY, [window], share, interval=INTERVAL[window.long]) for share in shares]
     assert surprises(rules(AVAILABILITY, [window]), scenarios, tmp_path) == ""
 
@@ -209,8 +215,7 @@ def test_missing_series_raise_no_alert(tmp_path: Path) -> None:
 @pytest.mark.parametrize("window", WINDOWS, ids=lambda window: window.long)
 def test_a_moved_burn_rate_is_noticed(window: Window, times: float, tmp_path: Path) -> None:
     moved = replace(window, spent=window.spent * times)
-    share = min(share for share in SHARES if share > window.factor * AVAILABILITY.budget)
-    scenario = begins(AVAILABILITY, [window], share, interval=INTERVAL[window.long])
+    scenario = begins(AVAILABILITY, [window], min(DECIDES[window.long]), interval=INTERVAL[window.long])
     assert surprises(rules(AVAILABILITY, [moved]), [scenario], tmp_path)
 
 

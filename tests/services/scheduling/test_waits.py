@@ -41,14 +41,12 @@ async def test_each_served_request_is_observed_once_however_many_batches_it_take
         first = ask(batcher, 1)
         await square.held()
         (long,) = await enqueued(batcher, (2, 3, 4, 5, 6))
-        begin = time.monotonic()
         await asyncio.sleep(0.02)
         square.gate.set()
         assert squares(await long) == [4, 9, 16, 25, 36]
-        waited = time.monotonic() - begin
         await first
     assert seen.count == 2
-    assert 0.015 < seen.total <= waited + 0.02  # what the second one waited, whatever the machine does
+    assert seen.total > 0.015  # what the second one waited
 
 
 async def test_a_request_that_is_computed_at_once_waits_no_time(square: Square) -> None:
@@ -76,13 +74,13 @@ async def test_a_full_queue_observes_the_wait_that_it_spares(square: Square) -> 
 async def test_a_request_that_would_miss_its_deadline_observes_the_estimate(square: Square) -> None:
     seen = Since("refused")
     square.gate.clear()
-    async with running(square, item_seconds=0.5) as batcher:
+    async with running(square, item_seconds=50) as batcher:
         first = ask(batcher, 1)
         await square.held()
         waiting = await enqueued(batcher, (2,))
         with pytest.raises(QueueFull, match="the deadline is in"):
-            await batcher.submit(items(5), Call(deadline=time.monotonic() + 1))
-        assert (seen.count, seen.total) == (1, pytest.approx(1.0))  # one item computes, and one waits
+            await batcher.submit(items(5), Call(deadline=time.monotonic() + 60))
+        assert (seen.count, seen.total) == (1, pytest.approx(100))  # one item computes, and one waits
         square.gate.set()
         await asyncio.gather(first, *waiting)
 
