@@ -191,9 +191,12 @@ def of_pictures(changed: Share) -> list[str]:
     lower, upper = wilson(changed)
     if upper < CHANGED:
         return []
-    needed = _least(lambda count: wilson(Share(0, count))[1] < CHANGED)
-    if lower <= CHANGED and changed.of < needed:
-        return [f"pictures: {needed - changed.of:.0f} more are needed, there are {changed.of:.0f} of {needed:.0f}"]
+    if changed.value < CHANGED:
+        needed = _least(lambda count: wilson(Share(changed.value * count, count))[1] < CHANGED)
+        return [
+            f"pictures: {needed - changed.of:.0f} more are needed, there are {changed.of:.0f} of {needed:.0f}, and "
+            f"{changed.hits:.0f} get another class"
+        ]
     return [
         f"pictures: {changed.hits:.0f} of {changed.of:.0f} get another class, {100 * lower:.1f} to "
         f"{100 * upper:.1f} %, and {100 * CHANGED:g} % are tolerated"

@@ -51,7 +51,7 @@ class Sizes:
     count: int = 4000
     compared: int = 16_000
     refuse_seconds: float = 10.0
-    pictures: int = 100
+    pictures: int = 300
     weights: tuple[int, ...] = (1, 10, 50)
     wrong: tuple[str, ...] = WRONG
 
@@ -155,7 +155,8 @@ async def refuse(change: Change, what: str, made: dict[str, Bundle], sizes: Size
 async def whole(change: Change, made: dict[str, Bundle], sizes: Sizes) -> dict[str, Any]:
     """Every phase; returns figures."""
     old, new = made["old"], made["new"]
-    both, other = serving(old, new), serving(new, old)
+    wrong = [made[what] for what in sizes.wrong]  # promote asks that stable pods serve them, too
+    both, other = serving(old, new, *wrong), serving(new, old)
     found: dict[str, Any] = {}
     change.visitors.know(list(made.values()))
     change.visitors.pin(old)

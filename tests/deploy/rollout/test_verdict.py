@@ -140,7 +140,13 @@ def test_p_values_are_compared_where_there_are_some() -> None:
 
 @pytest.mark.parametrize(
     ("changed", "count", "said"),
-    [(0, 100, ""), (3, 200, ""), (0, 20, "pictures: 29 more are needed"), (90, 100, "pictures: 90 of 100")],
+    [
+        (0, 100, ""),
+        (3, 200, ""),
+        (0, 20, "pictures: 29 more are needed"),
+        (4, 100, "pictures: 36 more"),
+        (90, 100, "pictures: 90 of 100"),
+    ],
 )
 def test_pictures_that_get_another_class(changed: int, count: int, said: str) -> None:
     reasons = verdict.of_pictures(Share(changed, count))
