@@ -27,6 +27,7 @@ from services.commands.serve import TARGETS, Service
 
 # One thread a process: tests run side by side, and threads of PyTorch that wait for each other use the processor too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # storing a model would look up names in the network
 
 # A job in the background starts with SIGINT ignored, and so do its children: tests of Ctrl-C need the usual handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
