@@ -70,9 +70,7 @@ def prometheus(
     rules: Mapping[str, Any],
     folder: Path,
     *,
-    alerts: str = "",
     data: Path | None = None,
-    discovered: Path | None = None,
 ) -> Iterator[str]:
     """The URL of a Prometheus that reads targets by job and evaluates rules, both every second.
 
@@ -80,9 +78,7 @@ def prometheus(
         targets: host and port of each, by job.
         rules: of which only the intervals are changed.
         folder: for its files.
-        alerts: address of an Alertmanager.
         data: a database to begin with.
-        discovered: a file of more targets, which may change.
     """
     server = program("prometheus", "prometheus")
     every_second = {"groups": [{**group, "interval": "1s"} for group in rules["groups"]]}
@@ -94,11 +90,6 @@ def prometheus(
             {"job_name": job, "static_configs": [{"targets": addresses}]} for job, addresses in targets.items()
         ],
     }
-    if discovered:
-        files = [{"files": [str(discovered)], "refresh_interval": "1s"}]
-        configuration["scrape_configs"].append({"job_name": "discovered", "file_sd_configs": files})
-    if alerts:
-        configuration["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [alerts]}]}]}
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
     url = f"http://127.0.0.1:{free_port()}"
     command = [server, f"--config.file={folder / 'prometheus.yaml'}", f"--storage.tsdb.path={data or folder / 'data'}"]
