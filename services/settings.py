@@ -146,7 +146,17 @@ class Settings(BaseSettings):
         ge=0,
         description="Seconds in which requests are still accepted after SIGTERM, while /readyz answers 503.",
     )
-
+    log_format: Literal["text", "json"] = Field(
+        default="text",
+        description="How log lines are written. json: one object a line, with time, level, logger, process, message, "
+        "and where there are any request_id and exception; lines of BentoML and other libraries too.",
+    )
+    log_lines: int = Field(
+        default=20,
+        ge=0,
+        description="Log lines that a process writes a second, on the average; five seconds' worth may come at once. "
+        "The next line says how many were left out. 0: no bound.",
+    )
     drift_tolerated: float = Field(
         default=0.02,
         ge=0,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
+import logging.config
 import os
 import signal
 import sys
@@ -139,6 +141,17 @@ def _forget_parent(listener: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def write_server_logs(formatter: Callable[[], logging.Formatter], bound: Callable[[], logging.Filter]) -> None:
+    """Write the lines of BentoML, circus and uvicorn so, in processes that start later too."""
+    from bentoml._internal.log import SERVER_LOGGING_CONFIG as CONFIG  # noqa: PLC0415
+
+    CONFIG["formatters"]["traced"] = {"()": formatter}
+    CONFIG["filters"]["bound"] = {"()": bound}
+    CONFIG["handlers"]["tracehandler"]["filters"] = ["tracing", "bound"]
+    CONFIG["disable_existing_loggers"] = False
+    logging.config.dictConfig(CONFIG)
+
+
 def request_schema() -> Any:
     """BentoML's base of the schemas of requests; its `from_http_request` can be replaced."""
     from _bentoml_sdk.io_models import IODescriptor  # noqa: PLC0415
@@ -219,6 +232,7 @@ def _names(function: Any) -> set[object]:
 
 
 def _changes_of_the_server() -> list[str]:
+    from bentoml._internal.log import SERVER_LOGGING_CONFIG  # noqa: PLC0415
     from circus import process  # noqa: PLC0415
     from circus.sighandler import SysHandler  # noqa: PLC0415
     from starlette.applications import Starlette  # noqa: PLC0415
@@ -228,6 +242,8 @@ def _changes_of_the_server() -> list[str]:
 
     files = str([const for const in _names(MultiPartParser.on_headers_finished) if isinstance(const, str)])
     kept = {
+        "bentoml: its log has no handler `tracehandler`; DUET_LOG_FORMAT does not change its lines": "tracehandler"
+        in SERVER_LOGGING_CONFIG["handlers"],
         "uvicorn: RequestResponseCycle has no `disconnected`; clients that left are computed": "disconnected"
         in _names(RequestResponseCycle.__init__),
         "uvicorn: RequestResponseCycle has no `more_body`; every body is read with a timer": "more_body"

@@ -8,6 +8,7 @@ import logging
 import signal
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import bentoml
@@ -19,7 +20,7 @@ from services.protocol.direct import connection_class
 from services.protocol.gateway import FastPathMiddleware, Gateway
 from services.protocol.services import routes_of
 from services.settings import Settings, SettingsError, read
-from services.shims import before_signals, changes, fork_workers, use_connections
+from services.shims import before_signals, changes, fork_workers, use_connections, write_server_logs
 from services.telemetry import logs
 
 log = logging.getLogger("duet")
@@ -31,6 +32,13 @@ def _settings() -> Settings:
         return read()
     except SettingsError as error:
         raise SystemExit(f"error: {error}") from None
+
+
+def _configure_logs() -> None:
+    settings = _settings()
+    logs.configure(settings.log_format, settings.log_lines)
+    if settings.log_format == "json":
+        write_server_logs(logs.JsonLines, partial(logs.Bound, settings.log_lines))
 
 
 # BentoML keeps the timer and context of every request for this long, so it is short; Duet itself enforces deadlines.
@@ -57,6 +65,7 @@ class Lifecycle:
     @staticmethod
     def prepare_parent() -> None:
         """Runs in BentoML's parent process, which starts the workers and handles the signals."""
+        _configure_logs()
         _forward_interrupts()
         fork_workers()
         gc.enable()  # `duet serve` imports without it
@@ -64,7 +73,7 @@ class Lifecycle:
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start_plane(self) -> None:
         """Load in the background; until the models are ready, probes and callers get a 503 with the reason."""
-        logs.configure()
+        _configure_logs()
         for change in changes():
             log.warning("a library has changed: %s", change)
         self._starting = asyncio.create_task(self.plane.start())

@@ -22,7 +22,7 @@ def refusal(error: Exception, route: str, request_id: str) -> DuetError:
     """The error that the caller is told, counted by route; one that is not in the catalogue is logged."""
     known = error if isinstance(error, DuetError) else Unexpected()
     if known is not error:
-        log.error("%s failed (request %s)", route, request_id, exc_info=error)
+        log.error("%s failed (request %s)", route, request_id, exc_info=error, extra={"request_id": request_id})
     if not isinstance(known, CallerLeft):
         metrics.REJECTIONS.labels(route, known.slug).inc()
     return known

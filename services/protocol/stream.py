@@ -57,9 +57,8 @@ class Stream(StreamingResponse):
                 last = await self._rest(send, left)
                 await send({"type": "http.response.body", "body": last, "more_body": False})
         except TimeoutError:  # the server closes the connection, so the client notices that the end is missing
-            log.info(
-                "%s: the client did not read its answer before the deadline (request %s)", self.route, self._call.id
-            )
+            message = "%s: the client did not read its answer before the deadline (request %s)"
+            log.info(message, self.route, self._call.id, extra={"request_id": self._call.id})
         finally:
             left.cancel()
             await self._parts.aclose()

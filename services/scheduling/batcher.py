@@ -157,7 +157,8 @@ class Batcher:
         try:
             outputs = self._checked(self._run(inputs), count)
         except Exception:
-            log.exception("%s failed on %d items of request %s; queueing them", self._model, count, call.id)
+            message = "%s failed on %d items of request %s; queueing them"
+            log.exception(message, self._model, count, call.id, extra={"request_id": call.id})
             return None
         seconds = time.monotonic() - begin
         self._sizes.observe(count)
