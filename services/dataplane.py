@@ -55,7 +55,6 @@ class DataPlane:
     Attributes:
         entries: the selected bundles, by name; of the versions of a name the default one first, then the newest.
         problems: what keeps models from being served.
-        defaults: which models requests mean that name none, or no version.
         damaged: why a selected bundle is not served, by tag.
         starting: models are still being loaded.
         offload: the thread for work on bodies and images.
@@ -64,7 +63,6 @@ class DataPlane:
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.tasks = tuple(tasks)
         self.settings = Settings()
-        self.defaults = default_models.parse(self.settings.default_models)
         self.problems: list[str] = [STARTING]
         self.damaged: dict[str, str] = {}
         self.starting = True
@@ -92,6 +90,11 @@ class DataPlane:
         except BundleError as error:
             entries, self._unresolved = [], str(error)
         self.entries = sorted(entries, key=lambda entry: (entry.name, not self.defaults.means(entry)))
+
+    @property
+    def defaults(self) -> default_models.DefaultModels:
+        """Which models requests mean that name none, or no version."""
+        return default_models.parse(self.settings.default_models)
 
     @property
     def ready(self) -> bool:

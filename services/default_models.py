@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from services.inference import registry
 from services.inference.bundle import Task
@@ -50,6 +51,7 @@ class DefaultModels:
         return found
 
 
+@lru_cache
 def parse(text: str) -> DefaultModels:
     """The setting's text: NAME or NAME:VERSION, separated by commas. Of two versions of a name the first counts."""
     tags = [tag.strip().partition(":") for tag in text.split(",") if tag.strip()]

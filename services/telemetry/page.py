@@ -46,7 +46,7 @@ def _line(sample: Sample, openmetrics: bool) -> str:
 def _labels(labels: dict[str, str]) -> str:
     if not labels:
         return ""
-    return "{" + ",".join([f'{name}="{value.translate(ESCAPED)}"' for name, value in labels.items()]) + "}"
+    return "{" + ",".join([f'{name}="{value.translate(ESCAPED)}"' for name, value in sorted(labels.items())]) + "}"
 
 
 def _number(value: float) -> str:

@@ -30,6 +30,7 @@ from tests.registries import start_registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
 
+CLUSTER = ("podman", "kubectl", "skopeo", "python -m deploy.rollout")  # programs that need a cluster or a registry
 NEEDS = {"", "minutes", "mnist", "registry", "cluster"}
 PROGRAMS = {
     "kubectl": "kubectl",
@@ -215,7 +216,7 @@ def test_every_block_is_of_a_known_kind(page: Path) -> None:
     assert {fence.language for fence in fences(text)} <= {"console", "python", "yaml", "{toctree}"}
     for fence in fences(text):
         assert fence.language != "console" or fence.body.startswith("$ ")
-        assert fence.needs != "cluster" or any(command.startswith(("podman", "kubectl")) for command in commands(fence))
+        assert fence.needs != "cluster" or any(command.startswith(CLUSTER) for command in commands(fence))
     assert [line for line in indented(text) if not line.startswith(("make ", ". .venv/bin/activate"))] == []
 
 

@@ -11,7 +11,7 @@ from training.data import load as load_data
 
 @pytest.mark.slow
 def test_samples_alone_teach_the_classes(model_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accuracy_score, "STEPS", 60)
+    monkeypatch.setattr(accuracy_score, "STEPS", 90)
     monkeypatch.setattr(accuracy_score, "SAMPLES", 1500)
     gan = load(sorted((model_store / "models" / "digits-gan").glob("*/"))[0])
     score = accuracy_score.classification_accuracy_score(gan, load_data("digits"))

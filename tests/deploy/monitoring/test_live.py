@@ -17,7 +17,7 @@ import yaml
 from tests.conftest import PATIENCE, Serve, start_redis
 from tests.deploy.monitoring.watching import ROOT, ask, database, prometheus, redis_exporter
 
-pytestmark = [pytest.mark.slow, pytest.mark.server]
+pytestmark = [pytest.mark.nightly, pytest.mark.server]  # twenty seconds of two cores
 
 RULES = yaml.safe_load((ROOT / "deploy/monitoring/rules.yaml").read_text())
 BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "deploy/monitoring/dashboards").iterdir())}

@@ -41,6 +41,7 @@ def report(out: Path, name: str) -> dict[str, Any]:
     return saved
 
 
+@pytest.mark.nightly  # a minute, and its parts have tests of their own
 @needs_wrk
 def test_side_by_side_and_overhead(model_store: Path, tmp_path: Path) -> None:
     bench("loadtests.bench", model_store, tmp_path)
@@ -56,6 +57,7 @@ def test_side_by_side_and_overhead(model_store: Path, tmp_path: Path) -> None:
     assert all(cost["stages"].keys() >= {"parse", "queue", "compute", "encode"} for cost in costs)
 
 
+@pytest.mark.nightly  # half a minute
 @needs_wrk
 def test_generate(model_store: Path, tmp_path: Path) -> None:
     bench("loadtests.bench.generate", model_store, tmp_path)
@@ -67,6 +69,7 @@ def test_generate(model_store: Path, tmp_path: Path) -> None:
     assert all(min(row["images_per_second"], row["cpu_us"], *row["ratios"].values()) > 0 for row in rows)
 
 
+@pytest.mark.nightly  # half a minute
 def test_overload(model_store: Path, tmp_path: Path) -> None:
     bench("loadtests.bench.overload", model_store, tmp_path)
     saved = report(tmp_path, "overload")
@@ -139,6 +142,7 @@ def test_cache_memory(model_store: Path, tmp_path: Path) -> None:
     assert all(run["held_mib"] <= run["limit_mib"] and run["evicted"] > 0 for run in runs)
 
 
+@pytest.mark.nightly  # a minute of two cores
 def test_neighbours(tmp_path: Path, model_store: Path) -> None:
     bench("loadtests.bench.neighbours", model_store, tmp_path)
     saved: dict[str, Any] = json.loads((tmp_path / "neighbours.json").read_text())

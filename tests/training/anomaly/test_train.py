@@ -17,7 +17,7 @@ from training.recipes import RECIPES
 from training.train import train
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # a minute
 def test_scratches_are_found_though_none_was_ever_seen(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     folder = write(plates(160), tmp_path / "Plates")
