@@ -23,16 +23,16 @@ from deploy.manifests.settings import read
 from services.settings import Settings
 
 MEBI = 2**20
-# Each is the most that one kind of load took of memory, alone. All kinds at once took two thirds of the sum.
+# Each is the most that one kind of load took of memory, alone. All kinds at once took less than the sum.
 IDLE = 220 * MEBI  # both processes of a service, ready, with the reference models
-COMPUTE = 124 * MEBI  # the dearest requests: batches in ONNX Runtime, heat maps, samples
+COMPUTE = 129 * MEBI  # the dearest requests: batches in ONNX Runtime, heat maps, samples
 BODY = 1.08  # bytes for a byte of bodies
 TREE = 20  # bytes of the parsed JSON of the worst bodies for a byte of DUET_BODY_BYTES; one thread parses
 PIXEL = 24  # bytes of a picture while it is decoded, for a pixel of DUET_IMAGE_PIXELS; the same thread decodes
-CACHE = 1.13  # bytes for a byte of answers that the cache counts
-ANSWER = 1.7  # bytes for a byte of answers that nobody reads
+CACHE = 1.23  # bytes for a byte of answers that the cache counts
+ANSWER = 3.7  # bytes for a byte of answers that nobody reads, with those that are computed meanwhile
 CONNECTION = 9 * 2**10  # bytes of one
-MARGIN = 16 * MEBI
+MARGIN = 8 * MEBI
 LOGS = 50 * MEBI  # of each container on the disk: the kubelet keeps five files of 10 MiB
 
 

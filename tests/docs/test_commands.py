@@ -30,7 +30,7 @@ from tests.registries import start_registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
 
-CLUSTER = ("podman", "kubectl", "skopeo", "python -m deploy.rollout")  # programs that need a cluster or a registry
+CLUSTER = ("podman", "kubectl", "skopeo", "cosign", "python -m deploy.rollout")  # what a reader has with a cluster
 NEEDS = {"", "minutes", "mnist", "registry", "cluster"}
 PROGRAMS = {
     "kubectl": "kubectl",
