@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -84,8 +85,9 @@ async def classify(
     log_joint = (await served.infer(JOINT, {"images": images}, call))[JOINT] if joint else None
     if not call.trial:
         entry, class_names = served.entry, served.model.class_names
-        for index in best.tolist():
-            metrics.PREDICTIONS.labels(entry.name, entry.version, class_names[index]).inc()
+        counts = {int(best[0]): 1} if len(best) == 1 else Counter(best.tolist())
+        for index, count in counts.items():
+            metrics.PREDICTIONS.labels(entry.name, entry.version, class_names[index]).inc(count)
     return Classified(outputs, best, maps, log_joint)
 
 
