@@ -93,7 +93,7 @@ def test_a_setting_that_needs_more_memory_is_refused_with_the_sum(refused: Refus
     assert len(lines) == 3
     for line in lines:
         assert "resources.limits.memory: " in line
-        assert "(idle 220, compute 124, bodies 1106, " in line
+        assert "(idle 220, compute 129, bodies 1106, " in line
 
 
 def test_a_folder_without_a_kustomization_is_refused(run: Run, tmp_path: Path) -> None:
