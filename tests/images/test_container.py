@@ -178,7 +178,7 @@ def test_slow_uploads_beyond_the_budget_are_refused(container: Container, object
     threads = [threading.Thread(target=upload, args=(container.port, answers)) for _ in range(UPLOADS)]
     for thread in threads:
         thread.start()
-    tmp, most = Path(f"/proc/{container.init()}/root/tmp"), 0
+    tmp, most = Path("/proc", str(container.init()), "root", "tmp"), 0
     while any(thread.is_alive() for thread in threads):
         room = os.statvfs(tmp)
         most = max(most, (room.f_blocks - room.f_bfree) * room.f_frsize)

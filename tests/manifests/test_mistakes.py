@@ -6,6 +6,7 @@ import copy
 
 import pytest
 
+import tests.manifests.network_mistakes  # noqa: F401  # adds to MISTAKES
 from deploy.manifests.checks import CHECKS, problems
 from tests.docs.pages import REFERENCE, rows, section
 from tests.manifests.mistakes import MISTAKES
