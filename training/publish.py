@@ -131,7 +131,7 @@ def exported(
     recipe: str,
     seed: int,
     directory: Path,
-    arithmetic: str = "",
+    arithmetic: bundle.Arithmetic = "",
 ) -> bundle.Bundle:
     """A bundle of graphs in `directory` (created if needed), without metrics, card and digest."""
     directory.mkdir(parents=True, exist_ok=True)

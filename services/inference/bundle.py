@@ -45,6 +45,7 @@ SIGNATURE = "model.sig"  # beside the manifest, if the bundle is signed; it sign
 BESIDE = (SIGNATURE, "model.yaml")  # not in the manifest; the second is BentoML's record of a model in the store
 LATER = ("statistics", "parts", "arithmetic")  # fields that the first stored bundles do not have
 
+Arithmetic = Literal["", "float32", "bfloat16"]
 Task = str
 TASKS: dict[Task, str] = {  # the class that serves a bundle of each task
     "classification": "services.inference.classifier:Classifier",
@@ -159,7 +160,7 @@ class Manifest(_Record):
     network: str
     recipe: str
     seed: int
-    arithmetic: Literal["", "float32", "bfloat16"] = Field(
+    arithmetic: Arithmetic = Field(
         default="", description="of the training; empty where it is not known, or no network was trained"
     )
     dataset: Data

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -183,7 +183,8 @@ class Epochs:
         ]
         if not buffers:
             return
-        mean = self.fabric.all_reduce(torch.cat([buffer.flatten() for buffer in buffers]), reduce_op="mean")
+        whole = torch.cat([buffer.flatten() for buffer in buffers])
+        mean = cast(Tensor, self.fabric.all_reduce(whole, reduce_op="mean"))
         for buffer, shared in zip(buffers, mean.split([buffer.numel() for buffer in buffers]), strict=True):
             buffer.copy_(shared.view_as(buffer))
 

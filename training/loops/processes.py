@@ -126,7 +126,7 @@ def _of_a_collective(error: BaseException) -> bool:
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
-    raise ProcessError("ended by SIGTERM: the job was stopped, or torchrun saw another process end")
+    raise ProcessError("ended by SIGTERM: the job was stopped, or another process ended; go on with --resume")
 
 
 def _in_main_thread() -> bool:
