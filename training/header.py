@@ -30,8 +30,10 @@ def difference(found: Mapping[str, Any], wanted: Mapping[str, Any], within: str 
         ours, theirs = found.get(key), wanted.get(key)
         if ours == theirs:
             continue
-        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-            return difference(ours, theirs, f"{within}{key}.")
+        if all(isinstance(side, Mapping | None) for side in (ours, theirs)):
+            if (inner := difference(ours or {}, theirs or {}, f"{within}{key}.")) is not None:
+                return inner
+            continue  # an empty group is as good as none
         return Difference(f"{within}{key}", ours, theirs)
     return None
 
