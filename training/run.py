@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from training.header import difference
+
 CONFIG = "config.json"
 NOTES = "notes.json"
 
@@ -64,10 +66,20 @@ class Run:
         _replace(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write the checkpoint atomically: a reader gets the old one or the new one."""
+        """Write the checkpoint atomically: a reader gets the old one or the new one.
+
+        Raises:
+            RunError: it cannot be written, for instance because the disk is full; the old one stays.
+        """
         temporary = self.checkpoint.with_suffix(".tmp")
-        torch.save({**state, "config": self.config}, temporary)
-        os.replace(temporary, self.checkpoint)
+        try:
+            torch.save({**state, "config": self.config}, temporary)
+            os.replace(temporary, self.checkpoint)
+        except (OSError, RuntimeError) as error:  # PyTorch's writer raises the second where the disk is full
+            temporary.unlink(missing_ok=True)
+            raise RunError(
+                f"{self.checkpoint}: not written ({error}); free some disk space, and go on with --resume"
+            ) from error
 
     def load(self) -> dict[str, Any] | None:
         """The checkpoint, on the CPU, or None where there is none.
@@ -126,9 +138,8 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _require_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for key in sorted(found.keys() | wanted.keys()):
-        if found.get(key) != wanted.get(key):
-            raise RunError(
-                f"{path}: this directory holds a run with {key} {found.get(key)!r}, but the command gives "
-                f"{wanted.get(key)!r}; choose another output directory, or delete {path.parent}"
-            )
+    if (other := difference(found, wanted)) is not None:
+        raise RunError(
+            f"{path}: this directory holds a run with {other.field} {other.found!r}, but the command gives "
+            f"{other.wanted!r}; choose another output directory, or delete {path.parent}"
+        )

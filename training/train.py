@@ -21,9 +21,11 @@ from training.baselines.logistic import fit_logistic
 from training.baselines.svm import fit_svm
 from training.data import Dataset
 from training.evaluation.pictures import training_curves
+from training.loops.arithmetic import make_deterministic
 from training.loops.cnn import train_cnn
 from training.loops.conditional_vae import train_conditional_vae
 from training.loops.gan import train_gan
+from training.loops.processes import ending_together
 from training.loops.progress import write
 from training.loops.vae import train_vae
 from training.publish import TASKS, Network, publish
@@ -73,14 +75,31 @@ def train(
     Raises:
         RunError: the run directory holds another run, or its checkpoint is damaged.
         TrainingError: a loss is not finite.
+        ProcessError: another process failed; the message says why.
         KeyboardInterrupt: Ctrl-C, after the checkpoint was written.
     """
     fabric = launch(accelerator, devices)
+    given = {"judge": judge, "classifier": classifier, "generator": generator}
+    with ending_together(fabric):
+        return _train(fabric, dataset, recipe, networks, seed=seed, out=out, resume=resume, given=given)
+
+
+def _train(
+    fabric: Fabric,
+    dataset: Dataset,
+    recipe: Recipe,
+    networks: Sequence[Network],
+    *,
+    seed: int,
+    out: Path,
+    resume: bool,
+    given: dict[str, Bundle | None],
+) -> list[Bundle]:
     parent = out / f"{dataset.name}-{re.sub('[ :-]+', '-', recipe.name)}-{seed}"
     bundles: list[Bundle] = []
-    chosen = generator is not None
+    chosen = given["generator"] is not None
     table = Table(
-        "bundle", "gate", "value", "bound", "minutes", title=f"{dataset.name}, recipe {recipe.name}, seed {seed}"
+        "bundle", "gate", "validation", "bound", "minutes", title=f"{dataset.name}, recipe {recipe.name}, seed {seed}"
     )
     for network in (name for name in NETWORKS if name in networks):
         reason = _left_out(network, dataset, recipe)
@@ -89,19 +108,18 @@ def train(
                 write(f"{network}: left out, for {reason}")
             continue
         start = time.perf_counter()
-        given = {"judge": judge, "classifier": classifier, "generator": generator}
         module = fit(fabric, network, dataset, recipe, parent=parent, seed=seed, resume=resume, given=given)
         published: list[Bundle] = []
         if fabric.is_global_zero:
             published = publish(
-                network, module, dataset, recipe=recipe.name, seed=seed, run_dir=parent / network, judge=judge
+                network, module, dataset, recipe=recipe.name, seed=seed, run_dir=parent / network, judge=given["judge"]
             )
             bundles += published
         parts = fabric.broadcast(published)  # every process trains the scorer with them
         if network == "cnn":
-            judge, classifier = judge or parts[0], classifier or parts[0]
+            given |= {role: given[role] or parts[0] for role in ("judge", "classifier")}
         elif network in ("vae", "cvae") and not chosen:
-            generator = parts[0]
+            given["generator"] = parts[0]
         minutes = f"{(time.perf_counter() - start) / 60:.1f}"
         for bundle in published:
             for gate in bundle.manifest.gates:
@@ -109,7 +127,6 @@ def train(
                 table.add_row(bundle.name, gate.metric, f"{gate.value:.4g}", bound, minutes)
     if fabric.is_global_zero:
         Console().print(table)
-    fabric.barrier()
     return bundles
 
 
@@ -117,10 +134,13 @@ def launch(accelerator: str, devices: int) -> Fabric:
     """A launched Fabric; under torchrun, the number of processes and nodes is torchrun's."""
     from lightning_fabric import Fabric  # noqa: PLC0415 (takes two seconds, and options are checked before)
 
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # see make_deterministic
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
     nodes = int(os.environ.get("WORLD_SIZE", processes)) // processes
     fabric = Fabric(accelerator=accelerator, devices=processes, num_nodes=nodes)
     fabric.launch()
+    if fabric.device.type == "cuda":
+        make_deterministic()
     return fabric
 
 

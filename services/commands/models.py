@@ -89,7 +89,9 @@ def show(model: deliver.Model) -> None:
             f"{graph.parity.bound:.2g}",
         )
     metrics = Table("metric", "value", "gate")
-    gates = {gate.metric: f"{gate.direction} {gate.bound:g}" for gate in manifest.gates}
+    gates = {
+        gate.metric: f"{gate.direction} {gate.bound:g}, is {gate.value:.6g} on {gate.split}" for gate in manifest.gates
+    }
     for name, value in manifest.metrics.items():
         metrics.add_row(escape(name), f"{value:.6g}", gates.get(name, ""))
     Console().print(graphs, metrics)

@@ -43,8 +43,9 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 SIGNATURE = "model.sig"  # beside the manifest, if the bundle is signed; it signs the manifest and every file
 BESIDE = (SIGNATURE, "model.yaml")  # not in the manifest; the second is BentoML's record of a model in the store
-LATER = ("statistics", "parts")  # fields that the first stored bundles do not have
+LATER = ("statistics", "parts", "arithmetic")  # fields that the first stored bundles do not have
 
+Arithmetic = Literal["", "float32", "bfloat16"]
 Task = str
 TASKS: dict[Task, str] = {  # the class that serves a bundle of each task
     "classification": "services.inference.classifier:Classifier",
@@ -108,6 +109,15 @@ class Gate(_Record):
     value: float
     bound: float
     direction: Literal["at least", "at most"]
+    split: Literal["test", "validation"] = Field(
+        default="test", description="whose value it is; the first stored bundles were decided on the test split"
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_written_before(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The split is left out if it is the one of before, so that the digests of stored bundles do not change."""
+        fields: dict[str, Any] = written(self)
+        return {name: value for name, value in fields.items() if (name, value) != ("split", "test")}
 
     @property
     def passed(self) -> bool:
@@ -150,6 +160,9 @@ class Manifest(_Record):
     network: str
     recipe: str
     seed: int
+    arithmetic: Arithmetic = Field(
+        default="", description="of the training; empty where it is not known, or no network was trained"
+    )
     dataset: Data
     image: Image
     class_names: tuple[str, ...] = Field(description="empty where the data have no labels")

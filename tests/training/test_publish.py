@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from services.inference import bundle
 from tests.training.conftest import brief_defects, fit
+from training import publish as module
 from training.anomaly.parts import Parts
 from training.anomaly.views import of_views
 from training.data import Dataset, Split
@@ -86,6 +88,28 @@ def test_an_untrained_network_is_not_stored(published: Published, tmp_path: Path
     with pytest.raises(GateError, match=r"digits-cnn: accuracy 0\.\d+ is not at least 0\.97"):
         publish("cnn", untrained, published.dataset, recipe="none", seed=0, run_dir=tmp_path)
     assert not (tmp_path / "bundles" / "digits-cnn").exists()
+
+
+def test_gates_are_decided_on_the_validation_split_and_the_test_split_selects_nothing(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With wrong labels in the test split the bundle is stored, with wrong ones in the validation split it is not."""
+    data = published.dataset
+    how: dict[str, Any] = {"recipe": "brief", "seed": 0, "run_dir": tmp_path}
+    wrong = {role: replace(split := getattr(data, role), labels=(split.labels + 1) % 10) for role in data.splits}
+    [stored] = publish("cnn", published.cnn, replace(data, test=wrong["test"]), **how)
+    assert stored.manifest.metrics["accuracy"] < 0.1
+    [gate] = stored.manifest.gates
+    assert (gate.split, gate.metric) == ("validation", "accuracy")
+    assert gate.value > 0.97
+    measured: list[str] = []
+    monkeypatch.setattr(module, "assess", lambda *given, **named: measured.append("test"))
+    with pytest.raises(GateError, match="figures of the validation split"):
+        publish("cnn", published.cnn, replace(data, validation=wrong["validation"]), name="other", **how)
+    assert not measured, "a training that missed its gate must not be measured on the test split"
+    text = (tmp_path / "bundles" / ".other-cnn.staged" / "card.md").read_text()
+    assert "Not measured, for the bundle missed a gate." in text
+    assert "| at least 0.97 | **no** |" in text
 
 
 class Memory(nn.Module):

@@ -72,6 +72,8 @@ def test_int8_is_a_bundle_of_its_own_that_verifies_and_repeats_its_metrics(
     assert int8.manifest.metrics["accuracy_loss"] == pytest.approx(loss)
     text = (int8.path / "card.md").read_text()
     assert "## int8" in text
+    assert "The temperature was fitted again, on the validation split." in text
+    assert "The threshold of the prediction sets was fitted again, on the calibration split." in text
     assert f"Made by: `duet quantize digits-cnn:{fp32.version} --dataset digits`" in text
 
 
@@ -114,12 +116,15 @@ def test_equal_weights_give_equal_digests(both: tuple[Bundle, Bundle], dataset: 
 def test_a_loss_beyond_the_bound_is_not_sealed(
     fp32: Bundle, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ranges from black images only: a fault injected into the calibration."""
+    """Ranges from black images only: a fault injected into the calibration. The test split is not measured."""
+    measured: list[str] = []
+    monkeypatch.setattr(module, "assess", lambda *given, **named: measured.append("test"))
     whole = module._quantize_graph
     monkeypatch.setattr(module, "_quantize_graph", lambda source, target, images: whole(source, target, images * 0))
     with pytest.raises(QuantizationError, match=r"digits-cnn-int8 is not stored: it loses .*\n\n\| measure"):
         quantize(fp32, dataset, tmp_path)
     assert not (tmp_path / "digits-cnn-int8").exists()
+    assert not measured
 
 
 def test_other_data_and_other_bundles_are_refused(fp32: Bundle, dataset: Dataset, tmp_path: Path) -> None:

@@ -14,14 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from training.anomaly.weights import weights
 from training.evaluation.runtime import Array
 
 POINTS = 128  # quantiles that represent the distribution of a statistic; linear between them
 BODY = 0.95  # share of the ranks; above it the tail is exponential
-# Only the defect network finds small defects, so it counts fourfold. Its small surprises say nothing about other
-# anomalies, so it counts from two nats on. The views replace four statistics of a classifier.
-WEIGHTS = {"defects": 4.0, "views": 4.0}
-FROM = {"defects": 2.0}
 LEAST = 0.05  # smallest mean excess in standard deviations (a uniform distribution has 0.09): avoids a too steep tail
 MOST = 60.0  # largest surprise in nats, against overflow
 
@@ -85,6 +82,6 @@ def fused(surprises: Tensor, names: Sequence[str]) -> Tensor:
 
     The sum of squares lies between Fisher's sum, which adds many weak signs, and the maximum, which uses only one.
     """
-    weights = torch.tensor([WEIGHTS.get(name, 1.0) for name in names])
-    counted = (surprises - torch.tensor([FROM.get(name, 0.0) for name in names])).clamp(min=0)
-    return (weights * counted.square()).sum(dim=1)
+    weight, least = (torch.tensor(values) for values in weights(names))
+    counted = (surprises - least).clamp(min=0)
+    return (weight * counted.square()).sum(dim=1)

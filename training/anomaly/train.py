@@ -81,7 +81,17 @@ def _sealed(network: Network, module: nn.Module, dataset: Dataset, seed: int, ru
     """
     name = f"{slug(dataset.name)}-{OWN}-{network}"
     directory = run.directory / "bundles" / name
-    bare = exported(network, network, module, dataset, name=name, recipe="scorer", seed=seed, directory=directory)
+    bare = exported(
+        network,
+        network,
+        module,
+        dataset,
+        name=name,
+        recipe="scorer",
+        seed=seed,
+        directory=directory,
+        arithmetic=run.notes().get("arithmetic", ""),
+    )
     return seal(bare.path, bare.manifest)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from services.inference.bundle import Bundle
 from training.anomaly.recipe import ScorerRecipe
 from training.anomaly.train import train_scorer
 from training.data import Dataset
 from training.evaluation.anomalies.trials import Fit
+from training.loops.arithmetic import fastest
 from training.loops.augmentation import Affine, Augmentation, Cutout, Flip, InTurn, Shift
 from training.loops.cnn import CNNRecipe, train_cnn
 from training.loops.defects import DefectRecipe
@@ -57,10 +59,15 @@ SCORER = ScorerRecipe(
 METHOD = "recipes of training/anomaly/trials.py"
 
 
+def recipes(images: str) -> dict[str, Any]:
+    """All values that a trial with data made from the data set `images` is trained with, for the results' header."""
+    return {"cnn": replace(CNN, augment=SEEN.get(images, DRAWN)), "scorer": SCORER, "arithmetic": fastest("cpu")}
+
+
 def fit_in(scratch: Path, images: str) -> Fit:
     """A training for trials with data made from the data set `images`; its files stay in `scratch` until the next."""
     fabric = launch("cpu", 1)
-    cnn = replace(CNN, augment=SEEN.get(images, DRAWN))
+    cnn = recipes(images)["cnn"]
 
     def fit(dataset: Dataset, seed: int) -> Bundle:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -25,8 +25,8 @@ def quantize(
     """Make the int8 version of a classifier, NAME-int8, and compare the two.
 
     The ranges come from training images; temperature and prediction sets are fitted again. The int8 version is stored
-    if it is better: it loses at most 0.1 points of accuracy, is smaller, and is faster on this machine in batches of 1
-    and of 64.
+    if it is better: it loses at most 0.1 points of validation accuracy, is smaller, and is faster on this machine in
+    batches of 1 and of 64.
     """
     need_training_extra()
     from services.inference import registry  # noqa: PLC0415
@@ -38,7 +38,7 @@ def quantize(
 
     try:
         int8, comparison = run(bundle, data, out)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         stop(str(error))
     typer.echo(comparison.markdown() + "\n")
     if wins(comparison):

@@ -41,7 +41,7 @@ def trials(
     After Ctrl-C the same command goes on where it stopped.
     """
     need_training_extra()
-    from training.anomaly.trials import METHOD, fit_in  # noqa: PLC0415
+    from training.anomaly.trials import METHOD, fit_in, recipes  # noqa: PLC0415
     from training.evaluation.anomalies.held_out import held_out  # noqa: PLC0415
     from training.evaluation.anomalies.one_class import one_class  # noqa: PLC0415
     from training.evaluation.anomalies.trials_report import trials_report  # noqa: PLC0415
@@ -50,7 +50,8 @@ def trials(
     run = one_class if protocol is Protocol.one_class else held_out
     results = out / f"{protocol.replace('-', '_')}_{data.name}.json"
     try:
-        written = trials_report(run(data, fit_in(out / "training", data.name), results, METHOD), out)
+        fit = fit_in(out / "training", data.name)
+        written = trials_report(run(data, fit, results, METHOD, recipes(data.name)), out)
     except KeyboardInterrupt:
         stop(f"interrupted; {results} has the results so far, and the same command goes on from there", status=130)
     except (ValueError, RuntimeError) as error:

@@ -16,12 +16,14 @@ import torch
 from torch import nn
 
 from services.inference import registry
-from training.curves.methods import Trial, methods
+from training.curves.methods import Trial, methods, values
 from training.curves.subsets import sizes, subset
 from training.data import Dataset, Split
 from training.evaluation.runtime import CHUNK, open_graph
 from training.export import export_classifier
 from training.graphs import Classify
+from training.header import difference
+from training.header import header as header_of
 from training.loops.progress import write
 from training.train import launch
 
@@ -74,17 +76,26 @@ def learning_curve(dataset: Dataset, source: str | None, path: Path) -> Curve:
         path: created if it does not exist.
 
     Raises:
-        CurveError: the file holds another curve.
+        CurveError: the file holds another curve; the message names the first field that differs and both values.
         ValueError: the data have no labels, or `source` does not fit them.
         BundleError: `source` is not in the store.
     """
     torch.set_num_threads(1)  # so that seconds are comparable
     source = source and registry.find(source).tag  # with its version: a retrained source makes another curve
     compared = methods(dataset.name, source)
-    header = {"dataset": dataset.name, "digest": dataset.digest, "test": len(dataset.test), "source": source}
+    header = header_of(
+        dataset=dataset.name,
+        digest=dataset.digest,
+        test=len(dataset.test),
+        source=source,
+        recipes=values(dataset.name, source),
+    )
     curve = read(path) if path.exists() else Curve(header, ())
-    if curve.header != header:
-        raise CurveError(f"{path}: holds the curve of {curve.header}, but {header} is asked for; choose another folder")
+    if (other := difference(curve.header, header)) is not None:
+        raise CurveError(
+            f"{path}: holds the curve of {other.field} {other.found!r}, but {other.wanted!r} is asked for; choose "
+            "another folder"
+        )
     known = {(cell.method, cell.labels, cell.seed) for cell in curve.cells}
     asked = [(size, seed, name) for size in sizes(dataset) for seed in range(SUBSETS) for name in compared]
     fabric = launch("cpu", 1)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ GAN = GANRecipe(
     augment=Affine(scale=0.05, shift=0.12),
     picture_every=2,
 )
+WITH_SAMPLES = "CNN, synthetic"
 SYNTHETIC = 2000  # images that the GAN draws; each batch is half of them, half real
 
 
@@ -59,7 +60,30 @@ Method = Callable[[Trial], nn.Module]
 
 
 def methods(dataset: str, source: str | None) -> dict[str, Method]:
-    """By name, in the order of the report.
+    """The methods of `recipes`, by name, in the order of the report."""
+    made: dict[str, Method] = {}
+    for name, recipe in recipes(dataset, source).items():
+        if isinstance(recipe, LogisticRecipe):
+            made[name] = partial(_logistic, recipe=recipe)
+        elif isinstance(recipe, SVMRecipe):
+            made[name] = partial(_svm, recipe=recipe)
+        else:
+            made[name] = partial(synthetic if name == WITH_SAMPLES else network, recipe=recipe)
+    return made
+
+
+def values(dataset: str, source: str | None) -> dict[str, Any]:
+    """All values that the methods train with, for the header of the results."""
+    return {
+        "methods": recipes(dataset, source),
+        "gan": GAN,
+        "synthetic": SYNTHETIC,
+        "steps": {str(count): steps(count) for count in (100, 1000, 10_000)},
+    }
+
+
+def recipes(dataset: str, source: str | None) -> dict[str, LogisticRecipe | SVMRecipe | CNNRecipe]:
+    """By the name of the method, in the order of the report.
 
     Args:
         dataset: decides the augmentation: a mirrored shoe is a shoe, a mirrored 3 is not a digit.
@@ -78,19 +102,17 @@ def methods(dataset: str, source: str | None) -> dict[str, Method]:
     if started is not None and isinstance(started.network, TransferConfig):
         cnn = replace(cnn, network=started.network.network)
     gru = replace(cnn, network=GRUConfig())
-    found: dict[str, Method] = {
-        "logistic regression": lambda trial: fit_logistic(trial.data, LogisticRecipe()),
-        "SVM": lambda trial: fit_svm(trial.data, SVMRecipe()),
-        "GRU": partial(network, recipe=gru),
-        "CNN": partial(network, recipe=cnn),
-        "CNN, augmented": partial(network, recipe=replace(cnn, augment=augmentation(dataset))),
-        "CNN, synthetic": partial(synthetic, recipe=cnn),
+    found: dict[str, LogisticRecipe | SVMRecipe | CNNRecipe] = {
+        "logistic regression": LogisticRecipe(),
+        "SVM": SVMRecipe(),
+        "GRU": gru,
+        "CNN": cnn,
+        "CNN, augmented": replace(cnn, augment=augmentation(dataset)),
+        WITH_SAMPLES: cnn,
     }
     if started is not None:
-        found["CNN, transferred"] = partial(network, recipe=started)
-        found["CNN, transferred and augmented"] = partial(
-            network, recipe=replace(started, augment=augmentation(dataset))
-        )
+        found["CNN, transferred"] = started
+        found["CNN, transferred and augmented"] = replace(started, augment=augmentation(dataset))
     return found
 
 
@@ -103,6 +125,14 @@ def augmentation(dataset: str) -> Augmentation:
 def steps(images: int) -> int:
     """Training steps for so many images: 200 for a hundred, 632 for ten thousand."""
     return int(200 * math.pow(images / 100, 0.25))
+
+
+def _logistic(trial: Trial, recipe: LogisticRecipe) -> nn.Module:
+    return fit_logistic(trial.data, recipe)
+
+
+def _svm(trial: Trial, recipe: SVMRecipe) -> nn.Module:
+    return fit_svm(trial.data, recipe)
 
 
 def network(trial: Trial, recipe: CNNRecipe) -> nn.Module:

@@ -60,7 +60,7 @@ def card(bundle: Bundle, pictures: Sequence[Picture], judge: Bundle | None = Non
 
 {SUMMARY[manifest.task]}
 
-- Network: {manifest.network}, recipe `{manifest.recipe}`, seed {manifest.seed}
+- Network: {manifest.network}, recipe `{manifest.recipe}`, seed {manifest.seed}{_arithmetic(manifest)}
 - Images: {image.channels} x {image.height} x {image.width} (channels, height, width), uint8
 - Classes: {", ".join(manifest.class_names) or "none"}
 - Data: {data.name}, digest `{data.digest}`
@@ -69,11 +69,12 @@ def card(bundle: Bundle, pictures: Sequence[Picture], judge: Bundle | None = Non
 {judged}{constants}
 ## Metrics
 
-On the test split, by the ONNX graphs of this bundle.
-
-{metrics_table(manifest.metrics)}
+{_tested(manifest)}
 
 {"".join(f"![{caption}]({file}){chr(10)}{chr(10)}{caption}{chr(10)}{chr(10)}" for file, caption in pictures)}## Gates
+
+Decided on the validation split, before the test split was measured. Figures of the validation split are a little
+better than those of new images: training selected by them, or fitted to them.
 
 {gates_table(manifest.gates)}
 
@@ -93,6 +94,16 @@ For {USE[manifest.task]}.
 
 {_call(manifest)}
 """
+
+
+def _arithmetic(manifest: Manifest) -> str:
+    return f", trained in {manifest.arithmetic}" if manifest.arithmetic else ""
+
+
+def _tested(manifest: Manifest) -> str:
+    if not manifest.metrics:
+        return "Not measured, for the bundle missed a gate."
+    return f"On the test split, by the ONNX graphs of this bundle.\n\n{metrics_table(manifest.metrics)}"
 
 
 def _joint_limits(bundle: Bundle) -> tuple[str, ...]:

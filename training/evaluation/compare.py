@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import comb
+from typing import Literal
 
 from services.inference.bundle import Bundle
 from training.data import Dataset
@@ -13,6 +14,8 @@ from training.evaluation.report import EvaluationError, require_same
 from training.evaluation.robustness import Measured, measure_probabilities
 from training.evaluation.speed import microseconds
 from training.evaluation.tables import table
+
+Role = Literal["test", "validation"]
 
 ALPHA = 0.05
 BATCHES = (1, 64)
@@ -35,11 +38,12 @@ class Comparison:
     Args:
         first: one classifier.
         second: the other.
-        images: test images.
+        images: their number.
         agreement: the share of images that both put into the same class, right or wrong.
         only_first: images that the first alone has right.
         only_second: images that the second alone has right.
         p_value: of McNemar's test.
+        role: the split of the images.
     """
 
     first: Side
@@ -49,6 +53,7 @@ class Comparison:
     only_first: int
     only_second: int
     p_value: float
+    role: Role = "test"
 
     @property
     def verdict(self) -> str:
@@ -56,14 +61,14 @@ class Comparison:
         counts = f"{self.only_first} images right by {self.first.name} alone, {self.only_second} by {self.second.name}"
         p = f"McNemar's p = {self.p_value:.2g}"
         if not self.only_first + self.only_second:
-            return "Both are right and wrong on the same images: the test set shows no difference between them."
+            return f"Both are right and wrong on the same images: the {self.role} set shows no difference between them."
         if self.p_value >= ALPHA:
             return (
                 f"No significant difference ({counts}; {p}): if both were equally accurate, a split of these images "
                 f"at least as uneven would occur with probability {self.p_value:.0%}."
             )
         better = max((self.only_first, self.first.name), (self.only_second, self.second.name))[1]
-        return f"{better} is significantly more accurate on this test set ({counts}; {p}, below {ALPHA})."
+        return f"{better} is significantly more accurate on this {self.role} set ({counts}; {p}, below {ALPHA})."
 
     def markdown(self) -> str:
         """The table of both sides, the counts, and the verdict."""
@@ -76,23 +81,24 @@ class Comparison:
             *((f"µs per image, batch {b}", *(f"{side.microseconds[b]:.1f}" for side in sides)) for b in BATCHES),
             ("right alone, images", str(self.only_first), str(self.only_second)),
         ]
-        shared = f"{self.images:,} test images; both predict the same class for {self.agreement:.2%}."
+        shared = f"{self.images:,} {self.role} images; both predict the same class for {self.agreement:.2%}."
         return "\n\n".join([table(("measure", *(side.name for side in sides)), rows), shared, self.verdict])
 
 
-def compare(first: Bundle, second: Bundle, dataset: Dataset) -> Comparison:
-    """Measure two classifiers on the test split of `dataset`.
+def compare(first: Bundle, second: Bundle, dataset: Dataset, role: Role = "test") -> Comparison:
+    """Measure two classifiers on a split of `dataset`: test, or validation where a choice depends on the result.
 
     Raises:
         EvaluationError: a bundle is no classifier, or the two were trained with different data or do not take the
             images and classes of `dataset`.
     """
     require_comparable(first, second)
-    if dataset.test.labels is None:
+    split = dataset.test if role == "test" else dataset.validation
+    if split.labels is None:
         raise EvaluationError(f"{dataset.name} has no labels to compare with; use labelled data")
     for bundle in (first, second):
         require_same(bundle.name, bundle, dataset)
-    images, labels = dataset.test.images, dataset.test.labels
+    images, labels = split.images, split.labels
     answers = [predict(bundle, images)["probabilities"] for bundle in (first, second)]
     classes = [probabilities.argmax(axis=1) for probabilities in answers]
     right = [predicted == labels for predicted in classes]
@@ -117,6 +123,7 @@ def compare(first: Bundle, second: Bundle, dataset: Dataset) -> Comparison:
         only_first,
         only_second,
         mcnemar(only_first, only_second),
+        role,
     )
 
 

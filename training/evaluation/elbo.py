@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import log_expit
 
 from services.inference.bundle import Bundle
 from training.evaluation.generation import Prior, decode, encode, prior
@@ -71,11 +71,27 @@ def log_probability(images: Images, pixels: Array, bundle: Bundle) -> NDArray[np
     constants = bundle.manifest.constants
     if "log_scale/0" not in constants:
         return -cross_entropy(images, pixels)
-    x = images.astype(np.float32) / 255
+    x, pixels = images.astype(np.float64) / 255, pixels.astype(np.float64)
     scale = np.exp([constants[f"log_scale/{channel}"] for channel in range(x.shape[1])])[:, None, None]
-    above = np.where(x > 1 - 0.5 * BIN, 1.0, expit((x - pixels + 0.5 * BIN) / scale))
-    below = np.where(x < 0.5 * BIN, 0.0, expit((x - pixels - 0.5 * BIN) / scale))
-    return np.asarray(np.log(np.maximum(above - below, 1e-12)).sum(axis=(1, 2, 3)), np.float64)
+    return log_bin_mass((x - pixels) / scale, 0.5 * BIN / scale, x < 0.5 * BIN, x > 1 - 0.5 * BIN).sum(axis=(1, 2, 3))
+
+
+def log_bin_mass(centred: Array, half: Array, darkest: Array, brightest: Array) -> NDArray[np.float64]:
+    """log(sigmoid(centred + half) - sigmoid(centred - half)) in nats: the discretised logistic likelihood of a pixel.
+
+    The outer levels have open ends (T. Salimans et al., "PixelCNN++", ICLR 2017, section 2.1). With b above a,
+    sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)): no difference cancels and no mass is 0, so that
+    a bound on log p(x) stays a bound however wrong the decoder is.
+
+    Args:
+        centred: level less mean, over the scale.
+        half: half the width of a level over the scale, above 0.
+        darkest: which levels are open below.
+        brightest: which levels are open above.
+    """
+    upper, lower = log_expit(centred + half), log_expit(half - centred)
+    inside = upper + lower + np.log(-np.expm1(-2 * half))
+    return np.asarray(np.where(darkest, upper, np.where(brightest, lower, inside)), np.float64)
 
 
 def binarised(images: Images, seed: int) -> Images:

@@ -1,4 +1,8 @@
-"""Gates: the bounds a model has to meet before it may be stored."""
+"""Gates: the bounds that a model's validation figures have to meet before it may be stored.
+
+A gate finds a training that failed; it estimates nothing. Validation figures are a little optimistic (see `validate` in
+training/evaluation/report.py), and a bound is far from what a good training reaches.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,10 @@ class GateError(RuntimeError):
 
 
 def gates(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
-    """The gates of a bundle by task and data set; a metric that was not measured (no judge) has no gate."""
+    """The gates of a bundle by task and data set; a metric that was not measured (no judge) has no gate.
+
+    `metrics` are those of the validation split.
+    """
     if manifest.task == "classification":
         return _classification(manifest, metrics)
     if manifest.task == "anomaly":
@@ -42,7 +49,10 @@ def check(manifests: Iterable[Manifest]) -> None:
         if not gate.passed
     ]
     if failures:
-        raise GateError(f"not stored: {'; '.join(failures)}. Train longer, or with another recipe or seed")
+        raise GateError(
+            f"not stored: {'; '.join(failures)}. These are figures of the validation split: "
+            "train longer, or with another recipe or seed"
+        )
 
 
 def _classification(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
@@ -73,7 +83,8 @@ def _generator(manifest: Manifest, metrics: Mapping[str, float], covered: float 
 
 
 def _anomaly(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
-    low, high = false_positive_band(0.05, int(manifest.constants["calibration_size"]), manifest.dataset.splits["test"])
+    sizes = int(manifest.constants["calibration_size"]), manifest.dataset.splits["validation"]
+    low, high = false_positive_band(0.05, *sizes)
     rate = "false_positive_rate/0.05"
     results = [_at_least(rate, metrics, low), _at_most(rate, metrics, high)]
     if manifest.dataset.name in ACCURACY:
@@ -81,21 +92,21 @@ def _anomaly(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ..
     return tuple(results)
 
 
-def false_positive_band(alpha: float, calibration: int, test: int) -> tuple[float, float]:
+def false_positive_band(alpha: float, calibration: int, others: int) -> tuple[float, float]:
     """The central 99.9 % range of the false-positive rate of a valid conformal p-value.
 
     With n calibration scores the rate is distributed as Beta(k, n + 1 - k), k = floor(alpha (n + 1)) (Vovk, 2012). So
-    the count among m test images is beta-binomial, wider than the binomial because the calibration set is finite.
+    the count among m other images is beta-binomial, wider than the binomial because the calibration set is finite.
     """
     k = int(alpha * (calibration + 1) + 1e-9)
     if k == 0:
         return 0.0, 0.0
-    count = np.arange(test)
-    log_ratios = np.log((test - count) * (k + count)) - np.log((count + 1) * (calibration - k + test - count))
+    count = np.arange(others)
+    log_ratios = np.log((others - count) * (k + count)) - np.log((count + 1) * (calibration - k + others - count))
     log_masses = np.concatenate([[0.0], np.cumsum(log_ratios)])
     cumulative = np.cumsum(np.exp(log_masses - log_masses.max()))
     low, high = np.searchsorted(cumulative / cumulative[-1], [(1 - BAND) / 2, (1 + BAND) / 2])
-    return int(low) / test, int(high) / test
+    return int(low) / others, int(high) / others
 
 
 def _above_chance(manifest: Manifest) -> float:
@@ -103,8 +114,8 @@ def _above_chance(manifest: Manifest) -> float:
 
 
 def _at_least(metric: str, metrics: Mapping[str, float], bound: float) -> Gate:
-    return Gate(metric=metric, value=metrics[metric], bound=bound, direction="at least")
+    return Gate(metric=metric, value=metrics[metric], bound=bound, direction="at least", split="validation")
 
 
 def _at_most(metric: str, metrics: Mapping[str, float], bound: float) -> Gate:
-    return Gate(metric=metric, value=metrics[metric], bound=bound, direction="at most")
+    return Gate(metric=metric, value=metrics[metric], bound=bound, direction="at most", split="validation")

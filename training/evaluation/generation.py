@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
-from training.data import Dataset
+from training.data import Split
 from training.evaluation.diversity import relative_diversity
 from training.evaluation.runtime import Array, open_graph, philox, run, spread
 
@@ -67,19 +67,28 @@ def balanced_labels(bundle: Bundle, count: int) -> NDArray[np.int64] | None:
     return np.arange(count, dtype=np.int64) % len(bundle.manifest.class_names)
 
 
-def gan_metrics(bundle: Bundle, dataset: Dataset, judge: Bundle | None = None, seed: int = 0) -> dict[str, float]:
-    """Metrics of samples of all classes in turn, as many as there are test images.
+def gan_metrics(
+    bundle: Bundle, training: Split, unseen: Split, judge: Bundle | None = None, seed: int = 0
+) -> dict[str, float]:
+    """Metrics of samples of all classes in turn, as many as there are `unseen` images, and at least 1,000.
 
-    With a judge, samples and test images are each compared with equally many training images. `NAME/real` is the value
-    of test images, the best possible value; `NAME_ratio` is the value of samples over that of real images. Without a
-    judge or classes, only the diversity of pixels is measured.
+    With a judge, samples and unseen images, equally many of both, are each compared with the same training images: the
+    distances and shares depend on the number of images (coverage grows with it). `NAME/real` is the value of unseen
+    images, the best possible value; `NAME_ratio` is the value of samples over that of real images. Without a judge or
+    classes, only the diversity of pixels is measured.
+
+    Args:
+        bundle: a generator.
+        training: the images that it was trained with.
+        unseen: images that it was not trained with.
+        judge: a classifier of the same classes.
+        seed: of the latents.
     """
-    test, training = dataset.test, dataset.train
-    count = max(MINIMUM, min(len(test), SAMPLES))
+    count = max(MINIMUM, min(len(unseen), SAMPLES))
     wanted = balanced_labels(bundle, count)
     samples = sample(bundle, count, wanted, seed)
-    if judge is None or wanted is None or test.labels is None or training.labels is None:
-        return {"relative_diversity": relative_diversity(samples, wanted, test.images, test.labels)}
+    if judge is None or wanted is None or unseen.labels is None or training.labels is None:
+        return {"relative_diversity": relative_diversity(samples, wanted, unseen.images, unseen.labels)}
     from training.evaluation.judge import judge_of  # noqa: PLC0415  (torch takes seconds to import)
     from training.evaluation.samples import (  # noqa: PLC0415
         class_metrics,
@@ -89,16 +98,18 @@ def gan_metrics(bundle: Bundle, dataset: Dataset, judge: Bundle | None = None, s
 
     look = judge_of(judge)
     rows = spread(len(training), count)
-    seen, real, measure = look(samples), look(test.images), look(training.images[rows])
-    of_samples, of_real = distribution_metrics(seen, measure), distribution_metrics(real, measure)
+    seen, real, measure = look(samples), look(unseen.images), look(training.images[rows])
+    equal = min(len(seen), len(real))
+    of_samples = distribution_metrics(seen.at(slice(equal)), measure)
+    of_real = distribution_metrics(real.at(spread(len(real), equal)), measure)
     return {
         **class_metrics(seen, wanted),
-        "conditional_accuracy/real": class_metrics(real, test.labels)["conditional_accuracy"],
+        "conditional_accuracy/real": class_metrics(real, unseen.labels)["conditional_accuracy"],
         **of_samples,
         **{f"{name}/real": value for name, value in of_real.items()},
         **{f"{name}_ratio": of_samples[name] / max(of_real[name], 1e-9) for name in RATIOS},
         "relative_diversity": relative_diversity(seen.features, wanted, measure.features, training.labels[rows]),
-        **memorisation(samples, training.images, test.images),
+        **memorisation(samples, training.images, unseen.images),
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
-from training.data import Dataset
+from training.data import Dataset, Split
 from training.evaluation import elbo, generation, likelihood, pictures
 from training.evaluation.judge import judge_of, perceptual_distance
 from training.evaluation.pictures import Picture
@@ -24,13 +24,25 @@ BOUNDED = 100  # test images whose likelihood is bounded when a bundle is made; 
 DRAWS = 100  # of z for each of these images
 
 
+def vae_metrics(bundle: Bundle, training: Split, unseen: Split, judge: Bundle | None) -> dict[str, float]:
+    """The bound of `unseen` images with its terms, and with a judge the distance of their reconstructions."""
+    mean_image = training.images.mean(axis=0, dtype=np.float64) / 255
+    metrics = elbo.elbo_metrics(bundle, unseen.images) | elbo.grey_bounds(unseen.images, mean_image)
+    return metrics | _perceived(bundle, unseen.images, None, judge)
+
+
+def conditional_vae_metrics(bundle: Bundle, training: Split, unseen: Split, judge: Bundle | None) -> dict[str, float]:
+    """The bound of `unseen` images with their classes, and the metrics of samples."""
+    metrics = elbo.elbo_metrics(bundle, unseen.images, unseen.labels)
+    metrics |= _perceived(bundle, unseen.images, unseen.labels, judge)
+    return metrics | generation.gan_metrics(bundle, training, unseen, judge)
+
+
 def vae(
     bundle: Bundle, dataset: Dataset, directory: Path, judge: Bundle | None
 ) -> tuple[dict[str, float], list[Picture]]:
     images = dataset.test.images
-    mean_image = dataset.train.images.mean(axis=0, dtype=np.float64) / 255
-    metrics = elbo.elbo_metrics(bundle, images) | elbo.grey_bounds(images, mean_image)
-    metrics |= _perceived(bundle, images, None, judge)
+    metrics = vae_metrics(bundle, dataset.train, dataset.test, judge)
     samples = generation.sample(bundle, COLUMNS**2)
     pictures.image_grid(samples, COLUMNS, directory / "samples.png")
     drawn = [
@@ -52,17 +64,17 @@ def conditional_vae(
 ) -> tuple[dict[str, float], list[Picture]]:
     """Bounds, and pictures by class: samples, reconstructions, interpolations, test images redrawn as every class."""
     images, labels = dataset.test.images, dataset.test.labels
-    metrics = elbo.elbo_metrics(bundle, images, labels) | _perceived(bundle, images, labels, judge)
+    metrics = conditional_vae_metrics(bundle, dataset.train, dataset.test, judge)
     if elbo.has_likelihood(bundle):
         metrics |= likelihood.likelihood_metrics(bundle, images[spread(len(images), BOUNDED)], samples=DRAWS)
-    judged, drawn = gan(bundle, dataset, directory, judge)
+    drawn = _drawn(bundle, dataset, directory)
     if labels is None:
         drawn.append(_reconstructions(bundle, images[spread(len(images), COLUMNS)], None, directory))
     else:
         firsts = np.array([int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)])
         drawn.append(_reconstructions(bundle, images[firsts], labels[firsts], directory))
         drawn.append(_counterfactuals(bundle, images[firsts], directory))
-    return metrics | judged, [*drawn, _latent_map(bundle, dataset, directory)]
+    return metrics, [*drawn, _latent_map(bundle, dataset, directory)]
 
 
 def _perceived(
@@ -106,6 +118,11 @@ def gan(
     bundle: Bundle, dataset: Dataset, directory: Path, judge: Bundle | None
 ) -> tuple[dict[str, float], list[Picture]]:
     """Samples by class, interpolations between two latents, and a judge's metrics of many samples."""
+    drawn = _drawn(bundle, dataset, directory)
+    return generation.gan_metrics(bundle, dataset.train, dataset.test, judge), drawn
+
+
+def _drawn(bundle: Bundle, dataset: Dataset, directory: Path) -> list[Picture]:
     names = dataset.class_names
     rows = np.repeat(np.arange(len(names)), COLUMNS) if names else None
     samples = generation.sample(bundle, COLUMNS**2 if rows is None else len(rows), rows)
@@ -115,8 +132,7 @@ def gan(
     walks = np.concatenate([np.cos(steps) * start + np.sin(steps) * end for start, end in zip(*ends, strict=True)])
     walked = generation.decode(bundle, generation.from_noise(bundle, walks, rows), rows)["images"]
     pictures.image_grid(walked, COLUMNS, directory / "walks.png", names)
-    metrics = generation.gan_metrics(bundle, dataset, judge)
-    return metrics, [
+    return [
         Picture("samples.png", "Samples, a row for each class." if names else "Samples."),
         Picture("walks.png", "Interpolations along a great circle from one latent to another, with the same class."),
     ]

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
-from training.anomaly.fusion import fused
-from training.data import Dataset
-from training.evaluation import anomaly, calibration, classification, conformal, generators, pictures
+from training.anomaly.weights import weighted
+from training.data import Dataset, Split
+from training.evaluation import anomaly, calibration, classification, conformal, generation, generators, pictures
 from training.evaluation.anomalies.chapters import scorer_chapters
 from training.evaluation.anomalies.sets import other_data
 from training.evaluation.chapters import chapters
@@ -80,7 +79,7 @@ def evaluate(
     if bundle.manifest.task == "anomaly":
 
         def fusion(statistics: Array) -> Array:
-            return np.asarray(fused(torch.from_numpy(statistics), bundle.manifest.statistics))
+            return weighted(statistics, bundle.manifest.statistics)
 
         other = other_data(dataset, data_dir)
         written = scorer_chapters(bundle, dataset, out, full=full, other=other, fusion=fusion)
@@ -95,13 +94,36 @@ def add_chapter(out: Path, title: str, metrics: Mapping[str, float]) -> None:
         report.write(f"\n## {title}\n\n{metrics_table(metrics)}\n")
 
 
+def validate(bundle: Bundle, dataset: Dataset, *, judge: Bundle | None = None) -> dict[str, float]:
+    """Metrics of `bundle` on the validation split of `dataset`: what its gates are decided on.
+
+    Whoever trains again after a failed gate selects by these figures, so they are not those of the test split. Some
+    are optimistic. The best epoch was chosen by the validation error, bound or Fréchet distance. The ranks of a
+    scorer's statistics were fitted on these images. NLL and calibration error are those after the temperature was
+    fitted on them, and no gate uses these two; a temperature does not change the predicted class.
+
+    Raises:
+        EvaluationError: image shape or classes of the data set or of the judge differ from the bundle's.
+    """
+    _require_fit(bundle, dataset, judge)
+    training, validation = dataset.train, dataset.validation
+    if bundle.manifest.task == "classification":
+        return _of_classifier(bundle, validation, classification.predict(bundle, validation.images))
+    if bundle.manifest.task == "anomaly":
+        outputs = anomaly.score(bundle, validation.images)
+        return anomaly.metrics(bundle, validation.images, outputs["p_value"], outputs["score"])
+    if bundle.manifest.network == "cvae":
+        return generators.conditional_vae_metrics(bundle, training, validation, judge)
+    if "encode" in bundle.manifest.graphs:
+        return generators.vae_metrics(bundle, training, validation, judge)
+    return generation.gan_metrics(bundle, training, validation, judge)
+
+
 def assess(
     bundle: Bundle, dataset: Dataset, directory: Path, *, judge: Bundle | None = None
 ) -> tuple[dict[str, float], list[Picture]]:
     """Metrics of `bundle` on the test split of `dataset`, and the pictures that were written into `directory`."""
-    require_same(f"{bundle.name}", bundle, dataset)
-    if judge is not None:
-        require_same(f"judge {judge.name}", judge, dataset)
+    _require_fit(bundle, dataset, judge)
     if bundle.manifest.task == "classification":
         return _classifier(bundle, dataset, directory)
     if bundle.manifest.task == "anomaly":
@@ -114,24 +136,34 @@ def assess(
 
 
 def _classifier(bundle: Bundle, dataset: Dataset, directory: Path) -> tuple[dict[str, float], list[Picture]]:
-    images, labels = dataset.test.images, dataset.test.labels
-    if labels is None:
-        raise EvaluationError(f"{bundle.name}: {dataset.name} has no labels to compare with; give labelled data")
-    outputs = classification.predict(bundle, images)
-    probabilities = outputs["probabilities"]
+    outputs = classification.predict(bundle, dataset.test.images)
+    metrics = _of_classifier(bundle, dataset.test, outputs)
+    probabilities, labels = outputs["probabilities"], _labels(bundle, dataset.test)
     counts = classification.confusion(probabilities, labels)
     pictures.confusion_matrix(counts, dataset.class_names, directory / "confusion_matrix.png")
     pictures.reliability_diagram(calibration.reliability(probabilities, labels), directory / "reliability.png")
-    metrics = classification.metrics(probabilities, labels, dataset.class_names)
-    if "prediction_set" in outputs:
-        metrics |= conformal.set_metrics(outputs["prediction_set"], labels)
-    if "temperature" in bundle.manifest.constants:
-        metrics["temperature"] = bundle.manifest.constants["temperature"]
     return metrics, [
         Picture("confusion_matrix.png", "Confusion matrix: true classes in rows, predicted classes in columns."),
         Picture("reliability.png", "Reliability: accuracy over confidence. Calibrated probabilities lie on the line. "
         "The lower panel shows the number of images at each confidence."),
     ]  # fmt: skip
+
+
+def _of_classifier(bundle: Bundle, split: Split, outputs: Mapping[str, Array]) -> dict[str, float]:
+    """The metrics of the graph's outputs for a split."""
+    labels = _labels(bundle, split)
+    metrics = classification.metrics(outputs["probabilities"], labels, bundle.manifest.class_names)
+    if "prediction_set" in outputs:
+        metrics |= conformal.set_metrics(outputs["prediction_set"], labels)
+    if "temperature" in bundle.manifest.constants:
+        metrics["temperature"] = bundle.manifest.constants["temperature"]
+    return metrics
+
+
+def _labels(bundle: Bundle, split: Split) -> NDArray[np.int64]:
+    if split.labels is None:
+        raise EvaluationError(f"{bundle.name}: the data have no labels to compare with; give labelled data")
+    return split.labels
 
 
 def _scorer(bundle: Bundle, dataset: Dataset, directory: Path) -> tuple[dict[str, float], list[Picture]]:
@@ -156,6 +188,12 @@ def _scorer(bundle: Bundle, dataset: Dataset, directory: Path) -> tuple[dict[str
         "the pixels of normal images exceed full red."),
         Picture("p_values.png", "p-values of test images; for a valid scorer they are uniform."),
     ]  # fmt: skip
+
+
+def _require_fit(bundle: Bundle, dataset: Dataset, judge: Bundle | None) -> None:
+    require_same(bundle.name, bundle, dataset)
+    if judge is not None:
+        require_same(f"judge {judge.name}", judge, dataset)
 
 
 def require_same(name: str, bundle: Bundle, dataset: Dataset) -> None:

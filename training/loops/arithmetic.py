@@ -1,14 +1,11 @@
-"""Selects the faster arithmetic of a network on this machine: measured once, then kept for the whole run."""
+"""Selects the arithmetic of a training, by the processor and never by a stopwatch: the weights depend on it."""
 
 from __future__ import annotations
 
-import copy
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from training.loops.progress import write
 from training.run import Run
@@ -17,31 +14,49 @@ if TYPE_CHECKING:  # takes two seconds to import
     from lightning_fabric import Fabric
 
 Arithmetic = Literal["float32", "bfloat16"]
+Choice = Literal["float32", "bfloat16", "fastest"]
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
-BOTH: tuple[Arithmetic, ...] = ("float32", "bfloat16")
-STEPS = 5
-GAIN = (
-    0.9  # bfloat16 is used if it takes less than this share of float32's time; a smaller gain is not worth its rounding
-)
+NATIVE = ("amx_bf16", "avx512_bf16")  # processors that multiply in bfloat16; others only emulate it, which is slower
 
 
-def choose(fabric: Fabric, run: Run, network: NetworkT, loss: Callable[[NetworkT], Tensor]) -> Arithmetic:
-    """The faster arithmetic for steps of `network` on `loss` of it; a resumed run keeps its first choice.
+def choose(fabric: Fabric, run: Run, asked: Choice) -> Arithmetic:
+    """The arithmetic of a run, the same on every process; a resumed run keeps its first one.
 
-    The weights depend on the choice, so it is written into the run's notes.
+    It is written into the run's notes, and from there into the manifest.
+
+    Args:
+        fabric: launched.
+        run: on the first process, its notes are read and written.
+        asked: what the recipe gives; `fastest` is what `fastest` says of the device.
     """
-    noted: Arithmetic | None = fabric.broadcast(run.notes().get("arithmetic"))
-    if noted is not None:
-        return noted
-    seconds = {arithmetic: _seconds(fabric.device, network, loss, arithmetic) for arithmetic in BOTH}
-    faster: Arithmetic = "bfloat16" if seconds["bfloat16"] < GAIN * seconds["float32"] else "float32"
-    faster = fabric.broadcast(faster)
-    if fabric.is_global_zero:
-        run.note(arithmetic=faster)
-        times = ", ".join(f"{name} {1000 * value:.0f} ms" for name, value in seconds.items())
-        write(f"{run.network}: training in {faster} ({times} a step)")
-    return faster
+    noted: Arithmetic | None = run.notes().get("arithmetic") if fabric.is_global_zero else None
+    chosen: Arithmetic = fabric.broadcast(noted or (fastest(fabric.device.type) if asked == "fastest" else asked))
+    if fabric.is_global_zero and noted is None:
+        run.note(arithmetic=chosen)
+        if asked == "fastest":
+            write(f"{run.network}: training in {chosen}")
+    return chosen
+
+
+def fastest(device: str) -> Arithmetic:
+    """bfloat16 where the device (cpu, cuda, mps) has instructions for it, else float32."""
+    if device == "cpu":
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch cannot say
+        return "bfloat16" if any(capabilities.get(name) for name in NATIVE) else "float32"
+    if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bfloat16"
+    return "float32"
+
+
+def make_deterministic() -> None:
+    """Let CUDA use kernels that add in the same order each time, so that a seed gives the same weights.
+
+    Only the gradient of `grid_sample`, by which a GAN's samples are augmented, has no such kernel: PyTorch warns of it.
+    CUBLAS_WORKSPACE_CONFIG must be set before the first use of the device.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False  # it would choose kernels by a stopwatch
 
 
 def lay_out(network: NetworkT, order: torch.memory_format = torch.channels_last) -> NetworkT:
@@ -56,19 +71,3 @@ def lay_out(network: NetworkT, order: torch.memory_format = torch.channels_last)
 def rounding(device: torch.device, arithmetic: Arithmetic) -> torch.autocast:
     """A context whose convolutions and products are computed in `arithmetic`; weights and sums stay float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=arithmetic == "bfloat16")
-
-
-def _seconds(
-    device: torch.device, network: NetworkT, loss: Callable[[NetworkT], Tensor], arithmetic: Arithmetic
-) -> float:
-    """The fastest of a few steps on a copy of the network: other programs only make a step slower."""
-    copied = lay_out(copy.deepcopy(network).to(device)).train()
-    fastest = float("inf")
-    for _ in range(STEPS):
-        start = time.perf_counter()
-        with rounding(device, arithmetic):
-            value = loss(copied)
-        value.backward()  # type: ignore[no-untyped-call]
-        value.item()  # waits for the device
-        fastest = min(fastest, time.perf_counter() - start)
-    return fastest

@@ -14,9 +14,10 @@ from training.data import Split
 def step_seed(*position: int) -> int:
     """A well-mixed seed for a position such as (seed, epoch, step, rank).
 
-    Noise that depends only on the position needs no saved generator state, for any number of processes.
+    Noise that depends only on the position needs no saved generator state, for any number of processes. The length
+    is part of the position: NumPy fills short ones up with zeros, so that (1, 2) and (1, 2, 0, 0) were the same.
     """
-    return int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return int(np.random.SeedSequence((len(position), *position)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def steps_per_epoch(count: int, size: int) -> int:

@@ -12,7 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import update_bn
 
 from training.data import Dataset
-from training.loops.arithmetic import Arithmetic, choose, lay_out, rounding
+from training.loops.arithmetic import Choice, choose, lay_out, rounding
 from training.loops.augmentation import Augmentation, unchanged
 from training.loops.average import Average
 from training.loops.batches import Images
@@ -48,7 +48,8 @@ class CNNRecipe:
         augment: changes every training batch.
         average: decay of a moving average of the weights; the average is validated, and kept at the end. Without it,
             the weights with the best validation error are kept.
-        arithmetic: float32, or whichever of float32 and bfloat16 trains faster on the machine. Validation is float32.
+        arithmetic: float32, bfloat16, or fastest: bfloat16 if the processor has instructions for it. Validation is
+            float32.
         patience: epochs without a better validation error before training stops; not with an average.
     """
 
@@ -61,7 +62,7 @@ class CNNRecipe:
     weight_decay: float = 0.0
     augment: Augmentation | None = None
     average: float | None = None
-    arithmetic: Literal["float32", "fastest"] = "float32"
+    arithmetic: Choice = "float32"
     patience: int | None = 3
 
 
@@ -70,10 +71,8 @@ def train_cnn(fabric: Fabric, dataset: Dataset, recipe: CNNRecipe, run: Run, *, 
     torch.manual_seed(seed)
     network = recipe.network.build(dataset.image_shape, len(dataset.class_names))
     training, validation = (Images(split, fabric.device) for split in (dataset.train, dataset.validation))
-    arithmetic: Arithmetic = "float32"
-    if recipe.arithmetic == "fastest":
-        images, labels = training.at(torch.arange(recipe.batch_size) % len(training))
-        arithmetic = choose(fabric, run, network, lambda copy: F.cross_entropy(copy(images).float(), labels))
+    arithmetic = choose(fabric, run, recipe.arithmetic)
+    if recipe.arithmetic != "float32":
         lay_out(network)
     optimizer = optimizer_of(network, recipe)
     model, steps = fabric.setup(network, optimizer)

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +109,7 @@ class Epochs:
         for batch in left:
             torch.manual_seed(step_seed(self.seed, self.epoch, self.step, rank))
             yield batch
+            self._share_statistics()
             self.step += 1
             self.seconds = time.perf_counter() - start
             self._stop_if_asked()
@@ -161,6 +162,31 @@ class Epochs:
         self.epoch, self.step, self.seconds, self.totals = self.epoch + 1, 0, 0.0, {}
         self._save()
         self._stop_if_asked()
+
+    def _share_statistics(self) -> None:
+        """Give every process the mean of all processes' buffers: the statistics of batch normalisation.
+
+        Each process has seen a part of the batch only. After every step, so that a checkpoint, which the first process
+        writes, holds what each of them goes on with.
+        """
+        if self.fabric.world_size == 1:
+            return
+        modules = (
+            part if isinstance(part, nn.Module) else getattr(part, "network", None) for part in self.state.values()
+        )
+        buffers = [
+            buffer
+            for module in modules
+            if module is not None
+            for buffer in module.buffers()
+            if buffer.is_floating_point() and buffer.numel()
+        ]
+        if not buffers:
+            return
+        whole = torch.cat([buffer.flatten() for buffer in buffers])
+        mean = cast(Tensor, self.fabric.all_reduce(whole, reduce_op="mean"))
+        for buffer, shared in zip(buffers, mean.split([buffer.numel() for buffer in buffers]), strict=True):
+            buffer.copy_(shared.view_as(buffer))
 
     def _exhausted(self) -> bool:
         return self.patience is not None and self.best is not None and self.epoch - self.best["epoch"] > self.patience

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from services.inference.bundle import Bundle
 from training.data import Dataset
 from training.evaluation.diversity import collapsed
 from training.loops.adversarial import Loss, discriminator_loss, generator_loss, gradient_penalty
-from training.loops.arithmetic import Arithmetic, choose, lay_out, rounding
+from training.loops.arithmetic import Choice, choose, lay_out, rounding
 from training.loops.augmentation import Augmentation, unchanged
 from training.loops.average import Average
 from training.loops.batches import Images
@@ -48,7 +48,7 @@ class GANRecipe:
             networks without spectral norm; 0 for none.
         average: decay of the moving average of the generator's weights, which is judged and kept.
         augment: changes the discriminator's images, real and drawn.
-        arithmetic: float32, or whichever of float32 and bfloat16 trains faster on the machine.
+        arithmetic: float32, bfloat16, or fastest: bfloat16 if the processor has instructions for it.
         patience: epochs without a better judgement before training stops.
         picture_every: epochs between pictures, and between judgements.
     """
@@ -63,7 +63,7 @@ class GANRecipe:
     penalty: float = 0.0
     average: float = 0.999
     augment: Augmentation | None = None
-    arithmetic: Literal["float32", "fastest"] = "float32"
+    arithmetic: Choice = "float32"
     patience: int | None = None
     picture_every: int = 1
 
@@ -81,7 +81,10 @@ def train_gan(
     generator = recipe.network.build_generator(dataset.image_shape, classes)
     discriminator = recipe.network.build_discriminator(dataset.image_shape, classes)
     training, validation = (Images(split, fabric.device) for split in (dataset.train, dataset.validation))
-    arithmetic = settle(fabric, run, recipe, training, generator, discriminator)
+    arithmetic = choose(fabric, run, recipe.arithmetic)
+    if arithmetic == "bfloat16":
+        lay_out(generator)
+        lay_out(discriminator)
     betas = (0.0, 0.99)
     generator_optimizer = torch.optim.Adam(generator.parameters(), recipe.generator_learning_rate, betas)
     discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), recipe.discriminator_learning_rate, betas)
@@ -153,20 +156,6 @@ def train_gan(
                 objective=(float(collapsed(seen)), seen["frechet_distance"]) if seen else None,
             )
     return trained.cpu().eval()
-
-
-def settle(
-    fabric: Fabric, run: Run, recipe: GANRecipe, training: Images, generator: Generator, discriminator: Discriminator
-) -> Arithmetic:
-    """The arithmetic to train in; both networks are laid out in memory for it."""
-    if recipe.arithmetic == "float32":
-        return "float32"
-    images, labels = training.at(torch.arange(recipe.batch_size) % len(training))
-    arithmetic = choose(fabric, run, discriminator, lambda copy: score(copy, images, labels).mean())
-    if arithmetic == "bfloat16":
-        lay_out(generator)
-        lay_out(discriminator)
-    return arithmetic
 
 
 def score(discriminator: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

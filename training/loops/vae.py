@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.data import Dataset
+from training.loops.arithmetic import choose
 from training.loops.augmentation import Affine, unchanged
 from training.loops.batches import Images
 from training.loops.epochs import Epochs
@@ -49,6 +50,7 @@ def train_vae(fabric: Fabric, dataset: Dataset, recipe: VAERecipe, run: Run, *, 
     """Minimise the negative evidence lower bound with Adam; the best validation bound is kept."""
     torch.manual_seed(seed)
     network = recipe.network.build(dataset.image_shape)
+    choose(fabric, run, "float32")
     optimizer = torch.optim.Adam(network.parameters(), recipe.learning_rate)
     model, steps = fabric.setup(network, optimizer)
     training, validation = (Images(split, fabric.device) for split in (dataset.train, dataset.validation))

@@ -34,7 +34,8 @@ class Watch:
             raise ValueError(
                 f"judge {judge.name}: {dataset.name} has no labels, which a judge needs; leave --judge out"
             )
-        rows = spread(len(validation), SAMPLES)
+        # No more than there are training images: coverage grows with the count, and both counts must be equal.
+        rows = spread(len(validation), min(SAMPLES, len(training)))
         self._images, self._labels = validation.images[rows], validation.labels[rows]
         self._real = self._judge(self._images)
         self._training = training.images

@@ -52,7 +52,7 @@ def test_show_tells_digest_metrics_gates_and_parity(make_bundle: MakeBundle) -> 
     entry = registry.store(bundle)
     result = duet_models("show", "tiny-linear")
     assert result.exit_code == 0
-    for text in (bundle.digest, entry.tag, "1 x 2 x 2", "at least 0.25", "1e-07", str(entry.path)):
+    for text in (bundle.digest, entry.tag, "1 x 2 x 2", "at least 0.25, is 0.5 on test", "1e-07", str(entry.path)):
         assert text in result.stdout
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from training.anomaly.fusion import BODY, MOST, POINTS, Surprise, fused
+from training.anomaly.weights import weighted
 from training.evaluation.runtime import Array, philox
 
 
@@ -96,6 +97,8 @@ def test_squares_are_summed_as_in_numpy() -> None:
     actual = fused(torch.from_numpy(surprises), ["latent", "energy", "defects", "views"]).numpy()
     assert actual.shape == (30,)
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    weighed = weighted(surprises, ["latent", "energy", "defects", "views"])  # without torch, for reports
+    np.testing.assert_allclose(weighed, actual, rtol=1e-6)
 
 
 def test_everyday_surprises_of_the_defect_network_do_not_count() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,16 @@ def test_another_datas_results_are_refused(digits: Dataset, whole: tuple[Curve, 
     fewer = subset(digits, 20, 0)
     with pytest.raises(CurveError, match=r"curve\.json: holds the curve of .* choose another folder"):
         learning_curve(fewer, None, path)
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_curve_of_another_recipe_is_not_continued(
+    digits: Dataset, whole: tuple[Curve, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shutil.copy(whole[1], tmp_path / "curve.json")
+    monkeypatch.setattr(methods, "GAN", replace(methods.GAN, average=0.98))
+    with pytest.raises(CurveError, match=r"holds the curve of recipes\.gan\.average 0\.99, but 0\.98 is asked for"):
+        learning_curve(digits, None, path)
 
 
 @pytest.mark.parametrize("name", [name for name in methods.methods("digits", None) if name not in BASELINES])

@@ -19,7 +19,7 @@ def manifest(task: Any, dataset: str = "mnist", classes: int = 10, graph: str = 
         network="x",
         recipe="x",
         seed=0,
-        dataset=Data(name=dataset, digest="", splits={"test": 1000}),
+        dataset=Data(name=dataset, digest="", splits={"validation": 1000}),
         image=Image(channels=1, height=2, width=2),
         class_names=tuple(str(i) for i in range(classes)),
         graphs={graph: GRAPH},
@@ -37,6 +37,11 @@ def passes(manifest: Manifest, metrics: dict[str, float]) -> bool:
 def test_known_data_have_an_accuracy_floor(dataset: str, floor: float) -> None:
     assert passes(manifest("classification", dataset), {"accuracy": floor})
     assert not passes(manifest("classification", dataset), {"accuracy": floor - 1e-4})
+
+
+def test_gates_say_that_their_values_are_of_the_validation_split() -> None:
+    [gate] = gates(manifest("classification", "mnist"), {"accuracy": 0.99})
+    assert gate.split == "validation"
 
 
 @pytest.mark.parametrize(("classes", "bound"), [(1, 1.0), (2, 0.75), (10, 0.15)])
@@ -83,11 +88,11 @@ def test_a_scorer_must_be_valid_and_not_idle() -> None:
     assert not passes(own, {"false_positive_rate/0.05": 0.05, "auroc/uniform_noise": 0.5})
 
 
-@pytest.mark.parametrize(("calibration", "test"), [(272, 447), (5000, 10000), (60, 40), (19, 1), (5000, 100_000)])
-def test_band_agrees_with_scipy(calibration: int, test: int) -> None:
+@pytest.mark.parametrize(("calibration", "others"), [(272, 447), (5000, 10000), (60, 40), (19, 1), (5000, 100_000)])
+def test_band_agrees_with_scipy(calibration: int, others: int) -> None:
     k = (calibration + 1) // 20
-    expected = betabinom(test, k, calibration + 1 - k).ppf([0.0005, 0.9995]) / test
-    np.testing.assert_allclose(false_positive_band(0.05, calibration, test), expected)
+    expected = betabinom(others, k, calibration + 1 - k).ppf([0.0005, 0.9995]) / others
+    np.testing.assert_allclose(false_positive_band(0.05, calibration, others), expected)
 
 
 def test_band_agrees_with_simulated_conformal_p_values() -> None:
@@ -115,6 +120,7 @@ def test_every_failure_is_named_with_number_and_bound() -> None:
         check([first, second])
     for part in ("digits-x: accuracy 0.5 is not at least 0.97", "relative_diversity 0.25", "0.125 is not at least 0.9"):
         assert part in str(caught.value)
+    assert "figures of the validation split" in str(caught.value)
     check([first.model_copy(update={"gates": ()})])
 
 

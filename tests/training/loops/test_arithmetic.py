@@ -1,53 +1,78 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from lightning_fabric import Fabric
-from torch.nn import functional as F
 
-from training.loops import arithmetic
-from training.loops.arithmetic import choose, lay_out, rounding
-from training.networks.residual_cnn import ResidualCNN, ResidualCNNConfig
+from training.loops.arithmetic import Choice, choose, fastest, lay_out, make_deterministic, rounding
+from training.networks.residual_cnn import ResidualCNNConfig
 from training.run import Run
 
-NETWORK = ResidualCNNConfig(8).build((1, 12, 12), 3)
-IMAGES, LABELS = torch.rand(16, 1, 12, 12), torch.arange(16) % 3
+IMAGES = torch.rand(16, 1, 12, 12)
 
 
-def loss(network: ResidualCNN) -> torch.Tensor:
-    return F.cross_entropy(network(IMAGES).float(), LABELS)
-
-
-@pytest.mark.parametrize(("faster", "slower"), [("float32", "bfloat16"), ("bfloat16", "float32")])
-def test_the_faster_is_chosen_and_noted(
-    faster: str, slower: str, fabric: Fabric, new_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": False, "avx512_bf16": True}, "bfloat16"),
+        ({"avx512_f": True, "amx_bf16": False}, "float32"),
+        ({"neon": True}, "float32"),
+    ],
+)
+def test_the_processor_decides_and_the_choice_is_noted(
+    capabilities: dict[str, bool],
+    expected: str,
+    fabric: Fabric,
+    new_run: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seconds = {faster: 1.0, slower: 2.0}
-    monkeypatch.setattr(arithmetic, "_seconds", lambda *arguments: seconds[arguments[-1]])
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     run = new_run("a")
-    assert choose(fabric, run, NETWORK, loss) == faster
-    assert run.notes()["arithmetic"] == faster
+    assert choose(fabric, run, "fastest") == expected
+    assert run.notes()["arithmetic"] == expected
+
+
+def test_no_stopwatch_decides(fabric: Fabric, new_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a clock says: the same machine makes the same choice each time."""
+    times = iter(range(0, 10**6, 7))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(times)) ** 2)
+    assert {choose(fabric, new_run(str(i)), "fastest") for i in range(3)} == {fastest("cpu")}
+    assert next(times) == 0
+
+
+@pytest.mark.parametrize("asked", ["float32", "bfloat16"])
+def test_a_recipe_may_fix_it(asked: Choice, fabric: Fabric, new_run: Callable[..., Run]) -> None:
+    run = new_run("a")
+    assert choose(fabric, run, asked) == asked
+    assert run.notes()["arithmetic"] == asked
 
 
 def test_a_resumed_run_keeps_its_choice(fabric: Fabric, new_run: Callable[..., Run]) -> None:
     run = new_run("a")
-    chosen = choose(fabric, run, NETWORK, loss)  # really measured
-    other = "float32" if chosen == "bfloat16" else "bfloat16"
+    other = "float32" if choose(fabric, run, "fastest") == "bfloat16" else "bfloat16"
     run.note(arithmetic=other)
-    assert choose(fabric, new_run("a", resume=True), NETWORK, loss) == other
+    assert choose(fabric, new_run("a", resume=True), "fastest") == other
 
 
-def test_measuring_leaves_network_and_draws_alone(fabric: Fabric, new_run: Callable[..., Run]) -> None:
-    before = {name: value.clone() for name, value in NETWORK.state_dict().items()}
-    torch.manual_seed(0)
-    choose(fabric, new_run("a"), NETWORK, loss)
-    draw = torch.rand(3)
-    torch.manual_seed(0)
-    assert torch.equal(draw, torch.rand(3))
-    assert all(torch.equal(before[name], value) for name, value in NETWORK.state_dict().items())
-    assert all(weight.grad is None for weight in NETWORK.parameters())
+@pytest.mark.parametrize("network", ["cnn", "vae", "gan", "scorer"])
+def test_every_loop_notes_its_arithmetic(network: str, trains: Any, new_run: Callable[..., Run]) -> None:
+    run = new_run("a", network)
+    trains[network](run)
+    assert run.notes()["arithmetic"] == "float32"
+
+
+def test_cuda_adds_in_the_same_order_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    try:
+        make_deterministic()
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cudnn.benchmark
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_bfloat16_rounds_and_float32_does_not() -> None:

@@ -45,3 +45,8 @@ def test_few_images_are_one_batch() -> None:
 def test_seeds_differ_by_position() -> None:
     seeds = {step_seed(a, b, c) for a in range(5) for b in range(5) for c in range(5)}
     assert len(seeds) == 125
+
+
+def test_the_order_of_an_epoch_and_the_noise_of_its_first_step_have_different_seeds() -> None:
+    assert step_seed(3, 5) != step_seed(3, 5, 0, 0)
+    assert len({step_seed(*(0,) * length) for length in range(1, 6)}) == 5

@@ -6,7 +6,9 @@ section 4.1). The anomalies are close to normal images: same writers, same scann
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,14 @@ SEED = 0  # of the splits, the same for every scorer; each of ten classes is new
 KNOWN = 0.6
 
 
-def held_out(dataset: Dataset, fit: Fit, path: Path, method: str, splits: int = SPLITS) -> Trials:
+def held_out(
+    dataset: Dataset,
+    fit: Fit,
+    path: Path,
+    method: str,
+    recipes: Mapping[str, Any] | None = None,
+    splits: int = SPLITS,
+) -> Trials:
     """Train a scorer for each split of the classes, and measure it on test images of known and new classes.
 
     Args:
@@ -28,13 +37,14 @@ def held_out(dataset: Dataset, fit: Fit, path: Path, method: str, splits: int = 
         fit: trains with data of the known classes, and a seed, the number of the split.
         path: JSON file of the results so far; these are not trained again.
         method: describes `fit`.
+        recipes: all values that `fit` trains with.
         splits: number of splits; a larger number begins with the same splits.
 
     Raises:
         ValueError: the data have fewer than two classes.
         TrialsError: the file has other trials.
     """
-    return run_trials(HELD_OUT, dataset, held_out_tasks(dataset, splits), fit, path, method)
+    return run_trials(HELD_OUT, dataset, held_out_tasks(dataset, splits), fit, path, method, recipes)
 
 
 def held_out_tasks(dataset: Dataset, splits: int = SPLITS) -> list[Task]:

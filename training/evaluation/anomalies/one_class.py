@@ -6,7 +6,9 @@ validation and calibration images of the class are not used for training, becaus
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from training.data import Dataset, Split
 from training.evaluation.anomalies.trials import Fit, Task, Trials, labels_of, run_trials
@@ -14,7 +16,7 @@ from training.evaluation.anomalies.trials import Fit, Task, Trials, labels_of, r
 ONE_CLASS = "one-class"
 
 
-def one_class(dataset: Dataset, fit: Fit, path: Path, method: str) -> Trials:
+def one_class(dataset: Dataset, fit: Fit, path: Path, method: str, recipes: Mapping[str, Any] | None = None) -> Trials:
     """Train a scorer for each class of `dataset`, and measure it on the whole test split.
 
     Args:
@@ -22,12 +24,13 @@ def one_class(dataset: Dataset, fit: Fit, path: Path, method: str) -> Trials:
         fit: trains with unlabelled data of one class, and a seed, the number of the class.
         path: JSON file of the results so far; these are not trained again.
         method: describes `fit`.
+        recipes: all values that `fit` trains with.
 
     Raises:
         ValueError: the data have fewer than two classes.
         TrialsError: the file has other trials.
     """
-    return run_trials(ONE_CLASS, dataset, one_class_tasks(dataset), fit, path, method)
+    return run_trials(ONE_CLASS, dataset, one_class_tasks(dataset), fit, path, method, recipes)
 
 
 def one_class_tasks(dataset: Dataset) -> list[Task]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,8 @@ from services.inference.bundle import Bundle
 from training.data import Dataset, Split
 from training.evaluation.anomalies.separation import found, separation
 from training.evaluation.anomaly import score
+from training.header import difference
+from training.header import header as header_of
 from training.loops.progress import write
 
 Images = NDArray[np.uint8]
@@ -72,7 +74,15 @@ class Trials:
     done: tuple[Trial, ...]
 
 
-def run_trials(protocol: str, dataset: Dataset, tasks: Sequence[Task], fit: Fit, path: Path, method: str) -> Trials:
+def run_trials(
+    protocol: str,
+    dataset: Dataset,
+    tasks: Sequence[Task],
+    fit: Fit,
+    path: Path,
+    method: str,
+    recipes: Mapping[str, Any] | None = None,
+) -> Trials:
     """Run the tasks that are not yet in the JSON file at `path`, and add each to it as soon as it is measured.
 
     Args:
@@ -82,14 +92,20 @@ def run_trials(protocol: str, dataset: Dataset, tasks: Sequence[Task], fit: Fit,
         fit: the training.
         path: created if it does not exist.
         method: describes `fit`; trials of another method are not continued.
+        recipes: all values that `fit` trains with; trials of other values, or of another version, are not continued.
 
     Raises:
-        TrialsError: the file has other trials.
+        TrialsError: the file has other trials; the message names the first field that differs and both values.
     """
-    header = {"protocol": protocol, "dataset": dataset.name, "digest": dataset.digest, "method": method}
+    header = header_of(
+        protocol=protocol, dataset=dataset.name, digest=dataset.digest, method=method, recipes=recipes or {}
+    )
     trials = read(path) if path.exists() else Trials(header, ())
-    if trials.header != header:
-        raise TrialsError(f"{path}: holds trials of {trials.header}, but {header} is asked for; choose another folder")
+    if (other := difference(trials.header, header)) is not None:
+        raise TrialsError(
+            f"{path}: holds trials of {other.field} {other.found!r}, but {other.wanted!r} is asked for; choose another "
+            "folder"
+        )
     known = {trial.name for trial in trials.done}
     for number, task in enumerate(tasks):
         if task.name in known:

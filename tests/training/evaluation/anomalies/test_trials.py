@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from services.inference.bundle import Bundle
+from training import header
+from training.anomaly.trials import CNN
 from training.data import Dataset, Split
 from training.evaluation.anomalies.trials import Fit, Task, TrialsError, labels_of, read, run_trials
 from training.evaluation.anomaly import auroc, score
+from training.loops.augmentation import Affine, Flip
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,24 @@ def test_trials_of_anything_else_are_refused(digits: Dataset, tasks: list[Task],
     ):
         with pytest.raises(TrialsError, match=r"trials\.json: holds trials of .* choose another folder"):
             run_trials(*arguments)
+
+
+def test_trials_of_another_recipe_or_version_are_not_continued(
+    digits: Dataset, tasks: list[Task], given: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "trials.json"
+    asked = ("one-class", digits, tasks[:1], given, path, "by hand")
+    run_trials(*asked, {"cnn": CNN})
+    assert run_trials(*asked, {"cnn": CNN}).header["recipes"]["cnn"]["network"]["channels"] == CNN.network.channels
+    with pytest.raises(TrialsError, match=r"holds trials of recipes\.cnn\.epochs 12, but 13 is asked for; choose"):
+        run_trials(*asked, {"cnn": replace(CNN, epochs=13)})
+    asked_anew = (*asked[:4], tmp_path / "affine.json", "by hand")
+    run_trials(*asked_anew, {"cnn": replace(CNN, augment=Affine())})
+    with pytest.raises(TrialsError, match=r"recipes\.cnn\.augment\.kind 'Affine', but 'Flip' is asked for"):
+        run_trials(*asked_anew, {"cnn": replace(CNN, augment=Flip())})
+    monkeypatch.setattr(header, "version", lambda name: "0.0.1")
+    with pytest.raises(TrialsError, match=r"holds trials of versions\.duet '.*', but '0\.0\.1' is asked for"):
+        run_trials(*asked, {"cnn": CNN})
 
 
 def test_labels_are_those_of_the_split_or_asked_for(digits: Dataset) -> None:
