@@ -10,9 +10,9 @@ from sklearn.metrics import pairwise_distances_argmin
 
 SIDE = 8  # of the thumbnails among which the nearest is sought, pixels
 COMPARED = 28  # of the larger ones whose correlation decides: details finer than that are lost in another size
-# The least correlation of near copies. Of photographs saved again at a quality of 50 to 90 or at half the size, see
-# `tests/training/data/test_copies.py` for the share that is found, and for that of MNIST's images that are none.
-ALIKE = 0.995
+# The least correlation of near copies. `tests/training/data/test_copies.py` measures how many photographs reach it that
+# are saved again in another size or quality, and that digits do not.
+ALIKE = 0.997
 LIKELY = 0.98  # and of their thumbnails
 FLAT = 2  # largest difference in an image of one colour, grey levels
 CHUNK = 1000  # images that are converted at a time, because float32 takes four times the memory
