@@ -64,8 +64,9 @@ def _refusal_in_training(module: str, imported: str) -> str | None:
         return None  # what is measured is what is served
     if module == "training.evaluation.explanations" and imported.startswith("services.inference.explanation."):
         return None  # what is checked is what is served
-    if module == "training.data.folder" and imported.startswith("services.inference.photograph."):
-        return None  # files are read for training as they are for requests
+    reading = ("services.inference.photograph.", "services.inference.image_files.")
+    if module == "training.data.folder" and imported.startswith(reading):
+        return None  # files are found and read for training as they are for requests
     return "training knows the bundle and the registry alone"
 
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from training.data import Dataset, Split
+from training.data.copies import first_of_equal
 from training.loops.batches import Images
 from training.loops.cnn import evaluate, train_cnn
 from training.loops.progress import write
@@ -26,7 +27,7 @@ def cross_validate(dataset: Dataset, recipe: Recipe, *, folds: int, seed: int) -
     """Accuracy on each of `folds` stratified parts of all images; each network is trained on the other parts.
 
     Nothing is selected: the recipe must keep the average of its weights after a fixed number of epochs. Temperature and
-    prediction sets are not fitted.
+    prediction sets are not fitted. Images with the same pixels are in one part.
 
     Args:
         dataset: labelled; its splits are joined.
@@ -49,7 +50,9 @@ def cross_validate(dataset: Dataset, recipe: Recipe, *, folds: int, seed: int) -
         raise ValueError(f"{dataset.name}: a class has fewer than {folds} images; give fewer --folds")
     fabric, accuracies = launch("auto", 1), []
     start = time.process_time()
-    parts = StratifiedKFold(folds, shuffle=True, random_state=ORDER).split(images, labels)
+    first = first_of_equal(images)
+    apart = StratifiedKFold if len(np.unique(first)) == len(first) else StratifiedGroupKFold
+    parts = apart(folds, shuffle=True, random_state=ORDER).split(images, labels, groups=first)
     for fold, (fitted, held) in enumerate(parts):
         some = Split(images[fitted][:SHOWN], labels[fitted][:SHOWN])
         data = replace(

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from services.inference.bundle import Bundle
     from training.data import Dataset
 
-BUILT_IN = ("digits", "mnist", "fashion-mnist")
-
 DatasetSpec = Annotated[
     str,
     typer.Option(
@@ -41,6 +39,14 @@ Source = Annotated[
         "new last layer. The recipes demo and reference make such classifiers.",
     ),
 ]
+TrustParts = Annotated[
+    bool,
+    typer.Option(
+        "--trust-parts",
+        help="Take stored models that may have been trained with today's calibration or test images. If they were, "
+        "p-values are too small and metrics too good.",
+    ),
+]
 Seed = Annotated[
     int,  # scikit-learn takes no larger one
     typer.Option(help="The same seed on the same machine gives the same weights.", min=0, max=2**32 - 1),
@@ -52,6 +58,8 @@ def data_of(
     bundle: Bundle, dataset: str | None, data_dir: Path | None, image_size: int, colour: bool, skip_unreadable: bool
 ) -> Dataset:
     """The data set that is asked for, or the one that `bundle` was trained with."""
+    from training.data.names import BUILT_IN  # noqa: PLC0415
+
     trained_on = bundle.manifest.dataset.name
     if dataset is None and trained_on not in BUILT_IN:
         stop(f"--dataset: {bundle.name} was trained on the folder {trained_on!r}; give it as folder:PATH")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -17,6 +16,8 @@ from training.anomaly.export import export_scorer
 from training.anomaly.parts import Parts
 from training.bayes import export_bayes
 from training.data import Dataset
+from training.data.names import slug
+from training.data.seen import recorded
 from training.evaluation import parity_table, pictures
 from training.evaluation.card import CARD, card
 from training.evaluation.gates import GateError, check, gates
@@ -116,11 +117,6 @@ def publish(
     return [_store(draft, bundles / draft.name) for draft in tested]
 
 
-def slug(name: str) -> str:
-    """`name` in lower case, at most 50 characters; each run of characters other than a-z and 0-9 becomes one dash."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower())[:50].strip("-") or "data"
-
-
 def exported(
     product: str,
     network: Network,
@@ -149,7 +145,7 @@ def exported(
         recipe=recipe,
         seed=seed,
         arithmetic=arithmetic,
-        dataset=bundle.Data(name=dataset.name, digest=dataset.digest, splits=dataset.splits),
+        dataset=recorded(dataset),
         image=bundle.Image(channels=channels, height=height, width=width),
         class_names=dataset.class_names,
         latent_size=getattr(module, "latent_size", None) if TASKS[product] == "generation" else None,

@@ -17,6 +17,7 @@ from training.header import difference
 
 CONFIG = "config.json"
 NOTES = "notes.json"
+CHECKPOINT = "checkpoint.pt"
 
 
 class RunError(ValueError):
@@ -31,7 +32,7 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        return self.directory / "checkpoint.pt"
+        return self.directory / CHECKPOINT
 
     @property
     def metrics(self) -> Path:
@@ -100,8 +101,8 @@ class Run:
 def open_run(parent: Path, network: str, config: Mapping[str, Any], *, resume: bool) -> Run:
     """Create the directory `parent/network` for a run of `config`, or open the existing run.
 
-    Without `resume` a run of the same config starts again (its checkpoint, log and notes are removed): the same config
-    and seed give the same weights, so only time is lost.
+    Without `resume` it must not have a checkpoint: the hours in it are not deleted by a command that lacks an option.
+    The log and the notes of a run that has none yet are removed.
 
     Args:
         parent: the directory of the data set, recipe and seed.
@@ -110,7 +111,7 @@ def open_run(parent: Path, network: str, config: Mapping[str, Any], *, resume: b
         resume: continue from the checkpoint, if there is one.
 
     Raises:
-        RunError: the directory holds a run of another config.
+        RunError: the directory holds a run of another config, or a run's checkpoint and `resume` is not given.
     """
     directory = parent / network
     canonical: dict[str, Any] = json.loads(json.dumps(config))
@@ -118,9 +119,10 @@ def open_run(parent: Path, network: str, config: Mapping[str, Any], *, resume: b
     path = directory / CONFIG
     if path.exists():
         _require_same(path, json.loads(path.read_text())["config"], canonical)
+    if not resume:
+        require_no_checkpoint(directory)
     run.pictures.mkdir(parents=True, exist_ok=True)
     if not resume:
-        run.checkpoint.unlink(missing_ok=True)
         run.metrics.unlink(missing_ok=True)
         (directory / NOTES).unlink(missing_ok=True)
     versions = {"python": platform.python_version()} | {
@@ -128,6 +130,19 @@ def open_run(parent: Path, network: str, config: Mapping[str, Any], *, resume: b
     }
     _replace(path, json.dumps({"config": canonical, "versions": versions}, indent=2) + "\n")
     return run
+
+
+def require_no_checkpoint(directory: Path) -> None:
+    """Refuse to start again in a directory that has the checkpoint of a run, its own or one below it.
+
+    Raises:
+        RunError: naming the checkpoint.
+    """
+    for checkpoint in sorted(directory.rglob(CHECKPOINT)):
+        raise RunError(
+            f"{checkpoint}: an earlier run left this checkpoint; give --resume to continue it (a finished one is only "
+            f"stored again), another --out to keep it, or delete {directory} to train from the start"
+        )
 
 
 def _replace(path: Path, text: str) -> None:

@@ -8,10 +8,11 @@ import numpy as np
 
 from services.inference import registry
 from training.data import Dataset, Split
+from training.data.seen import require_apart
 from training.evaluation.generation import balanced_labels, sample
 
 
-def with_samples(dataset: Dataset, generator: str, count: int, *, seed: int) -> Dataset:
+def with_samples(dataset: Dataset, generator: str, count: int, *, seed: int, trusted: bool = False) -> Dataset:
     """`dataset` with `count` additional samples in the training split, equally many of each class.
 
     Args:
@@ -19,10 +20,11 @@ def with_samples(dataset: Dataset, generator: str, count: int, *, seed: int) -> 
         generator: NAME or NAME:VERSION of a conditional generator of the same classes and image shape.
         count: samples to draw.
         seed: of their latents.
+        trusted: take a generator that may have seen images of the calibration or test split, and may draw them.
 
     Raises:
         BundleError: there is no such bundle, or it does not verify.
-        ValueError: it draws other images or other classes, or does not draw by class.
+        ValueError: it draws other images or other classes, does not draw by class, or may have seen held-out images.
     """
     entry = registry.find(generator)
     bundle = registry.load(entry.tag)
@@ -35,6 +37,7 @@ def with_samples(dataset: Dataset, generator: str, count: int, *, seed: int) -> 
             f"but {dataset.name} has {dataset.image_shape} of {', '.join(dataset.class_names) or 'no classes'}; give a "
             "generator that was trained on data like these"
         )
+    require_apart("--synthetic", bundle, dataset, trusted=trusted)
     labels = balanced_labels(bundle, count)
     if labels is None:
         raise ValueError(f"{entry.tag} does not draw by class, so its samples have no labels; give a conditional GAN")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -20,6 +20,7 @@ from training.anomaly.train import train_scorer
 from training.baselines.logistic import fit_logistic
 from training.baselines.svm import fit_svm
 from training.data import Dataset
+from training.data.seen import TRUSTED, require_apart
 from training.evaluation.pictures import training_curves
 from training.loops.arithmetic import make_deterministic
 from training.loops.cnn import train_cnn
@@ -30,12 +31,13 @@ from training.loops.progress import write
 from training.loops.vae import train_vae
 from training.publish import TASKS, Network, publish
 from training.recipes import Recipe
-from training.run import Run, open_run
+from training.run import Run, open_run, require_no_checkpoint
 
 if TYPE_CHECKING:  # takes two seconds to import
     from lightning_fabric import Fabric
 
 NETWORKS: tuple[Network, ...] = ("logistic", "svm", "gru", "cnn", "vae", "cvae", "gan", "scorer")
+USERS: dict[str, set[Network]] = {"judge": {"vae", "cvae", "gan"}, "classifier": {"scorer"}, "generator": {"scorer"}}
 
 
 def train(
@@ -51,6 +53,7 @@ def train(
     judge: Bundle | None = None,
     classifier: Bundle | None = None,
     generator: Bundle | None = None,
+    trust_parts: bool = False,
 ) -> list[Bundle]:
     """Train and publish; the CNN comes first, for it judges the GAN's samples where no other judge is given.
 
@@ -68,20 +71,35 @@ def train(
         judge: a stored classifier that watches the GAN's samples for a collapse, and chooses its best epoch.
         classifier: the scorer's; left out, the CNN that is trained with it.
         generator: the scorer's VAE; left out, one that is trained with it, the conditional one by preference.
+        trust_parts: take a judge, classifier or generator that may have seen images of the calibration or test split;
+            the recipe of what is made with it then ends in `--trust-parts`.
 
     Returns:
         The bundles, on the first process; none on the others.
 
     Raises:
-        RunError: the run directory holds another run, or its checkpoint is damaged.
+        SeenError: one of them may have seen such images.
+        RunError: the run directory holds another run, or a checkpoint without `resume`, or a damaged one.
         TrainingError: a loss is not finite.
         ProcessError: another process failed; the message says why.
         KeyboardInterrupt: Ctrl-C, after the checkpoint was written.
     """
-    fabric = launch(accelerator, devices)
     given = {"judge": judge, "classifier": classifier, "generator": generator}
+    doubtful = {
+        network
+        for role, bundle in given.items()
+        if bundle is not None and not USERS[role].isdisjoint(networks)
+        if require_apart(f"--{role}", bundle, dataset, trusted=trust_parts)
+        for network in USERS[role]
+    }
+    parent = run_parent(out, dataset, recipe, seed)
+    for network in networks if not resume else ():
+        require_no_checkpoint(parent / network)  # of all of them, before the first is trained
+    fabric = launch(accelerator, devices)
     with ending_together(fabric):
-        return _train(fabric, dataset, recipe, networks, seed=seed, out=out, resume=resume, given=given)
+        return _train(
+            fabric, dataset, recipe, networks, seed=seed, parent=parent, resume=resume, given=given, doubtful=doubtful
+        )
 
 
 def _train(
@@ -91,11 +109,11 @@ def _train(
     networks: Sequence[Network],
     *,
     seed: int,
-    out: Path,
+    parent: Path,
     resume: bool,
     given: dict[str, Bundle | None],
+    doubtful: Set[Network],
 ) -> list[Bundle]:
-    parent = out / f"{dataset.name}-{re.sub('[ :-]+', '-', recipe.name)}-{seed}"
     bundles: list[Bundle] = []
     chosen = given["generator"] is not None
     table = Table(
@@ -108,11 +126,12 @@ def _train(
                 write(f"{network}: left out, for {reason}")
             continue
         start = time.perf_counter()
-        module = fit(fabric, network, dataset, recipe, parent=parent, seed=seed, resume=resume, given=given)
+        how = replace(recipe, name=recipe.name + TRUSTED) if network in doubtful else recipe
+        module = fit(fabric, network, dataset, how, parent=parent, seed=seed, resume=resume, given=given)
         published: list[Bundle] = []
         if fabric.is_global_zero:
             published = publish(
-                network, module, dataset, recipe=recipe.name, seed=seed, run_dir=parent / network, judge=given["judge"]
+                network, module, dataset, recipe=how.name, seed=seed, run_dir=parent / network, judge=given["judge"]
             )
             bundles += published
         parts = fabric.broadcast(published)  # every process trains the scorer with them
@@ -128,6 +147,11 @@ def _train(
     if fabric.is_global_zero:
         Console().print(table)
     return bundles
+
+
+def run_parent(out: Path, dataset: Dataset, recipe: Recipe, seed: int) -> Path:
+    """Where the runs of all networks of one training are."""
+    return out / f"{dataset.name}-{re.sub('[ :-]+', '-', recipe.name)}-{seed}"
 
 
 def launch(accelerator: str, devices: int) -> Fabric:

@@ -16,13 +16,13 @@ from rich.progress import track
 from rich.table import Table
 
 from services.commands.stop import stop
+from services.inference.image_files import find
 
 if TYPE_CHECKING:
     import httpx
 
 Answer = tuple[Path, dict[str, Any]]
 
-SUFFIXES = {".png", ".jpg", ".jpeg"}
 BATCH = 64
 
 
@@ -48,7 +48,10 @@ def predict(
 
     A folder is read with its sub-folders. Names that start with a dot are passed over.
     """
-    files = list(_files(paths))
+    try:
+        files = list(_files(paths))
+    except OSError as error:
+        stop(f"paths: {error}; give folders that you may read")
     if not files:
         raise typer.BadParameter(
             f"no PNG or JPEG file in {', '.join(map(str, paths))}; give files or another folder", param_hint="paths"
@@ -72,14 +75,12 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
         if not path.is_dir():
             yield path
             continue
-        for file in sorted(path.rglob("*")):
-            hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
-            if hidden or file.suffix.lower() not in SUFFIXES or file.is_dir():
-                continue
-            if file.is_file():
-                yield file
-            else:
-                typer.echo(f"skipped {file}: it is no file, or a link to none", err=True)
+        found = find(path)
+        for sentence in found.skipped():
+            typer.echo(f"{path}: {sentence}", err=True)
+        for file in found.missing:
+            typer.echo(f"skipped {path / file}: it is no file, or a link to none", err=True)
+        yield from (path / file for file in found.images)
 
 
 def _ask(files: list[Path], url: str, task: Task, model: str | None) -> Iterator[Answer]:

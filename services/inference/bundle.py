@@ -44,6 +44,7 @@ MANIFEST = "manifest.json"
 SIGNATURE = "model.sig"  # beside the manifest, if the bundle is signed; it signs the manifest and every file
 BESIDE = (SIGNATURE, "model.yaml")  # not in the manifest; the second is BentoML's record of a model in the store
 LATER = ("statistics", "parts", "arithmetic")  # fields that the first stored bundles do not have
+LATER_OF_DATA = ("images", "split_digests")
 
 Arithmetic = Literal["", "float32", "bfloat16"]
 Task = str
@@ -66,6 +67,10 @@ def _below(name: str) -> str:
     if path.is_absolute() or ".." in path.parts or str(path) != name or name == "." or "\0" in name:
         raise ValueError(f"{name!r} is not a relative path of a file in the bundle")
     return name
+
+
+def _without_empty(fields: dict[str, Any], later: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value or name not in later}
 
 
 class _Record(BaseModel):
@@ -125,11 +130,17 @@ class Gate(_Record):
 
 
 class Data(_Record):
-    """What a model was fitted on: `splits` maps train, validation, calibration, test to image counts."""
+    """What a model was fitted on; each digest is a SHA-256 (hex). The last two are empty in older bundles."""
 
     name: str
-    digest: str
-    splits: dict[str, int]
+    digest: str = Field(description="of the name, the class names, and images and labels of every split in order")
+    splits: dict[str, int] = Field(description="number of images of train, validation, calibration and test")
+    images: str = Field(default="", description="of all images, whatever their names, labels, order and splits")
+    split_digests: dict[str, str] = Field(default_factory=dict, description="of the images of each split, in any order")
+
+    @model_serializer(mode="wrap")
+    def _as_written_before(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_empty(written(self), LATER_OF_DATA)
 
 
 class Image(_Record):
@@ -186,8 +197,7 @@ class Manifest(_Record):
     @model_serializer(mode="wrap")
     def _as_written_before(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Newer fields are left out if they are empty, so that the digests of stored bundles do not change."""
-        fields: dict[str, Any] = written(self)
-        return {name: value for name, value in fields.items() if value or name not in LATER}
+        return _without_empty(written(self), LATER)
 
     def computed_digest(self) -> str:
         """SHA-256 (hex) of the canonical JSON of every field but the digest itself."""

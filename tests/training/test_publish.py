@@ -17,12 +17,13 @@ from training import publish as module
 from training.anomaly.parts import Parts
 from training.anomaly.views import of_views
 from training.data import Dataset, Split
+from training.data.names import slug
 from training.evaluation.anomaly import score
 from training.evaluation.card import card
 from training.evaluation.gates import GateError
 from training.networks.cnn import CNNConfig
 from training.networks.vae import VAEConfig
-from training.publish import parity_table, publish, slug
+from training.publish import parity_table, publish
 
 if TYPE_CHECKING:
     from conftest import Published
@@ -42,6 +43,8 @@ def test_bundles_are_stored_and_verified(published: Published) -> None:
         assert manifest.class_names == published.dataset.class_names
         assert manifest.dataset.digest == published.dataset.digest
         assert manifest.dataset.splits == published.dataset.splits
+        assert manifest.dataset.images == published.dataset.images_digest
+        assert manifest.dataset.split_digests == published.dataset.split_digests
         assert (manifest.recipe, manifest.seed) == ("brief", 0)
         assert manifest.gates
         assert all(gate.passed for gate in manifest.gates)
@@ -243,12 +246,21 @@ def test_card_is_complete_and_its_code_runs(published: Published, which: str, mo
     ({"recipe": "demo", "image": bundle.Image(channels=3, height=32, width=32),
       "dataset": bundle.Data(name="shells", digest="0" * 64, splits={})},
      "train --dataset folder:shells --image-size 32 --colour --recipe demo --network cnn --seed 0"),
+    ({"recipe": "demo --trust-parts", "dataset": bundle.Data(name="folder-digits", digest="0" * 64, splits={})},
+     "train --dataset folder:digits --image-size 28 --recipe demo --trust-parts --network cnn --seed 0"),
 ])  # fmt: skip
 def test_the_card_says_what_makes_the_bundle_again(
     published: Published, fields: dict[str, object], command: str
 ) -> None:
     changed = published.classifier.manifest.model_copy(update=fields)
     assert f"- Made by: `duet {command}`\n" in card(bundle.Bundle(published.classifier.path, changed), [])
+
+
+def test_the_card_tells_what_trusted_parts_risk(published: Published) -> None:
+    assert "--trust-parts" not in card(published.scorer, [])
+    trusted = published.scorer.manifest.model_copy(update={"recipe": "brief --trust-parts"})
+    text = card(bundle.Bundle(published.scorer.path, trusted), [])
+    assert "is trusted, not checked (`--trust-parts`). Images that are calibration or test images here may" in text
 
 
 def test_the_card_names_the_judge_and_how_to_ask_for_it(published: Published) -> None:

@@ -28,7 +28,7 @@ def test_a_run_of_another_config_is_refused(tmp_path: Path, resume: bool) -> Non
         open_run(tmp_path, "cnn", CONFIG | {"digest": "bb"}, resume=resume)
 
 
-def test_checkpoints_come_back_and_a_new_start_forgets_them(tmp_path: Path) -> None:
+def test_checkpoints_come_back_and_a_new_start_leaves_them(tmp_path: Path) -> None:
     run = open_run(tmp_path, "cnn", CONFIG, resume=False)
     run.save({"epoch": 3, "state": {"weight": torch.arange(4.0)}})
     again = open_run(tmp_path, "cnn", CONFIG, resume=True).load()
@@ -36,7 +36,22 @@ def test_checkpoints_come_back_and_a_new_start_forgets_them(tmp_path: Path) -> N
     assert again["epoch"] == 3
     assert torch.equal(again["state"]["weight"], torch.arange(4.0))
     assert [path.name for path in (tmp_path / "cnn").glob("*.tmp")] == []
+    with pytest.raises(
+        RunError, match=rf"{run.checkpoint}: an earlier run .*--resume .*--out .*delete {run.directory}"
+    ):
+        open_run(tmp_path, "cnn", CONFIG, resume=False)
+    kept = run.load()
+    assert kept is not None
+    assert kept["epoch"] == 3
+    run.checkpoint.unlink()
     assert open_run(tmp_path, "cnn", CONFIG, resume=False).load() is None
+
+
+def test_a_checkpoint_of_a_part_is_left_too(tmp_path: Path) -> None:
+    scorer = open_run(tmp_path, "scorer", CONFIG, resume=False)
+    open_run(scorer.directory, "vae", CONFIG, resume=False).save({"epoch": 1})
+    with pytest.raises(RunError, match=r"scorer/vae/checkpoint\.pt: an earlier run"):
+        open_run(tmp_path, "scorer", CONFIG, resume=False)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:

@@ -37,6 +37,17 @@ def test_a_scorer_of_classes_needs_a_classifier(tmp_path: Path) -> None:
         train(load("digits"), RECIPES["demo"], ["scorer"], seed=0, out=tmp_path, resume=False, accelerator="cpu")
 
 
+def test_a_second_run_ends_before_anything_is_trained(tmp_path: Path) -> None:
+    digits, demo = load("digits"), RECIPES["demo"]
+    left = tmp_path / "digits-demo-0" / "gan" / "checkpoint.pt"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"hours")
+    with pytest.raises(RunError, match=r"gan/checkpoint\.pt: an earlier run left this checkpoint; give --resume"):
+        train(digits, demo, ["cnn", "gan"], seed=0, out=tmp_path, resume=False, accelerator="cpu")
+    assert left.read_bytes() == b"hours"
+    assert not (left.parents[1] / "cnn").exists()
+
+
 @pytest.mark.slow
 def test_trains_publishes_and_publishes_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.set_num_threads(1)

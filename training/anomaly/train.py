@@ -13,10 +13,11 @@ from training.anomaly.parts import Parts
 from training.anomaly.recipe import ScorerRecipe
 from training.anomaly.views import of_views
 from training.data import Dataset
+from training.data.names import slug
 from training.loops.cnn import train_cnn
 from training.loops.defects import train_defects
 from training.loops.vae import train_vae
-from training.publish import Network, exported, slug
+from training.publish import Network, exported
 from training.run import Run, open_run
 
 if TYPE_CHECKING:  # takes two seconds to import

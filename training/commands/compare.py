@@ -30,6 +30,7 @@ def compare(
     from services.inference import registry  # noqa: PLC0415
 
     one, other = (registry.load(model) for model in (first, second))
+    from training.data.seen import may_have_seen  # noqa: PLC0415
     from training.evaluation.compare import compare as run  # noqa: PLC0415 (imports PyTorch, which takes seconds)
     from training.evaluation.compare import require_comparable  # noqa: PLC0415
 
@@ -40,3 +41,5 @@ def compare(
     except ValueError as error:
         stop(str(error))
     typer.echo(comparison.markdown())
+    if why := may_have_seen(one, data):
+        typer.echo(f"note: {why}; if they have seen the test images, the figures are too good", err=True)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from services.commands.stop import stop
-from training.options import Colour, DataDir, ImageSize, SkipUnreadable, data_of, need_training_extra
+from training.options import Colour, DataDir, ImageSize, SkipUnreadable, TrustParts, data_of, need_training_extra
 
 
 def evaluate(
@@ -20,6 +20,7 @@ def evaluate(
     judge: Annotated[
         str | None, typer.Option(help="Classifier that judges a generator's samples, NAME or NAME:VERSION.")
     ] = None,
+    trust_parts: TrustParts = False,
     out: Annotated[Path, typer.Option(help="Folder for report.md and its pictures.")] = Path("runs/evaluation"),
     full: Annotated[
         bool,
@@ -47,10 +48,13 @@ def evaluate(
     bundle = registry.load(model)
     referee = registry.load(judge) if judge else None
     data = data_of(bundle, dataset, data_dir, image_size, colour, skip_unreadable)
+    from training.data.seen import may_have_seen, require_apart  # noqa: PLC0415
     from training.evaluation.report import add_chapter  # noqa: PLC0415 (imports PyTorch, which takes seconds)
     from training.evaluation.report import evaluate as run  # noqa: PLC0415
 
     try:
+        if referee is not None:
+            require_apart("--judge", referee, data, trusted=trust_parts)
         metrics = run(bundle, data, judge=referee, out=out, full=full, data_dir=data_dir)
         if full and bundle.manifest.task == "generation":
             from training.accuracy_score import classification_accuracy_score  # noqa: PLC0415
@@ -63,4 +67,6 @@ def evaluate(
         stop(str(error))
     for name, value in metrics.items():
         Console().print(f"{name:40} {value:.6g}", highlight=False)
+    if why := may_have_seen(bundle, data):
+        typer.echo(f"note: {bundle.name}: {why}; if it has seen the test images, the metrics are too good", err=True)
     Console().print(f"report: {out / 'report.md'}", highlight=False, soft_wrap=True)

@@ -21,6 +21,7 @@ from training.options import (
     Seed,
     SkipUnreadable,
     Source,
+    TrustParts,
     load_data,
     need_training_extra,
 )
@@ -99,6 +100,7 @@ def train(
             "small one that is trained for the scorer."
         ),
     ] = None,
+    trust_parts: TrustParts = False,
     seed: Seed = 0,
     out: Out = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of the run.")] = False,
@@ -118,6 +120,7 @@ def train(
 
     The best weights of each network become a bundle in the model store, from which `duet serve` reads. Ctrl-C keeps a
     checkpoint; the same command with --resume continues from it, to the same weights as without the interruption.
+    Without --resume, a run that has a checkpoint is not started again.
     """
     need_training_extra()
     data = load_data(dataset, data_dir, image_size, colour, skip_unreadable)
@@ -134,6 +137,7 @@ def train(
 
     from services.inference import registry  # noqa: PLC0415
     from services.inference.bundle import BundleError  # noqa: PLC0415
+    from training.data.seen import TRUSTED, may_have_seen, require_other  # noqa: PLC0415
     from training.synthetic import with_samples  # noqa: PLC0415
     from training.train import train as run  # noqa: PLC0415
     from training.variant import variant  # noqa: PLC0415
@@ -143,12 +147,16 @@ def train(
             if asked - {Network.cnn, Network.all}:
                 raise ValueError("--from, --freeze, --synthetic and --no-augment are for the CNN; give --network cnn")
             how = variant(how, data.name, source=source, frozen=freeze, augmented=augment)
+        doubtful = source is not None and require_other(registry.load(source), data, trusted=trust_parts)
         if synthetic:
             samples, _, count = synthetic.rpartition(":")
             if not (samples and count.isdigit() and int(count)):
                 raise ValueError(f"--synthetic {synthetic}: give BUNDLE:COUNT, for instance digits-gan:2000")
-            data = with_samples(data, samples, int(count), seed=seed)
+            doubtful |= may_have_seen(registry.load(samples), data) is not None
+            data = with_samples(data, samples, int(count), seed=seed, trusted=trust_parts)
             how = replace(how, name=f"{how.name} --synthetic {registry.find(samples).tag}:{count}")
+        if doubtful:
+            how = replace(how, name=how.name + TRUSTED)
         chosen = [name for name in NETWORKS if name in asked or (Network.all in asked and getattr(how, name))]
         bundles = run(
             data,
@@ -162,6 +170,7 @@ def train(
             judge=registry.load(judge) if judge else None,
             classifier=_classifier(classifier, data, chosen),
             generator=registry.load(generator) if generator else None,
+            trust_parts=trust_parts,
         )
     except KeyboardInterrupt:
         raise typer.Exit(130) from None  # the loop has said where its checkpoint is
@@ -174,7 +183,7 @@ def train(
 def _classifier(name: str | None, data: Dataset, networks: Sequence[str]) -> Bundle | None:
     """The scorer's classifier, where it is not trained with it."""
     from services.inference import registry  # noqa: PLC0415
-    from training.publish import slug  # noqa: PLC0415
+    from training.data.names import slug  # noqa: PLC0415
 
     if name is None and ("scorer" not in networks or "cnn" in networks or not data.class_names):
         return None

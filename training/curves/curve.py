@@ -19,6 +19,7 @@ from services.inference import registry
 from training.curves.methods import Trial, methods, values
 from training.curves.subsets import sizes, subset
 from training.data import Dataset, Split
+from training.data.seen import require_other
 from training.evaluation.runtime import CHUNK, open_graph
 from training.export import export_classifier
 from training.graphs import Classify
@@ -77,11 +78,13 @@ def learning_curve(dataset: Dataset, source: str | None, path: Path) -> Curve:
 
     Raises:
         CurveError: the file holds another curve; the message names the first field that differs and both values.
-        ValueError: the data have no labels, or `source` does not fit them.
+        ValueError: the data have no labels, or `source` does not fit them or may have seen the test images.
         BundleError: `source` is not in the store.
     """
     torch.set_num_threads(1)  # so that seconds are comparable
     source = source and registry.find(source).tag  # with its version: a retrained source makes another curve
+    if source:
+        require_other(registry.load(source), dataset, trusted=None)
     compared = methods(dataset.name, source)
     header = header_of(
         dataset=dataset.name,

@@ -36,7 +36,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Four splits without common images.
+    """Four splits without common files; of a folder, without common images.
 
     Train fits the weights. Validation selects: early stopping, the best checkpoint, the temperature. Calibration is
     used neither for training nor for selection, so conformal tables fitted on it are valid on new data. Test is used
@@ -74,6 +74,24 @@ class Dataset:
         return {role: len(getattr(self, role)) for role in ROLES}
 
     @cached_property
+    def images_digest(self) -> str:
+        """SHA-256 (hex) of all images, whatever their order and splits: it is equal for one set, split in two ways."""
+        return _digest([image for digests in self._image_digests.values() for image in digests])
+
+    @cached_property
+    def split_digests(self) -> dict[str, str]:
+        """SHA-256 (hex) of the images of each split, whatever their order."""
+        return {role: _digest(digests) for role, digests in self._image_digests.items()}
+
+    @cached_property
+    def _image_digests(self) -> dict[str, list[bytes]]:
+        shape = json.dumps(self.image_shape).encode()
+        return {
+            role: [hashlib.sha256(shape + image.tobytes()).digest() for image in getattr(self, role).images]
+            for role in ROLES
+        }
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) over the name, the class names, and the dtype, shape and bytes of every split's arrays."""
         sha = hashlib.sha256(json.dumps([self.name, self.class_names]).encode())
@@ -85,3 +103,7 @@ class Dataset:
                 sha.update(json.dumps([role, header]).encode())
                 sha.update(b"" if array is None else array.tobytes())
         return sha.hexdigest()
+
+
+def _digest(images: list[bytes]) -> str:
+    return hashlib.sha256(b"".join(sorted(images))).hexdigest()

@@ -17,15 +17,19 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
+from services.inference.image_files import find
 from services.inference.photograph import Invisible, opaque, upright, without_metadata
+from training.data.copies import first_of_equal, flat, near_copies
 from training.data.dataset import Dataset, Split
+from training.data.names import of_folder
 from training.data.splits import stratified
 
-EXTENSIONS = {".png", ".jpg", ".jpeg"}
 SHARES = (70, 10, 10, 10)
 LEAST_PER_CLASS = 10  # so that every split has an image of every class
 LEAST = 40
 MOST_CLASSES = 1000
+TRAINED = {"train", "training"}
+HELD_OUT = {"val", "valid", "validation", "dev", "test", "testing"}
 NAMED = 5  # most classes or files in a message
 MANY = 500  # from this number of files on, a progress bar is shown
 
@@ -37,13 +41,15 @@ def load_folder(
 ) -> Dataset:
     """Every PNG and JPEG below `root`, at any depth, as uint8 [N,1 or 3,image_size,image_size].
 
-    The sorted names of the sub-folders are the class names. Names that start with a dot are ignored.
+    The sorted names of the sub-folders are the class names. `services.inference.image_files` says which files are
+    images.
 
     Each class is split 70/10/10/10 in the order of the SHA-256 of the files' relative paths, so that adding or
-    removing a file moves at most three others to another split.
+    removing a file moves at most three others to another split. Images with the same pixels count once and are in one
+    split. Near copies are told, but not moved: pictures of one kind of object may be as similar as copies.
 
     Args:
-        root: the folder; its name becomes the name of the data set.
+        root: the folder; its name becomes the name of the data set (`names.of_folder`).
         image_size: height and width, pixels.
         colour: RGB instead of grey (ITU-R 601 luma).
         on_unreadable: `refuse` the folder for a file that cannot be decoded, or `skip` the file with a warning.
@@ -73,11 +79,20 @@ def load_folder(
             logger.warning("skipped %s", error)
     index = {name: label for label, name in enumerate(class_names)}
     labels = np.array([index[file.parts[0]] for file in kept], np.int64) if class_names else None
-    _check_enough(root, class_names, labels, len(kept))
-    _check_different(root, images, kept, labels)
-    whole = Split(np.stack(images), labels)
-    parts = stratified(np.arange(len(whole)), labels, SHARES)
-    return Dataset(root.resolve().name, class_names, *(whole.take(part) for part in parts))
+    whole = Split(np.stack(images) if images else np.empty((0, 1, 1, 1), np.uint8), labels)
+    equal = first_of_equal(whole.images)
+    first = np.where(flat(whole.images), np.arange(len(equal)), equal)  # two black pictures are no copies
+    _check_enough(root, class_names, labels, first)
+    _check_different(root, whole, kept, equal, first)
+    # Copies follow the first of them into its split: a test image must not be a training image.
+    own = np.flatnonzero(first == np.arange(len(first)))
+    parts = np.empty(len(first), np.int64)
+    for part, chosen in enumerate(stratified(np.arange(len(own)), None if labels is None else labels[own], SHARES)):
+        parts[own[chosen]] = part
+    parts = parts[first]
+    _tell_near_copies(root, whole.images[own], parts[own], [kept[index] for index in own])
+    splits = (whole.take(np.flatnonzero(parts == part)) for part in range(len(SHARES)))
+    return Dataset(of_folder(root.resolve().name), class_names, *splits)
 
 
 def read_image(path: Path, size: int, colour: bool) -> NDArray[np.uint8]:
@@ -90,6 +105,8 @@ def read_image(path: Path, size: int, colour: bool) -> NDArray[np.uint8]:
     Raises:
         ValueError: the file cannot be decoded, or has more pixels than Pillow's limit against decompression bombs.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: not readable as PNG or JPEG (it is no file)")  # a pipe never ends
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -108,17 +125,17 @@ def read_image(path: Path, size: int, colour: bool) -> NDArray[np.uint8]:
 
 def _find(root: Path) -> tuple[tuple[str, ...], list[Path]]:
     """The class names, and the image files relative to `root`."""
+    found = find(root)
+    for sentence in found.skipped():
+        logger.warning("%s: %s", root, sentence)
+    if found.other:
+        passed = f"ignored {len(found.other)} files that are not .png, .jpg or .jpeg, such as {found.other[0]}"
+        logger.warning("%s: %s", root, passed)
     # A broken link (data that were not fetched) is found too, and is then not readable.
-    found = [path for path in root.rglob("*") if path.is_file() or (path.is_symlink() and not path.exists())]
-    visible = [path for path in (path.relative_to(root) for path in found) if not _hidden(path)]
-    files = [path for path in visible if path.suffix.lower() in EXTENSIONS]
-    if len(files) < len(visible):
-        other = min(path for path in visible if path.suffix.lower() not in EXTENSIONS)
-        passed = len(visible) - len(files)
-        logger.warning("%s: ignored %d files that are not .png, .jpg or .jpeg, such as %s", root, passed, other)
-    class_names = tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and not _hidden(Path(path.name))))
+    files = found.images + found.missing
+    class_names = tuple(path.name for path in found.folders)
     _check_classes(root, class_names)
-    loose = sorted(file for file in files if len(file.parts) == 1)
+    loose = sorted(file for file in files if len(file.parts) == 1 and file.suffix)  # without: a class that is not there
     if class_names and loose:
         raise ValueError(
             f"folder:{root}: {len(loose)} images such as {loose[0]} are beside class folders ({_some(class_names)}); "
@@ -127,11 +144,14 @@ def _find(root: Path) -> tuple[tuple[str, ...], list[Path]]:
     return class_names, files
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
 def _check_classes(root: Path, class_names: tuple[str, ...]) -> None:
+    lower = {name.lower() for name in class_names}
+    if lower & TRAINED and lower & HELD_OUT:
+        raise ValueError(
+            f"folder:{root}: the sub-folders {_some(class_names)} look like splits (train, val, test), not like "
+            "classes; Duet splits the images itself, so put all images of a class into one sub-folder, whatever their "
+            "split, or give one of these folders"
+        )
     if len(class_names) == 1:
         raise ValueError(
             f"folder:{root}: there is only one class, {class_names[0]}, and a classifier needs two; add a sub-folder "
@@ -147,38 +167,70 @@ def _check_classes(root: Path, class_names: tuple[str, ...]) -> None:
             raise ValueError(f"folder:{root}: the folder name {name!r} is not printable text; rename the folder")
 
 
-def _check_enough(root: Path, class_names: tuple[str, ...], labels: NDArray[np.int64] | None, total: int) -> None:
+def _check_enough(
+    root: Path, class_names: tuple[str, ...], labels: NDArray[np.int64] | None, first: NDArray[np.int64]
+) -> None:
+    """Refuse a folder of which a split would have no image, or none of a class; copies of an image count once."""
+    own = first == np.arange(len(first))
+    once = "" if own.all() else " (copies count once)"
+    if len(first) >= LEAST and not first.any():
+        return  # all are one image, which has a message of its own
     if labels is not None:
-        counts = np.bincount(labels, minlength=len(class_names))
+        counts = np.bincount(labels[own], minlength=len(class_names))
         few = [f"{name} ({count})" for name, count in zip(class_names, counts, strict=True) if count < LEAST_PER_CLASS]
         if few:
             raise ValueError(
-                f"folder:{root}: fewer than {LEAST_PER_CLASS} readable images in {_some(few)}; "
+                f"folder:{root}: fewer than {LEAST_PER_CLASS} readable images in {_some(few)}{once}; "
                 "add images or remove the sub-folder"
             )
-    if total < LEAST:
-        raise ValueError(f"folder:{root}: {total} readable images, but at least {LEAST} are needed; add images")
+    if len(first) < LEAST:
+        raise ValueError(f"folder:{root}: {len(first)} readable images, but at least {LEAST} are needed; add images")
+    if own.sum() < LEAST_PER_CLASS:
+        raise ValueError(
+            f"folder:{root}: {own.sum()} different images, but at least {LEAST_PER_CLASS} are needed; add images"
+        )
 
 
 def _check_different(
-    root: Path, images: Sequence[NDArray[np.uint8]], files: Sequence[Path], labels: NDArray[np.int64] | None
+    root: Path, whole: Split, files: Sequence[Path], equal: NDArray[np.int64], first: NDArray[np.int64]
 ) -> None:
-    """Refuse a folder with only one distinct image, and warn of images that are in two classes."""
-    first: dict[bytes, int] = {}
-    contrary = []
-    for index, image in enumerate(images):
-        other = first.setdefault(hashlib.sha256(image.tobytes()).digest(), index)
-        if labels is not None and labels[other] != labels[index]:
-            contrary.append((files[other], files[index]))
-    if len(first) == 1:
+    """Refuse a folder with only one distinct image, and warn of copies, and of images that are in two classes.
+
+    Args:
+        root: the folder.
+        whole: all images.
+        files: of each image.
+        equal: index of the first image with the same pixels.
+        first: index of the first of its copies.
+    """
+    images, labels = whole.images, whole.labels
+    if not equal.any():
         raise ValueError(
             f"folder:{root}: all {len(images)} images have the same pixels"
             f"{' (black)' if not images[0].any() else ''}, so there is nothing to learn; look at {files[0]}"
         )
-    if contrary:
+    contrary = np.flatnonzero(np.zeros(len(equal), bool) if labels is None else labels != labels[equal])
+    copies = np.setdiff1d(np.flatnonzero(first != np.arange(len(first))), contrary)
+    if len(copies):
+        logger.warning(
+            "%s: %d images are copies of others, such as %s of %s; copies are kept in one split",
+            *(root, len(copies), files[copies[0]], files[first[copies[0]]]),
+        )
+    if len(contrary):
         logger.warning(
             "%s: %d images are in two classes, such as %s and %s; no classifier can be right on both",
-            *(root, len(contrary), *contrary[0]),
+            *(root, len(contrary), files[equal[contrary[0]]], files[contrary[0]]),
+        )
+
+
+def _tell_near_copies(root: Path, images: NDArray[np.uint8], parts: NDArray[np.int64], files: Sequence[Path]) -> None:
+    if pairs := near_copies(images, parts):
+        one, other = pairs[0]
+        logger.warning(
+            "%s: %d images of the validation, calibration and test splits are nearly equal to one of another split, "
+            "such as %s and %s; if each pair is one picture that was saved twice, keep one of it: else metrics are too "
+            "good, and p-values are wrong",
+            *(root, len(pairs), files[one], files[other]),
         )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.inference.bundle import Bundle, Manifest, Tensor
+from training.data.names import BUILT_IN, spec
+from training.data.seen import RISK, TRUSTED
 from training.evaluation.elbo import has_likelihood
 from training.evaluation.pictures import Picture
 from training.evaluation.tables import gates_table, metrics_table, parity_table
@@ -88,7 +90,7 @@ The difference of the element that is nearest to its bound, over all outputs and
 
 For {USE[manifest.task]}.
 
-{chr(10).join(f"- {limit}" for limit in (*LIMITS[manifest.task], *_joint_limits(bundle)))}
+{chr(10).join(f"- {limit}" for limit in (*LIMITS[manifest.task], *_joint_limits(bundle), *_trusted(bundle)))}
 
 ## Use
 
@@ -126,12 +128,17 @@ def _joint_limits(bundle: Bundle) -> tuple[str, ...]:
     return (what,)
 
 
+def _trusted(bundle: Bundle) -> tuple[str, ...]:
+    if TRUSTED not in bundle.manifest.recipe:
+        return ()
+    return (f"A stored model that it was made with is trusted, not checked (`--trust-parts`). {RISK}.",)
+
+
 def _command(manifest: Manifest, judge: Bundle | None) -> str:
     """The command that makes the bundle again; the name of a folder stands for its path."""
-    data = f"--dataset {manifest.dataset.name}"
-    if manifest.dataset.name not in ("digits", "mnist", "fashion-mnist"):
-        colour = " --colour" if manifest.image.channels > 1 else ""
-        data = f"--dataset folder:{manifest.dataset.name} --image-size {manifest.image.height}{colour}"
+    data = f"--dataset {spec(manifest.dataset.name)}"
+    if manifest.dataset.name not in BUILT_IN:
+        data += f" --image-size {manifest.image.height}{' --colour' if manifest.image.channels > 1 else ''}"
     recipe, _, source = manifest.recipe.partition(INT8)
     if source:
         return f"duet quantize {source} {data}"

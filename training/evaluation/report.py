@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from services.inference.bundle import Bundle
 from training.anomaly.weights import weighted
 from training.data import Dataset, Split
+from training.data.seen import may_have_seen
 from training.evaluation import anomaly, calibration, classification, conformal, generation, generators, pictures
 from training.evaluation.anomalies.chapters import scorer_chapters
 from training.evaluation.anomalies.sets import other_data
@@ -64,11 +65,13 @@ def evaluate(
         metrics |= likelihood_metrics(bundle, dataset.test.images, samples=DRAWS, progress="bounding the likelihood")
     if full and judge is not None and bundle.manifest.network == "gan":
         metrics |= samplers_metrics(bundle, dataset, judge, progress="driving chains")
+    why = may_have_seen(bundle, dataset)
     lines = [
         f"# {bundle.name} {bundle.version} on {dataset.name}",
         "",
         f"Test split: {dataset.splits['test']:,} images, data set digest `{dataset.digest[:12]}`"
-        + (", the same as in training." if dataset.digest == bundle.manifest.dataset.digest else "."),
+        + (", the same as in training." if dataset.digest == bundle.manifest.dataset.digest else ".")
+        + (f" {bundle.name}: {why}. If it has seen test images, the metrics are too good." if why else ""),
         "",
         metrics_table(metrics),
         "",

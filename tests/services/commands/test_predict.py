@@ -116,6 +116,24 @@ def test_what_is_no_picture_in_a_folder_is_passed_over(allinone_url: str, tmp_pa
     assert not result.stderr
 
 
+def test_a_folder_is_searched_as_it_is_for_training(allinone_url: str, tmp_path: Path) -> None:
+    """Links are followed, and what file servers put there is told and not asked about."""
+    for folder in ("linked", "asked/@eaDir/a.png"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("linked/b.png", "asked/a.png", "asked/@eaDir/a.png/thumbnail.jpg"):
+        Image.new("L", (8, 8)).save(tmp_path / file)
+    (tmp_path / "asked" / "more").symlink_to(tmp_path / "linked")
+    (tmp_path / "linked" / "again").symlink_to(tmp_path / "asked")
+    result = duet_predict(tmp_path / "asked", "--url", allinone_url, "--json")
+    assert result.exit_code == 0, result.stderr
+    asked = [Path(json.loads(line)["file"]) for line in result.stdout.splitlines()]
+    assert asked == [tmp_path / "asked" / "a.png", tmp_path / "asked" / "more" / "b.png"]
+    assert result.stderr.splitlines() == [
+        f"{tmp_path / 'asked'}: skipped 1 folders of a system or file server, such as @eaDir",
+        f"{tmp_path / 'asked'}: skipped 1 links to folders that are read already, such as more/again",
+    ]
+
+
 def test_a_folder_below_a_hidden_one_is_read(allinone_url: str, tmp_path: Path) -> None:
     folder = tmp_path / ".cache" / "pictures"
     folder.mkdir(parents=True)

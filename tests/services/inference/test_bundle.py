@@ -13,7 +13,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.inference.bundle import LATER, MANIFEST, NAME, Bundle, BundleError, File, Gate, Manifest, load, seal
+from services.inference.bundle import (
+    LATER,
+    LATER_OF_DATA,
+    MANIFEST,
+    NAME,
+    Bundle,
+    BundleError,
+    File,
+    Gate,
+    Manifest,
+    load,
+    seal,
+)
 from services.inference.registry import REFERENCE
 
 MakeBundle = Callable[..., Bundle]
@@ -64,6 +76,15 @@ def test_a_field_younger_than_stored_bundles_counts_only_where_it_says_something
     assert field not in json.loads(draft.model_dump_json())
     said = {"statistics": ("elbo", "distance"), "parts": {"classifier": "mnist-cnn:0123"}}
     fuller = draft.model_copy(update={field: said[field]})
+    assert fuller.computed_digest() != draft.computed_digest()
+    assert Manifest.model_validate_json(fuller.model_dump_json()) == fuller
+
+
+@pytest.mark.parametrize("field", LATER_OF_DATA)
+def test_a_younger_field_of_the_data_counts_only_where_it_says_something(draft: Manifest, field: str) -> None:
+    assert field not in json.loads(draft.model_dump_json())["dataset"]
+    said = {"images": "0" * 64, "split_digests": {"train": "1" * 64}}
+    fuller = draft.model_copy(update={"dataset": draft.dataset.model_copy(update={field: said[field]})})
     assert fuller.computed_digest() != draft.computed_digest()
     assert Manifest.model_validate_json(fuller.model_dump_json()) == fuller
 

@@ -115,6 +115,28 @@ def ten_thousand_classes_of_one(root: Path) -> None:
         (folder / "a.png").write_bytes(b"never read")
 
 
+def splits_of_another_tool(root: Path) -> None:
+    for start, split in enumerate(("train", "val", "test")):
+        fill(root / split / "cat", 20, start=100 * start)
+        fill(root / split / "dog", 20, start=100 * start + 50)
+
+
+def splits_and_masks(root: Path) -> None:
+    fill(root / "Train" / "good", 40)
+    fill(root / "Test" / "broken", 20, start=100)
+    fill(root / "ground_truth", 20, start=200)
+
+
+def class_folder_that_is_gone(root: Path) -> None:
+    pets(root)
+    (root / "eel").symlink_to(root.parent / "unmounted")
+
+
+def pipe_called_png(root: Path) -> None:
+    pets(root)
+    os.mkfifo(root / "cat" / "pipe.png")
+
+
 def file_for_a_folder(root: Path) -> None:
     root.write_text("no folder")
 
@@ -140,6 +162,10 @@ def nowhere(root: Path) -> None:
     (ten_thousand_classes_of_one, ("10,000 sub-folders (00000, 00001,", "at most 1,000 classes are allowed")),
     (many_small_classes, ("in class 00 (2), class 01 (2), class 02 (2), class 03 (2), class 04 (2) and 25 more;",)),
     (name_of_no_text, ("is not printable text; rename the folder",)),
+    (splits_of_another_tool, ("the sub-folders test, train, val look like splits", "into one sub-folder")),
+    (splits_and_masks, ("the sub-folders Test, Train, ground_truth look like splits",)),
+    (class_folder_that_is_gone, ("photos/eel: not readable", "No such file")),
+    (pipe_called_png, ("cat/pipe.png: not readable as PNG or JPEG (it is no file); repair or delete it",)),
     (file_for_a_folder, ("no such folder; give one with PNG or JPEG images",)),
     (nowhere, ("no such folder; give one with PNG or JPEG images",)),
 ])  # fmt: skip
@@ -176,6 +202,40 @@ def test_an_image_in_two_classes_is_told(tmp_path: Path, caplog: pytest.LogCaptu
     assert "3 images are in two classes" in warning
     assert "cat/0000" in warning
     assert "dog/0000" in warning
+
+
+def test_a_vehicle_called_train_is_a_class(tmp_path: Path) -> None:
+    fill(tmp_path / "bus", 20)
+    fill(tmp_path / "train", 20, start=100)
+    assert load(f"folder:{tmp_path}").class_names == ("bus", "train")
+
+
+def test_folders_of_file_servers_and_systems_are_told_and_not_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pets(tmp_path)
+    before = load(f"folder:{tmp_path}").digest
+    for folder in ("@eaDir", "lost+found", "$RECYCLE.BIN", "__MACOSX", "cat/@eaDir/00001.png", "dog/#recycle"):
+        fill(tmp_path / folder, 12, start=900)
+    assert load(f"folder:{tmp_path}").digest == before
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning == f"{tmp_path}: skipped 6 folders of a system or file server, such as $RECYCLE.BIN"
+
+
+def test_class_folders_may_be_links_and_loops_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fill(tmp_path / "disk" / "cats", 20)
+    fill(tmp_path / "disk" / "more cats", 5, start=50)
+    fill(tmp_path / "pets" / "dog", 20, start=100)
+    (tmp_path / "pets" / "cat").symlink_to(tmp_path / "disk" / "cats")
+    (tmp_path / "disk" / "cats" / "more").symlink_to(tmp_path / "disk" / "more cats")
+    data = load(f"folder:{tmp_path / 'pets'}")
+    assert (data.class_names, sum(data.splits.values())) == (("cat", "dog"), 45)
+    assert not caplog.records
+    (tmp_path / "disk" / "cats" / "all").symlink_to(tmp_path / "pets")
+    (tmp_path / "pets" / "dog" / "here").symlink_to(".")
+    assert load(f"folder:{tmp_path / 'pets'}").digest == data.digest
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "skipped 2 links to folders that are read already, such as cat/all" in warning
 
 
 def test_one_black_class_is_a_class(tmp_path: Path) -> None:

@@ -41,6 +41,16 @@ def test_evaluation_measures_the_data_that_it_is_given(published: Published, tmp
     assert "the same as in training" not in (tmp_path / "report.md").read_text()
 
 
+def test_the_report_tells_that_test_images_may_have_been_training_images(published: Published, tmp_path: Path) -> None:
+    data = published.dataset
+    evaluate(published.classifier, data, out=tmp_path / "same")
+    assert "the same as in training.\n" in (tmp_path / "same" / "report.md").read_text()
+    anew = Dataset("digits", data.class_names, data.train, data.test, data.calibration, data.validation)
+    evaluate(published.classifier, anew, out=tmp_path)
+    told = f"digits-cnn: it was trained with the same images, split otherwise, as digits (digest {data.digest[:12]})."
+    assert f" {told} If it has seen test images, the metrics are too good.\n" in (tmp_path / "report.md").read_text()
+
+
 def test_another_image_shape_is_refused(published: Published, tmp_path: Path) -> None:
     data = published.dataset
     splits = (
