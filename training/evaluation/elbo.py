@@ -73,7 +73,8 @@ def log_probability(images: Images, pixels: Array, bundle: Bundle) -> NDArray[np
         return -cross_entropy(images, pixels)
     x, pixels = images.astype(np.float64) / 255, pixels.astype(np.float64)
     scale = np.exp([constants[f"log_scale/{channel}"] for channel in range(x.shape[1])])[:, None, None]
-    return log_bin_mass((x - pixels) / scale, 0.5 * BIN / scale, x < 0.5 * BIN, x > 1 - 0.5 * BIN).sum(axis=(1, 2, 3))
+    each = log_bin_mass((x - pixels) / scale, 0.5 * BIN / scale, x < 0.5 * BIN, x > 1 - 0.5 * BIN)
+    return np.asarray(each.sum(axis=(1, 2, 3)))
 
 
 def log_bin_mass(centred: Array, half: Array, darkest: Array, brightest: Array) -> NDArray[np.float64]:

@@ -42,7 +42,8 @@ def choose(fabric: Fabric, run: Run, asked: Choice) -> Arithmetic:
 def fastest(device: str) -> Arithmetic:
     """bfloat16 where the device (cpu, cuda, mps) has instructions for it, else float32."""
     if device == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch cannot say
+        # Older versions of PyTorch cannot say what the processor has.
+        capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
         return "bfloat16" if any(capabilities.get(name) for name in NATIVE) else "float32"
     if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bfloat16"

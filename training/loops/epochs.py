@@ -185,7 +185,7 @@ class Epochs:
             return
         whole = torch.cat([buffer.flatten() for buffer in buffers])
         mean = cast(Tensor, self.fabric.all_reduce(whole, reduce_op="mean"))
-        for buffer, shared in zip(buffers, mean.split([buffer.numel() for buffer in buffers]), strict=True):
+        for buffer, shared in zip(buffers, torch.split(mean, [buffer.numel() for buffer in buffers]), strict=True):
             buffer.copy_(shared.view_as(buffer))
 
     def _exhausted(self) -> bool:

@@ -74,7 +74,11 @@ def test_the_digest_of_a_stored_bundle_never_changes(draft: Manifest) -> None:
 @pytest.mark.parametrize("field", LATER)
 def test_a_field_younger_than_stored_bundles_counts_only_where_it_says_something(draft: Manifest, field: str) -> None:
     assert field not in json.loads(draft.model_dump_json())
-    said = {"statistics": ("elbo", "distance"), "parts": {"classifier": "mnist-cnn:0123"}}
+    said = {
+        "statistics": ("elbo", "distance"),
+        "parts": {"classifier": "mnist-cnn:0123"},
+        "arithmetic": "bfloat16",
+    }
     fuller = draft.model_copy(update={field: said[field]})
     assert fuller.computed_digest() != draft.computed_digest()
     assert Manifest.model_validate_json(fuller.model_dump_json()) == fuller
@@ -130,6 +134,13 @@ def test_a_missed_gate_stops_the_seal_with_the_number_and_the_bound(
     gate = Gate.model_construct(metric="accuracy", value=missed, bound=0.9, direction=direction)
     with pytest.raises(BundleError, match=f"gate accuracy: {missed:.6g} is not {direction} 0.9"):
         make_bundle(gates=(gate,))
+
+
+def test_a_gate_says_its_split_and_the_first_stored_bundles_had_none() -> None:
+    gate = Gate(metric="accuracy", value=0.9, bound=0.8, direction="at least")
+    assert (gate.split, "split" in gate.model_dump()) == ("test", False)
+    validated = gate.model_copy(update={"split": "validation"})
+    assert Gate.model_validate_json(validated.model_dump_json()) == validated
 
 
 @pytest.mark.parametrize("direction", ["at least", "at most"])
