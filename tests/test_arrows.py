@@ -56,13 +56,15 @@ def _refusal_in_training(module: str, imported: str) -> str | None:
     contract = ("services.inference.bundle", "services.inference.registry")
     if any(imported == name or imported.startswith(f"{name}.") for name in contract):
         return None
-    commands = module in ("training.cli", "training.options") or module.startswith("training.commands.")
+    commands = module in ("training.cli", "training.commands.options") or module.startswith("training.commands.")
     if commands and imported.startswith("services.commands."):
         return None
     sampling = ("services.inference.chain", "services.inference.noise")
-    if module == "training.evaluation.samplers" and imported.startswith(sampling):
+    if module == "training.evaluation.generators.samplers" and imported.startswith(sampling):
         return None  # what is measured is what is served
-    if module == "training.evaluation.explanations" and imported.startswith("services.inference.explanation."):
+    if module == "training.evaluation.classifiers.explanations" and imported.startswith(
+        "services.inference.explanation."
+    ):
         return None  # what is checked is what is served
     reading = ("services.inference.photograph.", "services.inference.image_files.")
     if module == "training.data.folder" and imported.startswith(reading):
@@ -102,9 +104,9 @@ def test_no_import_goes_against_an_arrow(package: str) -> None:
         ("services.anomaly", "services.classification.classify"),
         ("services.commands.predict", "services.dataplane.DataPlane"),
         ("services.protocol.native", "services.commands.serve"),
-        ("training.run", "services.commands.serve"),
-        ("training.export", "services.inference.session.Session"),
-        ("training.export", "services.inference.explanation.rise"),
+        ("training.loops.run", "services.commands.serve"),
+        ("training.export.trace", "services.inference.session.Session"),
+        ("training.export.trace", "services.inference.explanation.rise"),
         ("training.cli", "services.dataplane.DataPlane"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Mapping, Sequence, Set
@@ -15,23 +14,22 @@ from rich.table import Table
 from torch import nn
 
 from services.inference.bundle import Bundle
-from training.anomaly.parts import Parts
-from training.anomaly.train import train_scorer
-from training.baselines.logistic import fit_logistic
-from training.baselines.svm import fit_svm
 from training.data import Dataset
 from training.data.seen import TRUSTED, require_apart
-from training.evaluation.pictures import training_curves
-from training.loops.arithmetic import make_deterministic
-from training.loops.cnn import train_cnn
+from training.evaluation.figures import training_curves
+from training.loops.classifier import train_cnn
 from training.loops.conditional_vae import train_conditional_vae
+from training.loops.estimators import fit_logistic, fit_svm
 from training.loops.gan import train_gan
+from training.loops.launch import launch
 from training.loops.processes import ending_together
 from training.loops.progress import write
+from training.loops.run import Run, open_run, require_no_checkpoint
 from training.loops.vae import train_vae
-from training.publish import TASKS, Network, publish
+from training.publishing.publish import TASKS, Network, publish
 from training.recipes import Recipe
-from training.run import Run, open_run, require_no_checkpoint
+from training.scorer.components import Parts
+from training.scorer.train import train_scorer
 
 if TYPE_CHECKING:  # takes two seconds to import
     from lightning_fabric import Fabric
@@ -152,20 +150,6 @@ def _train(
 def run_parent(out: Path, dataset: Dataset, recipe: Recipe, seed: int) -> Path:
     """Where the runs of all networks of one training are."""
     return out / f"{dataset.name}-{re.sub('[ :-]+', '-', recipe.name)}-{seed}"
-
-
-def launch(accelerator: str, devices: int) -> Fabric:
-    """A launched Fabric; under torchrun, the number of processes and nodes is torchrun's."""
-    from lightning_fabric import Fabric  # noqa: PLC0415 (takes two seconds, and options are checked before)
-
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # see make_deterministic
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
-    nodes = int(os.environ.get("WORLD_SIZE", processes)) // processes
-    fabric = Fabric(accelerator=accelerator, devices=processes, num_nodes=nodes)
-    fabric.launch()
-    if fabric.device.type == "cuda":
-        make_deterministic()
-    return fabric
 
 
 def fit(

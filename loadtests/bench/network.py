@@ -46,7 +46,7 @@ def train(home: Path) -> None:
     import torch  # noqa: PLC0415
 
     from training.networks.cnn import CNNConfig  # noqa: PLC0415
-    from training.publish import publish  # noqa: PLC0415
+    from training.publishing.publish import publish  # noqa: PLC0415
 
     Console().print(f"training the classic CNN on the digits, into {home} ...")
     torch.set_num_threads(1)

@@ -18,13 +18,13 @@ from torch.nn import functional as F
 
 from services.inference.bundle import Bundle
 from tests.brief import reuse_table_of_operators
-from training.anomaly.parts import Parts
 from training.data import Dataset, load
-from training.loops.pasting import pasted
+from training.data.cut_paste import pasted
 from training.networks.cnn import CNNConfig
-from training.networks.defects import DefectNet, DefectNetConfig, pixel_loss
+from training.networks.defect_unet import DefectNet, DefectNetConfig, pixel_loss
 from training.networks.vae import VAE, VAEConfig
-from training.publish import publish
+from training.publishing.publish import publish
+from training.scorer.components import Parts
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.evaluation.runtime import philox
+from training.data.arrays import philox
 
 SHAPE = (1, 6, 5)  # not square, so that no axis can stand for another
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from training.evaluation.runtime import philox
+from training.data.arrays import philox
 
 SIDE = 64
 COLOUR = (150, 120, 90)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from training.data import Dataset, Split, load
+from training.loops.run import RunError
 from training.recipes import RECIPES
-from training.run import RunError
 from training.train import train
 
 

@@ -50,7 +50,9 @@ def duet(*arguments: str) -> Result:
 def test_a_doubtful_model_is_refused(
     option: str, arguments: list[str], doubtful: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.variant.transfer", lambda recipe, source, frozen: recipe)  # it is no residual network
+    monkeypatch.setattr(
+        "training.recipes.overrides.transfer", lambda recipe, source, frozen: recipe
+    )  # it is no residual network
     result = duet(*arguments, "--out", str(tmp_path / "out"))
     assert result.exit_code == 1
     [line] = result.stderr.splitlines()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from services.commands.stop import stop
-from training.options import Colour, DataDir, ImageSize, SkipUnreadable, data_of, need_training_extra
+from training.commands.options import Colour, DataDir, ImageSize, SkipUnreadable, data_of, need_training_extra
 
 
 def compare(
@@ -31,8 +31,8 @@ def compare(
 
     one, other = (registry.load(model) for model in (first, second))
     from training.data.seen import may_have_seen  # noqa: PLC0415
-    from training.evaluation.compare import compare as run  # noqa: PLC0415 (imports PyTorch, which takes seconds)
-    from training.evaluation.compare import require_comparable  # noqa: PLC0415
+    from training.evaluation.classifiers.compare import compare as run  # noqa: PLC0415 (imports PyTorch, which takes seconds)
+    from training.evaluation.classifiers.compare import require_comparable  # noqa: PLC0415
 
     try:
         require_comparable(one, other)

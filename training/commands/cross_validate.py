@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from services.commands.stop import stop
-from training.options import Colour, DataDir, DatasetSpec, ImageSize, SkipUnreadable, load_data, need_training_extra
+from training.commands.options import (
+    Colour,
+    DataDir,
+    DatasetSpec,
+    ImageSize,
+    SkipUnreadable,
+    load_data,
+    need_training_extra,
+)
 
 
 def cross_validate(
@@ -27,8 +35,8 @@ def cross_validate(
 ) -> None:
     """Cross-validate a recipe's CNN: train on all parts of the images but one, in turn, and test on that one."""
     need_training_extra()
-    from training.cross_validation import cross_validate as run  # noqa: PLC0415
     from training.recipes import RECIPES  # noqa: PLC0415
+    from training.studies.cross_validation import cross_validate as run  # noqa: PLC0415
 
     if recipe not in RECIPES:
         raise typer.BadParameter(f"{recipe!r} is not one of {', '.join(RECIPES)}", param_hint="--recipe")

@@ -9,7 +9,15 @@ import typer
 from rich.console import Console
 
 from services.commands.stop import stop
-from training.options import Colour, DataDir, ImageSize, SkipUnreadable, TrustParts, data_of, need_training_extra
+from training.commands.options import (
+    Colour,
+    DataDir,
+    ImageSize,
+    SkipUnreadable,
+    TrustParts,
+    data_of,
+    need_training_extra,
+)
 
 
 def evaluate(
@@ -49,15 +57,15 @@ def evaluate(
     referee = registry.load(judge) if judge else None
     data = data_of(bundle, dataset, data_dir, image_size, colour, skip_unreadable)
     from training.data.seen import may_have_seen, require_apart  # noqa: PLC0415
-    from training.evaluation.report import add_chapter  # noqa: PLC0415 (imports PyTorch, which takes seconds)
-    from training.evaluation.report import evaluate as run  # noqa: PLC0415
+    from training.publishing.report import add_chapter  # noqa: PLC0415 (imports PyTorch, which takes seconds)
+    from training.publishing.report import evaluate as run  # noqa: PLC0415
 
     try:
         if referee is not None:
             require_apart("--judge", referee, data, trusted=trust_parts)
         metrics = run(bundle, data, judge=referee, out=out, full=full, data_dir=data_dir)
         if full and bundle.manifest.task == "generation":
-            from training.accuracy_score import classification_accuracy_score  # noqa: PLC0415
+            from training.studies.accuracy_score import classification_accuracy_score  # noqa: PLC0415
 
             score = classification_accuracy_score(bundle, data)
             if score:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from services.commands.stop import stop
-from training.options import (
+from training.commands.options import (
     Colour,
     DataDir,
     DatasetSpec,
@@ -39,8 +39,8 @@ def learning_curve(
     """
     need_training_extra()
     from services.inference.bundle import BundleError  # noqa: PLC0415
-    from training.curves.curve import learning_curve as run  # noqa: PLC0415
-    from training.curves.report import report  # noqa: PLC0415
+    from training.studies.learning_curve.report import report  # noqa: PLC0415
+    from training.studies.learning_curve.run import learning_curve as run  # noqa: PLC0415
 
     data = load_data(dataset, data_dir, image_size, colour, skip_unreadable)
     try:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from services.commands.stop import stop
-from training.options import Colour, DataDir, ImageSize, SkipUnreadable, data_of, need_training_extra
+from training.commands.options import Colour, DataDir, ImageSize, SkipUnreadable, data_of, need_training_extra
 
 
 def quantize(
@@ -33,8 +33,8 @@ def quantize(
 
     bundle = registry.load(model)
     data = data_of(bundle, dataset, data_dir, image_size, colour, skip_unreadable)
-    from training.quantize import quantize as run  # noqa: PLC0415 (imports PyTorch, which takes seconds)
-    from training.quantize import wins  # noqa: PLC0415
+    from training.publishing.quantize import quantize as run  # noqa: PLC0415 (imports PyTorch, which takes seconds)
+    from training.publishing.quantize import wins  # noqa: PLC0415
 
     try:
         int8, comparison = run(bundle, data, out)

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from services.commands.stop import stop
-from training.options import (
+from training.commands.options import (
     Colour,
     DataDir,
     DatasetSpec,
@@ -138,9 +138,9 @@ def train(
     from services.inference import registry  # noqa: PLC0415
     from services.inference.bundle import BundleError  # noqa: PLC0415
     from training.data.seen import TRUSTED, may_have_seen, require_other  # noqa: PLC0415
-    from training.synthetic import with_samples  # noqa: PLC0415
+    from training.recipes.overrides import variant  # noqa: PLC0415
+    from training.recipes.synthetic_data import with_samples  # noqa: PLC0415
     from training.train import train as run  # noqa: PLC0415
-    from training.variant import variant  # noqa: PLC0415
 
     try:
         if source or freeze or synthetic or not augment:

@@ -10,7 +10,15 @@ import typer
 from rich.console import Console
 
 from services.commands.stop import stop
-from training.options import Colour, DataDir, DatasetSpec, ImageSize, SkipUnreadable, load_data, need_training_extra
+from training.commands.options import (
+    Colour,
+    DataDir,
+    DatasetSpec,
+    ImageSize,
+    SkipUnreadable,
+    load_data,
+    need_training_extra,
+)
 
 
 class Protocol(StrEnum):
@@ -41,10 +49,10 @@ def trials(
     After Ctrl-C the same command goes on where it stopped.
     """
     need_training_extra()
-    from training.anomaly.trials import METHOD, fit_in, recipes  # noqa: PLC0415
-    from training.evaluation.anomalies.held_out import held_out  # noqa: PLC0415
-    from training.evaluation.anomalies.one_class import one_class  # noqa: PLC0415
-    from training.evaluation.anomalies.trials_report import trials_report  # noqa: PLC0415
+    from training.studies.anomaly_trials.held_out import held_out  # noqa: PLC0415
+    from training.studies.anomaly_trials.one_class import one_class  # noqa: PLC0415
+    from training.studies.anomaly_trials.recipe import METHOD, fit_in, recipes  # noqa: PLC0415
+    from training.studies.anomaly_trials.report import trials_report  # noqa: PLC0415
 
     data = load_data(dataset, data_dir, image_size, colour, skip_unreadable)
     run = one_class if protocol is Protocol.one_class else held_out

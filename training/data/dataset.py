@@ -107,3 +107,21 @@ class Dataset:
 
 def _digest(images: list[bytes]) -> str:
     return hashlib.sha256(b"".join(sorted(images))).hexdigest()
+
+
+def joined(first: Split, second: Split) -> Split:
+    """The images and labels of both splits.
+
+    Raises:
+        ValueError: one has no labels.
+    """
+    if first.labels is None or second.labels is None:
+        raise ValueError("labels: some of the images have no labels; use labelled data")
+    return Split(np.concatenate([first.images, second.images]), np.concatenate([first.labels, second.labels]))
+
+
+def labels_of(split: Split) -> NDArray[np.int64]:
+    """The labels [N] of a split."""
+    if split.labels is None:
+        raise ValueError("labels: the split has no labels; use labelled data")
+    return split.labels

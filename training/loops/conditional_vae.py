@@ -11,15 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.data import Dataset
-from training.loops.arithmetic import Choice, choose, lay_out, rounding
-from training.loops.augmentation import Augmentation, unchanged
-from training.loops.average import Average
+from training.data.augmentation import Augmentation, unchanged
 from training.loops.batches import Images
+from training.loops.ema import Average
 from training.loops.epochs import Epochs
-from training.loops.pictures import save_grid
+from training.loops.precision import Choice, choose, lay_out, rounding
+from training.loops.run import Run, save_grid
 from training.loops.schedule import Schedule, learning_rate, set_learning_rate
 from training.networks.conditional_vae import BayesClassifier, ConditionalVAE, ConditionalVAEConfig
-from training.run import Run
 
 if TYPE_CHECKING:  # takes two seconds to import
     from lightning_fabric import Fabric

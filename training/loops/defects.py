@@ -9,15 +9,14 @@ import torch
 from torch.optim import AdamW
 
 from training.data import Dataset
-from training.loops.arithmetic import Choice, choose, lay_out, rounding
-from training.loops.average import Average
+from training.data.cut_paste import pasted
 from training.loops.batches import Images
+from training.loops.ema import Average
 from training.loops.epochs import Epochs
-from training.loops.pasting import pasted
-from training.loops.pictures import save_grid
+from training.loops.precision import Choice, choose, lay_out, rounding
+from training.loops.run import Run, save_grid
 from training.loops.schedule import Schedule, learning_rate, set_learning_rate
-from training.networks.defects import DefectNet, DefectNetConfig, pixel_loss
-from training.run import Run
+from training.networks.defect_unet import DefectNet, DefectNetConfig, pixel_loss
 
 if TYPE_CHECKING:  # takes two seconds to import
     from lightning_fabric import Fabric

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from training.loops.batches import Images, batches, step_seed, steps_per_epoch
 from training.loops.interrupt import Interrupt
 from training.loops.progress import Progress, write
-from training.run import Run
+from training.loops.run import Run
 
 if TYPE_CHECKING:  # takes two seconds to import
     from lightning_fabric import Fabric

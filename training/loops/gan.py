@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from services.inference.bundle import Bundle
 from training.data import Dataset
-from training.evaluation.diversity import collapsed
-from training.loops.adversarial import Loss, discriminator_loss, generator_loss, gradient_penalty
-from training.loops.arithmetic import Choice, choose, lay_out, rounding
-from training.loops.augmentation import Augmentation, unchanged
-from training.loops.average import Average
+from training.data.augmentation import Augmentation, unchanged
+from training.evaluation.generators.collapse import Watch
 from training.loops.batches import Images
+from training.loops.ema import Average
 from training.loops.epochs import Epochs
-from training.loops.pictures import save_grid
+from training.loops.precision import Choice, choose, lay_out, rounding
 from training.loops.progress import write
+from training.loops.run import Run, save_grid
 from training.loops.schedule import Schedule, learning_rate, set_learning_rate
-from training.loops.watch import Watch
+from training.metrics.samples import collapsed
 from training.networks.gan import GAN, Discriminator, GANConfig, Generator
-from training.run import Run
 
 if TYPE_CHECKING:  # takes two seconds to import
     from lightning_fabric import Fabric
@@ -208,3 +207,34 @@ def look(generator: Generator, classes: int, watch: Watch | None, picture: Path,
     if collapsed(seen):
         write(f"{picture.stem}: the generator has collapsed; if an earlier epoch was better, it is kept")
     return seen
+
+
+Loss = Literal["hinge", "relativistic"]
+
+
+def discriminator_loss(loss: Loss, real: Tensor, fake: Tensor) -> Tensor:
+    """The discriminator's loss from the scores [N] of real images and fakes.
+
+    hinge (J. H. Lim, J. C. Ye, "Geometric GAN", arXiv:1705.02894, section 3.2): real ones above 1, fakes below -1.
+    relativistic (A. Jolicoeur-Martineau, "The relativistic discriminator", ICLR 2019): each real image above the
+    fake of the same class at the same position.
+    """
+    if loss == "hinge":
+        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+    return F.softplus(fake - real).mean()
+
+
+def generator_loss(loss: Loss, real: Tensor | None, fake: Tensor) -> Tensor:
+    """The generator's loss from the scores [N] of fakes; the relativistic loss also needs those of real images."""
+    return -fake.mean() if real is None or loss == "hinge" else F.softplus(real - fake).mean()
+
+
+def gradient_penalty(scores: Tensor, images: Tensor) -> Tensor:
+    """Mean squared norm of the gradients of the scores [N] by their images [N,C,H,W].
+
+    On real images it is R1 (L. Mescheder et al., "Which training methods for GANs do actually converge?", ICML 2018,
+    equation 9), on fakes R2; a relativistic game needs both (Y. Huang et al., "The GAN is dead; long live the GAN!",
+    NeurIPS 2024, section 2.2).
+    """
+    (gradients,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    return gradients.square().sum(dim=(1, 2, 3)).mean()

@@ -10,14 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.data import Dataset
-from training.loops.arithmetic import choose
-from training.loops.augmentation import Affine, unchanged
+from training.data.augmentation import Affine, unchanged
 from training.loops.batches import Images
 from training.loops.epochs import Epochs
-from training.loops.pictures import save_grid
+from training.loops.precision import choose
+from training.loops.run import Run, save_grid
 from training.loops.schedule import Schedule, learning_rate, set_learning_rate
 from training.networks.vae import VAE, VAEConfig
-from training.run import Run
 
 if TYPE_CHECKING:  # takes two seconds to import
     from lightning_fabric import Fabric

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from training.baselines.gru import GRUConfig
-from training.baselines.logistic import LogisticRecipe
-from training.baselines.svm import SVMRecipe
-from training.loops.cnn import CNNRecipe
+from training.loops.classifier import CNNRecipe
+from training.loops.estimators import LogisticRecipe, SVMRecipe
+from training.networks.gru import GRUConfig
 from training.recipes.recipe import Recipe
 
 GRU = CNNRecipe(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from training.anomaly.recipe import ScorerRecipe
-from training.loops.augmentation import Affine
-from training.loops.cnn import CNNRecipe
+from training.data.augmentation import Affine
+from training.loops.classifier import CNNRecipe
 from training.loops.defects import DefectRecipe
 from training.loops.gan import GANRecipe
 from training.loops.vae import VAERecipe
-from training.networks.defects import DefectNetConfig
+from training.networks.defect_unet import DefectNetConfig
 from training.networks.gan import GANConfig
 from training.networks.residual_cnn import ResidualCNNConfig
 from training.networks.vae import VAEConfig
 from training.recipes.recipe import Recipe
+from training.scorer.recipe import ScorerRecipe
 
 VAE = VAERecipe(
     network=VAEConfig(latent_size=16),

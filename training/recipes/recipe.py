@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from training.anomaly.recipe import ScorerRecipe
-from training.baselines.logistic import LogisticRecipe
-from training.baselines.svm import SVMRecipe
-from training.loops.cnn import CNNRecipe
+from training.loops.classifier import CNNRecipe
 from training.loops.conditional_vae import ConditionalVAERecipe
+from training.loops.estimators import LogisticRecipe, SVMRecipe
 from training.loops.gan import GANRecipe
 from training.loops.vae import VAERecipe
+from training.scorer.recipe import ScorerRecipe
 
 
 @dataclass(frozen=True)

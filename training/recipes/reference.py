@@ -10,19 +10,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from training.anomaly.recipe import ScorerRecipe
-from training.loops.augmentation import Affine, Cutout, Flip, InTurn, Shift
-from training.loops.cnn import CNNRecipe
+from training.data.augmentation import Affine, Cutout, Flip, InTurn, Shift
+from training.loops.classifier import CNNRecipe
 from training.loops.conditional_vae import ConditionalVAERecipe
 from training.loops.defects import DefectRecipe
 from training.loops.gan import GANRecipe
 from training.loops.vae import VAERecipe
 from training.networks.conditional_vae import ConditionalVAEConfig
-from training.networks.defects import DefectNetConfig
+from training.networks.defect_unet import DefectNetConfig
 from training.networks.gan import GANConfig
 from training.networks.residual_cnn import ResidualCNNConfig
 from training.networks.vae import VAEConfig
 from training.recipes.recipe import Recipe
+from training.scorer.recipe import ScorerRecipe
 
 # For any images: they may be letters or faces, so none is mirrored or rotated far.
 IMAGES = CNNRecipe(

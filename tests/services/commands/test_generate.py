@@ -16,7 +16,7 @@ from services.commands import drawing as command
 from services.inference.noise import latents
 from training.cli import app
 from training.data import load
-from training.evaluation.runtime import open_graph, run
+from training.graphs.session import open_graph, run
 
 pytestmark = pytest.mark.slow
 

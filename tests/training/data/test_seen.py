@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from services.inference.bundle import Bundle, Data, Image, Manifest
-from training.curves.curve import learning_curve
 from training.data import Dataset, Split, seen
-from training.data.dataset import ROLES
+from training.data.dataset import ROLES, joined
 from training.data.seen import SeenError, may_have_seen, recorded, require_apart, require_other
 from training.recipes import RECIPES
-from training.synthetic import joined
+from training.studies.learning_curve.run import learning_curve
 from training.train import train
 
 TAG = r"pets-cnn:0123456789ab: "
@@ -163,8 +162,8 @@ def test_a_learning_curve_refuses_a_source_of_the_same_data(
     pets: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = trained_with(again(pets, np.arange(60)[::-1].copy()))
-    monkeypatch.setattr("training.curves.curve.registry.find", lambda name: other)
-    monkeypatch.setattr("training.curves.curve.registry.load", lambda name: other)
+    monkeypatch.setattr("training.studies.learning_curve.run.registry.find", lambda name: other)
+    monkeypatch.setattr("training.studies.learning_curve.run.registry.load", lambda name: other)
     monkeypatch.setattr(Bundle, "tag", "pets-cnn:0123456789ab", raising=False)
     with pytest.raises(SeenError, match=r"^--from .* Give a model that was trained with these data$"):
         learning_curve(pets, "pets-cnn", tmp_path / "curve.json")

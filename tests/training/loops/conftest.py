@@ -13,16 +13,16 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from training.data import Dataset, load
-from training.loops.augmentation import Affine
-from training.loops.cnn import CNNRecipe, train_cnn
+from training.data.augmentation import Affine
+from training.loops.classifier import CNNRecipe, train_cnn
 from training.loops.defects import DefectRecipe, train_defects
 from training.loops.gan import GANRecipe, train_gan
+from training.loops.run import Run, open_run
 from training.loops.vae import VAERecipe, train_vae
-from training.networks.defects import DefectNetConfig
+from training.networks.defect_unet import DefectNetConfig
 from training.networks.gan import GANConfig
 from training.networks.residual_cnn import ResidualCNNConfig
 from training.networks.vae import VAEConfig
-from training.run import Run, open_run
 
 Train = Callable[[Run], nn.Module]
 

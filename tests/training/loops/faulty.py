@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from training.cli import main
-from training.evaluation import gates
 from training.loops.epochs import Epochs
+from training.loops.run import Run
 from training.networks.residual_cnn import ResidualCNNConfig
+from training.publishing import gates
 from training.recipes import RECIPES, Recipe
-from training.run import Run
 
 MARK = "fault"  # a file that is written at the fault
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.loops.adversarial import discriminator_loss, generator_loss, gradient_penalty
+from training.loops.gan import discriminator_loss, generator_loss, gradient_penalty
 
 REAL, FAKE = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 1.0])
 

@@ -18,8 +18,8 @@ from training.loops.conditional_vae import (
     train_conditional_vae,
     weighted_bound,
 )
+from training.loops.run import Run
 from training.networks.conditional_vae import BayesClassifier, ConditionalVAEConfig
-from training.run import Run
 
 CONFIG = ConditionalVAEConfig(latent_size=8, channels=8, neck=4, hidden=32)
 RECIPE = ConditionalVAERecipe(network=CONFIG, epochs=3, batch_size=64, learning_rate=3e-3, arithmetic="float32")

@@ -9,10 +9,10 @@ from lightning_fabric import Fabric
 
 from tests.training.loops import conftest
 from training.data import Dataset
+from training.data.cut_paste import pasted
 from training.loops.batches import Images
 from training.loops.defects import evaluate, train_defects
-from training.loops.pasting import pasted
-from training.run import Run
+from training.loops.run import Run
 
 
 def test_it_learns_where_something_was_pasted(digits: Dataset, fabric: Fabric, new_run: Callable[..., Run]) -> None:

@@ -15,15 +15,16 @@ import torch
 
 from tests.conftest import PATIENCE
 from training.data import load
-from training.loops.cnn import CNNRecipe
+from training.loops.classifier import CNNRecipe
 from training.loops.gan import GANRecipe
+from training.loops.launch import launch
 from training.loops.vae import VAERecipe
 from training.networks.cnn import CNNConfig
 from training.networks.gan import GANConfig
 from training.networks.vae import VAEConfig
-from training.publish import Network
+from training.publishing.publish import Network
 from training.recipes import Recipe
-from training.train import fit, launch
+from training.train import fit
 
 SCRIPT = """
 import sys

@@ -14,9 +14,9 @@ from torch import Tensor
 from tests.training.loops import conftest
 from training.data import Dataset
 from training.loops.batches import Images
-from training.loops.cnn import evaluate, train_cnn
+from training.loops.classifier import evaluate, train_cnn
 from training.loops.epochs import Epochs, TrainingError
-from training.run import Run, RunError
+from training.loops.run import Run, RunError
 
 NETWORKS = ("cnn", "vae", "gan", "scorer")
 

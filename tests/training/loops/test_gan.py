@@ -9,11 +9,11 @@ from lightning_fabric import Fabric
 from tests.training.conftest import Published
 from tests.training.loops import conftest
 from training.data import Dataset, Split
-from training.evaluation.gates import GateError
+from training.evaluation.generators.collapse import Watch
 from training.loops.gan import GANRecipe, sample, train_gan
-from training.loops.watch import Watch
-from training.publish import publish
-from training.run import Run
+from training.loops.run import Run
+from training.publishing.gates import GateError
+from training.publishing.publish import publish
 
 
 @pytest.mark.parametrize(

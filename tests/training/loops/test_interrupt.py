@@ -14,10 +14,11 @@ import torch
 
 from tests.conftest import PATIENCE
 from training.data import load
+from training.loops.launch import launch
 from training.loops.vae import VAERecipe
 from training.networks.vae import VAEConfig
 from training.recipes import RECIPES, Recipe
-from training.train import fit, launch
+from training.train import fit
 
 VAE = VAERecipe(VAEConfig(latent_size=4), epochs=12, batch_size=32, patience=None, picture_every=100)
 SCRIPT = """

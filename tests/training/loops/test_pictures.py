@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from training.loops.pictures import save_grid
+from training.loops.run import save_grid
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -8,8 +8,8 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from tests.training.loops import conftest
 from training.data import Dataset
+from training.loops.run import Run
 from training.loops.vae import elbo_terms, train_vae
-from training.run import Run
 
 
 def test_terms_are_those_of_the_distributions() -> None:

@@ -8,8 +8,8 @@ from onnx import numpy_helper
 
 from services.inference import bundle, registry
 from training.data import load
-from training.evaluation.classification import predict
-from training.export import export_classifier
+from training.export.classifier import export_classifier
+from training.graphs.inference import predict
 from training.recipes import RECIPES
 from training.recipes.reference import CNN
 

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from training.cli import app
+from training.data import Dataset, Split, load
+from training.networks.residual_cnn import ResidualCNNConfig
+from training.recipes import RECIPES, Recipe
+from training.studies.cross_validation import cross_validate
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits")
+
+
+@pytest.fixture(scope="module")
+def brief() -> Recipe:
+    reference = RECIPES["reference"].on("digits")
+    assert reference.cnn is not None
+    return replace(reference, cnn=replace(reference.cnn, network=ResidualCNNConfig(8), epochs=15, average=0.9))
+
+
+@pytest.mark.slow
+def test_every_image_is_held_out_once(digits: Dataset, brief: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[Split] = []
+    monkeypatch.setattr(
+        "training.studies.cross_validation.Images", lambda split, device: held.append(split) or Images(split, device)
+    )
+    from training.loops.batches import Images  # noqa: PLC0415
+
+    accuracies = cross_validate(digits, brief, folds=3, seed=0)
+    assert len(accuracies) == 3
+    assert min(accuracies) > 0.8
+    assert sum(len(split.images) for split in held) == sum(digits.splits.values())
+    assert len(np.unique(np.concatenate([split.images for split in held]), axis=0)) > 1700
+
+
+def test_a_recipe_that_selects_is_refused(digits: Dataset) -> None:
+    with pytest.raises(ValueError, match="recipe demo selects"):
+        cross_validate(digits, RECIPES["demo"], folds=2, seed=0)
+
+
+def test_classes_of_few_images_are_named(digits: Dataset, brief: Recipe) -> None:
+    few = replace(digits, **{role: getattr(digits, role).take(np.arange(20)) for role in digits.splits})
+    with pytest.raises(ValueError, match="fewer than 50 images"):
+        cross_validate(few, brief, folds=50, seed=0)
+
+
+def test_unknown_recipes_are_named() -> None:
+    result = CliRunner().invoke(app, ["cross-validate", "--recipe", "nobody"])
+    assert result.exit_code == 2
+    assert "nobody" in result.stderr
