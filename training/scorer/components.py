@@ -17,7 +17,7 @@ from services.inference.bundle import Bundle
 from training.data.arrays import Array
 from training.graphs.session import ExportError, open_graph, run
 from training.graphs.splice import Piece, before_dense, before_pool, splice
-from training.networks.defect_unet import DefectNet
+from training.networks.defect_unet import DefectUNet
 
 OPSET = 20
 CHUNK = 50  # images in a run: with more, the decoder's activations do not fit the processor's cache
@@ -36,7 +36,7 @@ class Parts:
     """
 
     generator: Bundle
-    defects: DefectNet
+    defects: DefectUNet
     classifier: Bundle | None = None
     views: Bundle | None = None
     looks: int = 500
@@ -67,7 +67,7 @@ class FindDefects(nn.Module):
 
     outputs = ("defects",)
 
-    def __init__(self, network: DefectNet) -> None:
+    def __init__(self, network: DefectUNet) -> None:
         super().__init__()
         self.network = network
 

@@ -22,7 +22,7 @@ def test_every_data_set_has_a_classifier_that_no_selection_ends(dataset: str) ->
     assert recipe.name == "reference"
     assert recipe.cnn is not None
     assert (recipe.cnn.patience, recipe.vae) == (None, None)
-    assert recipe.cnn.average is not None
+    assert recipe.cnn.ema_half_life is not None
     assert recipe.cvae is not None
     assert recipe.gan is not None
 

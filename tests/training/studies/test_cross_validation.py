@@ -22,7 +22,7 @@ def digits() -> Dataset:
 def brief() -> Recipe:
     reference = RECIPES["reference"].on("digits")
     assert reference.cnn is not None
-    return replace(reference, cnn=replace(reference.cnn, network=ResidualCNNConfig(8), epochs=15, average=0.9))
+    return replace(reference, cnn=replace(reference.cnn, network=ResidualCNNConfig(8), epochs=15, ema_half_life=400.0))
 
 
 @pytest.mark.slow

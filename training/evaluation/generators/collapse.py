@@ -18,7 +18,7 @@ from training.metrics.samples import class_metrics, covering, frechet_distance, 
 SAMPLES = 2000
 
 
-class Watch:
+class CollapseMonitor:
     """Compares samples with the validation split; the reference is the same comparison for training images.
 
     Args:
