@@ -33,11 +33,11 @@ def shortened(demo: Recipe) -> Recipe:
 
 def smaller(reference: Recipe) -> Recipe:
     """The conditional VAE of the digits with half the channels and fewer epochs."""
-    digits = reference.on("digits")
+    digits = reference.for_dataset("digits")
     assert digits.cvae
     network = replace(digits.cvae.network, channels=16)
     cvae = replace(digits.cvae, network=network, epochs=28, arithmetic="float32")
-    return replace(reference, special={"digits": replace(digits, cvae=cvae)})
+    return replace(reference, per_dataset={"digits": replace(digits, cvae=cvae)})
 
 
 def reuse_table_of_operators() -> None:

@@ -169,7 +169,7 @@ def fit(
 
     The CPU minutes of this process, over all interruptions, are written into the run's notes.
     """
-    how, given = getattr(recipe.on(dataset.name), network), given or {}
+    how, given = getattr(recipe.for_dataset(dataset.name), network), given or {}
     config = {
         "recipe": recipe.name,
         "network": asdict(how),
@@ -214,6 +214,6 @@ def _left_out(network: Network, dataset: Dataset, recipe: Recipe) -> str | None:
     """Why `network` is not trained, if it is not."""
     if TASKS[network] == "classification" and not dataset.class_names:
         return f"{dataset.name} has no labels to learn"
-    if getattr(recipe.on(dataset.name), network) is None:
+    if getattr(recipe.for_dataset(dataset.name), network) is None:
         return f"recipe {recipe.name} has none"
     return None

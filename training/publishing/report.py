@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
 from training.data import Dataset, Split
-from training.data.arrays import Array, spread
+from training.data.arrays import Array, evenly_spaced
 from training.data.seen import may_have_seen
 from training.evaluation import figures
 from training.evaluation.classifiers.sections import chapters
@@ -175,7 +175,7 @@ def _scorer(bundle: Bundle, dataset: Dataset, directory: Path) -> tuple[dict[str
     images = dataset.test.images
     outputs = score(bundle, images)
     metrics = anomaly.metrics(bundle, images, outputs["p_value"], outputs["score"])
-    normals = images[spread(len(images), NORMALS)]
+    normals = images[evenly_spaced(len(images), NORMALS)]
     anomalies = simple_anomalies(normals[:1])
     shown = np.concatenate([normals, *anomalies.values()])
     scored = score(bundle, shown)

@@ -60,6 +60,6 @@ DEMO = Recipe(
             augment=Affine(rotation=0.08, scale=0.05, shift=0.05),
             patience=None,
         ),
-        looks=200,
+        coreset_size=200,
     ),
 )

@@ -27,7 +27,7 @@ class Recipe:
         logistic: logistic regression.
         svm: the support vector machine.
         gru: the recurrent classifier.
-        special: recipes that replace this one for certain data sets, by their names.
+        per_dataset: recipes that replace this one for certain data sets, by their names.
     """
 
     name: str
@@ -39,8 +39,8 @@ class Recipe:
     logistic: LogisticRecipe | None = None
     svm: SVMRecipe | None = None
     gru: CNNRecipe | None = None
-    special: Mapping[str, Recipe] = field(default_factory=dict)
+    per_dataset: Mapping[str, Recipe] = field(default_factory=dict)
 
-    def on(self, dataset: str) -> Recipe:
+    def for_dataset(self, dataset: str) -> Recipe:
         """The recipe for the data set of that name."""
-        return self.special.get(dataset, self)
+        return self.per_dataset.get(dataset, self)

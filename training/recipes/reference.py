@@ -103,7 +103,7 @@ REFERENCE = Recipe(
     cvae=CVAE,
     gan=GAN,
     scorer=SCORER,
-    special={
+    per_dataset={
         dataset: Recipe(
             name="reference", cnn=cnn, cvae=CVAES.get(dataset, CVAE), gan=GANS.get(dataset, GAN), scorer=SCORER
         )

@@ -32,14 +32,14 @@ class Parts:
         defects: the defect network, trained on the same images.
         classifier: bundle of a classifier of the same classes; None for data without labels.
         views: a classifier of views that replaces `classifier`.
-        looks: normal images to which new images are compared.
+        coreset_size: normal images to which new images are compared.
     """
 
     generator: Bundle
     defects: DefectUNet
     classifier: Bundle | None = None
     views: Bundle | None = None
-    looks: int = 500
+    coreset_size: int = 500
 
     @property
     def digests(self) -> dict[str, str]:

@@ -66,7 +66,7 @@ def train_scorer(
         vae = train_vae(fabric, dataset, recipe.vae, own, seed=seed)
         generator = _once(fabric, lambda: _sealed("vae", vae, dataset, seed, own))
     defects = train_defects(fabric, dataset, recipe.defects, run, seed=seed)
-    return Parts(generator, defects, classifier, views, recipe.looks)
+    return Parts(generator, defects, classifier, views, recipe.coreset_size)
 
 
 def _once(fabric: Fabric, make: Callable[[], T]) -> T:

@@ -41,7 +41,7 @@ def classification_accuracy_score(bundle: Bundle, dataset: Dataset, *, seed: int
 
 def _accuracy(dataset: Dataset, seed: int) -> float:
     """Accuracy on the test split of the classifier trained on the training split."""
-    recipe = REFERENCE.on(dataset.name)
+    recipe = REFERENCE.for_dataset(dataset.name)
     if recipe.cnn is None or dataset.test.labels is None:
         raise ValueError(f"{METRIC}: {dataset.name} has no labels to compare with; use labelled data")
     epochs = max(1, round(STEPS * recipe.cnn.batch_size / len(dataset.train)))

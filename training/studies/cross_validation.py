@@ -38,7 +38,7 @@ def cross_validate(dataset: Dataset, recipe: Recipe, *, folds: int, seed: int) -
     Raises:
         ValueError: no labels, no such recipe, or a class of fewer images than folds.
     """
-    how = recipe.on(dataset.name).cnn
+    how = recipe.for_dataset(dataset.name).cnn
     if how is None or how.ema_half_life is None or how.patience is not None:
         raise ValueError(f"recipe {recipe.name} selects an epoch by the held-out part; give --recipe reference")
     splits = (dataset.train, dataset.validation, dataset.calibration, dataset.test)

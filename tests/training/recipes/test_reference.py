@@ -18,7 +18,7 @@ REFERENCE = RECIPES["reference"]
 
 @pytest.mark.parametrize("dataset", [*CNN, "shells"])
 def test_every_data_set_has_a_classifier_that_no_selection_ends(dataset: str) -> None:
-    recipe = REFERENCE.on(dataset)
+    recipe = REFERENCE.for_dataset(dataset)
     assert recipe.name == "reference"
     assert recipe.cnn is not None
     assert (recipe.cnn.patience, recipe.vae) == (None, None)
@@ -28,22 +28,22 @@ def test_every_data_set_has_a_classifier_that_no_selection_ends(dataset: str) ->
 
 
 def test_data_sets_differ_in_augmentation() -> None:
-    assert len({REFERENCE.on(name).cnn.augment for name in CNN}) == len(CNN)
-    assert REFERENCE.on("shells") is REFERENCE
+    assert len({REFERENCE.for_dataset(name).cnn.augment for name in CNN}) == len(CNN)
+    assert REFERENCE.for_dataset("shells") is REFERENCE
     assert "Flip" not in repr(REFERENCE.cnn), "letters and faces are not mirrored"
 
 
 def test_a_gan_of_few_images_is_kept_from_learning_them_by_heart() -> None:
-    assert REFERENCE.on("shells").gan == REFERENCE.on("digits").gan
-    assert REFERENCE.on("shells").gan.augment is not None
-    assert REFERENCE.on("shells").gan.epochs > REFERENCE.on("mnist").gan.epochs
+    assert REFERENCE.for_dataset("shells").gan == REFERENCE.for_dataset("digits").gan
+    assert REFERENCE.for_dataset("shells").gan.augment is not None
+    assert REFERENCE.for_dataset("shells").gan.epochs > REFERENCE.for_dataset("mnist").gan.epochs
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", CNN)
 def test_its_graph_keeps_within_its_size(dataset: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = REFERENCE.on(dataset).cnn.network.build((1, 28, 28), 10).eval()
+    network = REFERENCE.for_dataset(dataset).cnn.network.build((1, 28, 28), 10).eval()
     assert sum(weight.numel() for weight in network.parameters()) <= 270_000
     export_classifier(network, load("digits"), tmp_path)
     assert (tmp_path / "classify.onnx").stat().st_size <= 1_000_000

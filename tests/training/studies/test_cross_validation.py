@@ -20,7 +20,7 @@ def digits() -> Dataset:
 
 @pytest.fixture(scope="module")
 def brief() -> Recipe:
-    reference = RECIPES["reference"].on("digits")
+    reference = RECIPES["reference"].for_dataset("digits")
     assert reference.cnn is not None
     return replace(reference, cnn=replace(reference.cnn, network=ResidualCNNConfig(8), epochs=15, ema_half_life=400.0))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
 from training.data import Dataset, Split
-from training.data.arrays import philox, spread
+from training.data.arrays import evenly_spaced, philox
 from training.evaluation import figures
 from training.evaluation.figures import Picture
 from training.evaluation.generators import elbo, likelihood, sample_metrics
@@ -49,7 +49,7 @@ def vae(
     figures.image_grid(samples, COLUMNS, directory / "samples.png")
     drawn = [
         Picture("samples.png", "Samples decoded from standard normal latents."),
-        _reconstructions(bundle, images[spread(len(images), COLUMNS)], None, directory),
+        _reconstructions(bundle, images[evenly_spaced(len(images), COLUMNS)], None, directory),
         _latent_map(bundle, dataset, directory),
     ]
     if bundle.manifest.latent_size == 2:
@@ -68,10 +68,10 @@ def conditional_vae(
     images, labels = dataset.test.images, dataset.test.labels
     metrics = conditional_vae_metrics(bundle, dataset.train, dataset.test, judge)
     if elbo.has_likelihood(bundle):
-        metrics |= likelihood.likelihood_metrics(bundle, images[spread(len(images), BOUNDED)], samples=DRAWS)
+        metrics |= likelihood.likelihood_metrics(bundle, images[evenly_spaced(len(images), BOUNDED)], samples=DRAWS)
     drawn = _drawn(bundle, dataset, directory)
     if labels is None:
-        drawn.append(_reconstructions(bundle, images[spread(len(images), COLUMNS)], None, directory))
+        drawn.append(_reconstructions(bundle, images[evenly_spaced(len(images), COLUMNS)], None, directory))
     else:
         firsts = np.array([int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)])
         drawn.append(_reconstructions(bundle, images[firsts], labels[firsts], directory))
@@ -90,7 +90,7 @@ def _perceived(
 
 
 def _latent_map(bundle: Bundle, dataset: Dataset, directory: Path) -> Picture:
-    rows = spread(len(dataset.test), PLOTTED)
+    rows = evenly_spaced(len(dataset.test), PLOTTED)
     labels = None if dataset.test.labels is None else dataset.test.labels[rows]
     means = encode(bundle, dataset.test.images[rows])[0]
     figures.latent_map(means, labels, dataset.class_names, directory / "latent_map.png")

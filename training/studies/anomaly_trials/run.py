@@ -19,7 +19,7 @@ from training.graphs.inference import score
 from training.loops.header import difference
 from training.loops.header import header as header_of
 from training.loops.progress import write
-from training.metrics.detection import found, separation
+from training.metrics.detection import detection_rate, separation
 
 Images = NDArray[np.uint8]
 Fit = Callable[[Dataset, int], Bundle]  # trains with data and a seed, and returns the scorer
@@ -132,9 +132,9 @@ def measure(bundle: Bundle, task: Task, seconds: float) -> Trial:
         auroc=area,
         low=low,
         high=high,
-        found_1=found(strange["p_value"], 0.01),
-        false_1=found(normal["p_value"], 0.01),
-        false_5=found(normal["p_value"], 0.05),
+        found_1=detection_rate(strange["p_value"], 0.01),
+        false_1=detection_rate(normal["p_value"], 0.01),
+        false_5=detection_rate(normal["p_value"], 0.05),
         seconds=round(seconds, 1),
     )
 
