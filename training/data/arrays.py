@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 def evenly_spaced(size: int, count: int) -> NDArray[np.int64]:

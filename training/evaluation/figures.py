@@ -14,10 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from training.data.arrays import Array
+from training.data.arrays import Array, Images
 from training.metrics.calibration import Reliability
-
-Images = NDArray[np.uint8]
 
 COLUMNS = 4  # of panels
 

@@ -18,10 +18,7 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from training.data.arrays import Array, evenly_spaced, philox
-
-Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
+from training.data.arrays import Array, Images, Labels, evenly_spaced, philox
 
 PRECISION_NEIGHBOURS = 3  # T. Kynkäänniemi et al., NeurIPS 2019
 DENSITY_NEIGHBOURS = 5  # M. F. Naeem et al., ICML 2020

@@ -30,8 +30,6 @@ from training.graphs.inference import predict, score
 from training.metrics import calibration, classification, conformal
 from training.scorer.weights import weighted
 
-Images = NDArray[np.uint8]
-
 DRAWS = 1000  # of z an image, for the likelihood of every test image
 
 

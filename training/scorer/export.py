@@ -34,9 +34,8 @@ def export_scorer(
     for role, count in dataset.splits.items():
         if not count:
             raise ExportError(f"score: the {role} split of {dataset.name} is empty; give it at least one image")
-    example = {
-        "images": np.resize(dataset.test.images[evenly_spaced(len(dataset.test), max(BATCH_SIZES))], _shape(dataset))
-    }
+    some = dataset.test.images[evenly_spaced(len(dataset.test), max(BATCH_SIZES))]
+    example = {"images": np.resize(some, (max(BATCH_SIZES), *dataset.image_shape))}
     defects = trace(as_shipped(FindDefects(parts.defects)), example, "defects")
     views = trace(Views(), example, "views") if parts.views is not None else None
     found = pieces(parts, defects, views)

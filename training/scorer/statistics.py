@@ -150,7 +150,7 @@ class Statistics(nn.Module):
         )
 
     def forward(self, parts: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Statistics [N,S] in the order of `names`, the residual [N,H,W] in nats, and the nearest neighbour's row [N]."""
+        """Statistics [N,S] in the order of `names`, the residual [N,H,W] in nats, the nearest neighbour's row [N]."""
         x = parts["images"].float() / 255
         residual = divergence(x, parts["pixels"]).sum(dim=1)
         one = torch.zeros_like(parts["mean"][:, 0], dtype=torch.int64)

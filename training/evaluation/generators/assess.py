@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
 from training.data import Dataset, Split
-from training.data.arrays import evenly_spaced, philox
+from training.data.arrays import Images, evenly_spaced, philox
 from training.evaluation import figures
 from training.evaluation.figures import Picture
 from training.evaluation.generators import elbo, likelihood, sample_metrics
 from training.evaluation.generators.judge import judge_of, perceptual_distance
 from training.graphs.inference import by_class, decode, encode, from_noise, sample
-
-Images = NDArray[np.uint8]
 
 PLOTTED = 2000  # points of a latent map
 GRID = 15  # images a side of the decoded latent plane

@@ -12,7 +12,7 @@ from rich.progress import track
 from scipy.special import logsumexp
 
 from services.inference.bundle import Bundle
-from training.data.arrays import Array, binarised
+from training.data.arrays import Array, Images, Labels, binarised
 from training.evaluation.generators.elbo import log_probability
 from training.graphs.inference import Prior, by_class, prior
 from training.graphs.session import open_graph, run
@@ -20,9 +20,6 @@ from training.graphs.session import open_graph, run
 TOGETHER = 64  # draws that are decoded at once, so that their pixels fit the processor's cache
 FEW = 10  # draws of z per image that decide which classes get all draws
 NEGLIGIBLE = 1e-4  # classes with a smaller share of p(x) get no more draws, which lowers the bound by at most that
-
-Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

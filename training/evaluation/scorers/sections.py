@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
 from services.inference.bundle import Bundle
 from training.data import Dataset
-from training.data.arrays import Array, evenly_spaced
+from training.data.arrays import Array, Images, evenly_spaced
 from training.evaluation import figures
 from training.evaluation.scorers.ablation import Ablation, Fusion, ablation, sum_of_squares
 from training.evaluation.scorers.border_baseline import trivial
@@ -25,7 +24,6 @@ from training.graphs.inference import score
 from training.metrics.detection import ALPHA, RESAMPLES, detection_rate, separation
 from training.metrics.localisation import LIMIT, aupro, pixel_auroc
 
-Images = NDArray[np.uint8]
 Scored = Mapping[str, Array]  # outputs of the score graph by name
 
 COUNT, FULL_COUNT = 200, 2000  # anomalies in a set

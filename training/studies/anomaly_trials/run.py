@@ -10,18 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from services.inference.bundle import Bundle
 from training.data import Dataset
+from training.data.arrays import Images
 from training.graphs.inference import score
 from training.loops.header import difference
 from training.loops.header import header as header_of
 from training.loops.progress import write
 from training.metrics.detection import detection_rate, separation
 
-Images = NDArray[np.uint8]
 Fit = Callable[[Dataset, int], Bundle]  # trains with data and a seed, and returns the scorer
 
 
