@@ -17,7 +17,7 @@ from training.loops.interrupt import Interrupt
 from training.loops.progress import Progress, write
 from training.loops.run import Run
 
-if TYPE_CHECKING:  # takes two seconds to import
+if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
 from training.data import Dataset, Split
+from training.data.dataset import labels_of
 from training.networks.estimator import Scores
 
 
@@ -32,9 +33,7 @@ def rows(split: Split) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     Raises:
         ValueError: the split has no labels.
     """
-    if split.labels is None:
-        raise ValueError("labels: the data have no labels to learn; use labelled data")
-    return split.images.reshape(len(split), -1).astype(np.float32) / np.float32(255), split.labels
+    return split.images.reshape(len(split), -1).astype(np.float32) / np.float32(255), labels_of(split)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import nn
 from training.loops.progress import write
 from training.loops.run import Run
 
-if TYPE_CHECKING:  # takes two seconds to import
+if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Arithmetic = Literal["float32", "bfloat16"]

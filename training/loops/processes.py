@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from training.loops.progress import write
 
-if TYPE_CHECKING:  # takes two seconds to import
+if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 FAILED = "duet/failed"

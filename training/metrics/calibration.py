@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
+from scipy.stats import rankdata
 
 from training.data.arrays import Array, philox
 
@@ -31,7 +33,7 @@ def fit_temperature(logits: Array, labels: NDArray[np.int64]) -> float:
 
     def slope(log_t: float) -> float:
         """The derivative of total NLL and prior by log T."""
-        expected = (softmax(z / math.exp(log_t)) * z).sum(axis=1)
+        expected = (softmax(z / math.exp(log_t), axis=1) * z).sum(axis=1)
         return float((of_label - expected).sum()) / math.exp(log_t) + log_t / PRIOR**2
 
     low, high = -math.log(HOTTEST), math.log(HOTTEST)
@@ -39,11 +41,6 @@ def fit_temperature(logits: Array, labels: NDArray[np.int64]) -> float:
         middle = (low + high) / 2
         low, high = (low, middle) if slope(middle) > 0 else (middle, high)
     return math.exp((low + high) / 2)
-
-
-def softmax(z: Array) -> Array:
-    powers = np.exp(z - z.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def negative_log_likelihood(probabilities: Array, labels: NDArray[np.int64]) -> float:
@@ -124,9 +121,8 @@ def _bins(confidence: NDArray[np.float64], bins: int, equal_mass: bool) -> NDArr
     """The bin of each confidence; bins of equal width are half open: (low, high]."""
     if not equal_mass:
         return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    place = np.empty(len(confidence), np.int64)
-    place[np.argsort(confidence, kind="stable")] = np.arange(len(confidence))
-    return place * bins // len(confidence)
+    place = rankdata(confidence, method="ordinal").astype(np.int64) - 1
+    return np.asarray(place * bins // len(confidence))
 
 
 def _surprise(probabilities: Array, labels: NDArray[np.int64]) -> NDArray[np.float64]:

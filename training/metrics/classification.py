@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from training.data.arrays import Array
@@ -55,7 +55,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """The exact two-sided p-value of McNemar's test (Q. McNemar, Psychometrika 12, 1947; binomial form).
 
     If two classifiers are equally accurate, each is equally likely to be right on an image where only one is right.
-    The p-value is the probability of a split at least as uneven as the given one (twice one tail, at most 1).
+    Returns the two-sided binomial probability of so uneven a split.
     """
-    n, least = only_first + only_second, min(only_first, only_second)
-    return float(min(1, 2 * sum(comb(n, k) for k in range(least + 1)) / 2**n))
+    n = only_first + only_second
+    return float(binomtest(only_first, n).pvalue) if n else 1.0

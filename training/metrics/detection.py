@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import betabinom
 from sklearn.metrics import roc_auc_score
 
 from training.data.arrays import Array, philox
@@ -79,9 +80,5 @@ def false_positive_band(alpha: float, calibration: int, others: int) -> tuple[fl
     k = int(alpha * (calibration + 1) + 1e-9)
     if k == 0:
         return 0.0, 0.0
-    count = np.arange(others)
-    log_ratios = np.log((others - count) * (k + count)) - np.log((count + 1) * (calibration - k + others - count))
-    log_masses = np.concatenate([[0.0], np.cumsum(log_ratios)])
-    cumulative = np.cumsum(np.exp(log_masses - log_masses.max()))
-    low, high = np.searchsorted(cumulative / cumulative[-1], [(1 - BAND) / 2, (1 + BAND) / 2])
+    low, high = betabinom.ppf([(1 - BAND) / 2, (1 + BAND) / 2], others, k, calibration + 1 - k)
     return int(low) / others, int(high) / others

@@ -1,4 +1,4 @@
-"""Scores of a fitted scikit-learn classifier as a network."""
+"""Wraps scikit-learn classifiers as `nn.Module`, for the same export and calibration."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from services.inference import bundle
 from training.data import Dataset
 from training.data.names import slug
 from training.data.seen import recorded
-from training.evaluation import figures, parity_table
+from training.evaluation import figures
 from training.export.bayes import export_bayes
 from training.export.classifier import export_classifier
 from training.export.generators import export_conditional_vae, export_gan, export_vae
@@ -25,8 +25,6 @@ from training.publishing.gates import GateError, check, gates
 from training.publishing.report import assess, validate
 from training.scorer.components import Parts
 from training.scorer.export import export_scorer
-
-__all__ = ["Network", "parity_table", "publish"]
 
 Network = Literal["logistic", "svm", "gru", "cnn", "vae", "cvae", "gan", "scorer"]
 

@@ -1,4 +1,4 @@
-"""Heat maps of where an image is unusual: at each pixel, 1 % of normal images exceed 1."""
+"""Heat maps of where an image is unusual: 1 is the pixel's 99th percentile over normal images."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from training.scorer.weights import weights
 
 POINTS = 128  # quantiles that represent the distribution of a statistic; linear between them
 BODY = 0.95  # share of the ranks; above it the tail is exponential
-LEAST = 0.05  # smallest mean excess in standard deviations (a uniform distribution has 0.09): avoids a too steep tail
+LEAST = 0.05  # lower bound on the tail scale, in standard deviations, so that few images give no step
 MOST = 60.0  # largest surprise in nats, against overflow
 
 

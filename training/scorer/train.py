@@ -20,7 +20,7 @@ from training.scorer.components import Parts
 from training.scorer.recipe import ScorerRecipe
 from training.scorer.transformations import of_views
 
-if TYPE_CHECKING:  # takes two seconds to import
+if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 T = TypeVar("T")
@@ -77,8 +77,8 @@ def _once(fabric: Fabric, make: Callable[[], T]) -> T:
 def _sealed(network: Network, module: nn.Module, dataset: Dataset, seed: int, run: Run) -> Bundle:
     """A bundle without metrics or gates, because only the scorer uses it, and the scorer has its own gates.
 
-    For images of a texture, views look alike and a VAE is little better than the mean image; gates on them would fail,
-    although the scorer works.
+    On textures the views are indistinguishable and the VAE barely beats the mean; the scorer still works, so neither
+    is gated.
     """
     name = f"{slug(dataset.name)}-{OWN}-{network}"
     directory = run.directory / "bundles" / name

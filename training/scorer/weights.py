@@ -8,8 +8,8 @@ import numpy as np
 
 from training.data.arrays import Array
 
-# Only the defect network finds small defects, so it counts fourfold. Its small surprises say nothing about other
-# anomalies, so it counts from two nats on. The views replace four statistics of a classifier.
+# Only the defect network finds small defects. Its values below 2 nats are ignored; the excess
+# has weight 4. The views replace four statistics of a classifier.
 WEIGHTS = {"defects": 4.0, "views": 4.0}
 FROM = {"defects": 2.0}
 

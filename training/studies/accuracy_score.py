@@ -9,13 +9,11 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from services.inference.bundle import Bundle
 from training.data import Dataset, Split
 from training.graphs.inference import balanced_labels, sample
-from training.loops.classifier import train_cnn
+from training.loops.batches import Images
+from training.loops.classifier import evaluate, train_cnn
 from training.loops.launch import launch
 from training.loops.run import open_run
 from training.recipes.reference import REFERENCE
@@ -49,13 +47,4 @@ def _accuracy(dataset: Dataset, seed: int) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         fabric = launch("auto", 1)
         network = train_cnn(fabric, dataset, brief, open_run(Path(scratch), "cnn", {}, resume=False), seed=seed)
-    right = 0
-    with torch.no_grad():
-        for images, labels in zip(
-            np.array_split(dataset.test.images, max(1, len(dataset.test) // 500)),
-            np.array_split(dataset.test.labels, max(1, len(dataset.test) // 500)),
-            strict=True,
-        ):
-            predicted = network(torch.from_numpy(images).float() / 255).argmax(dim=1).numpy()
-            right += int((predicted == labels).sum())
-    return right / len(dataset.test)
+    return 1 - evaluate(network, Images(dataset.test, fabric.device))[0]

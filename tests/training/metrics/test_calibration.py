@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
+from scipy.special import softmax  # type: ignore[import-untyped]
 from sklearn.metrics import brier_score_loss
 
 from training.metrics.calibration import (
@@ -15,15 +16,14 @@ from training.metrics.calibration import (
     intervals,
     negative_log_likelihood,
     reliability,
-    softmax,
 )
 
 
 def drawn(count: int, temperature: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Logits [count,5] and labels drawn from softmax(logits / temperature): calibrated at that temperature."""
+    """Logits [count,5] and labels drawn from softmax(logits / temperature, axis=1): calibrated at that temperature."""
     generator = np.random.default_rng(seed)
     logits = generator.normal(size=(count, 5)) * 3
-    cumulative = softmax(logits / temperature).cumsum(axis=1)
+    cumulative = softmax(logits / temperature, axis=1).cumsum(axis=1)
     labels = (generator.random((count, 1)) > cumulative).sum(axis=1)
     return logits.astype(np.float32), labels.clip(0, 4).astype(np.int64)
 
@@ -76,7 +76,7 @@ def test_equal_mass_bins_by_hand() -> None:
 @pytest.mark.parametrize(("temperature", "calibrated"), [(1.0, True), (3.0, False)])
 def test_ece_tells_calibrated_probabilities(equal_mass: bool, temperature: float, calibrated: bool) -> None:
     logits, labels = drawn(20_000, temperature)
-    error = expected_calibration_error(softmax(logits), labels, equal_mass=equal_mass)
+    error = expected_calibration_error(softmax(logits, axis=1), labels, equal_mass=equal_mass)
     assert (error < 0.012) == calibrated
     assert (error > 0.1) != calibrated
 
@@ -99,7 +99,7 @@ def test_reliability_by_hand() -> None:
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     """Over forty samples of which the truth is known by a far larger one."""
     logits, labels = drawn(200_000, 1.5)
-    probabilities = softmax(logits)
+    probabilities = softmax(logits, axis=1)
     truth = {
         "accuracy": (probabilities.argmax(axis=1) == labels).mean(),
         "nll": negative_log_likelihood(probabilities, labels),
@@ -119,13 +119,12 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
 
 def test_intervals_are_the_same_each_time() -> None:
     logits, labels = drawn(100, 1.0)
-    assert intervals(softmax(logits), labels) == intervals(softmax(logits), labels)
+    assert intervals(softmax(logits, axis=1), labels) == intervals(softmax(logits, axis=1), labels)
 
 
 def test_an_interval_of_accuracy_ends_at_1() -> None:
     assert intervals(np.array([[0.9, 0.1]] * 50 + [[0.6, 0.4]]), np.array([0] * 50 + [1]))["accuracy"][1] == 1
 
 
-def test_softmax_of_large_logits_is_finite() -> None:
-    assert softmax(np.array([[1000.0, 0.0]])).tolist() == [[1.0, 0.0]]
+def test_the_temperature_of_large_logits_is_finite() -> None:
     assert math.isfinite(fit_temperature(np.array([[1000.0, 0.0]]), np.array([1])))

@@ -2,17 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
-from training.metrics.calibration import softmax
 from training.metrics.conformal import set_metrics, set_threshold
 
 
 def drawn(generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities that are too sure by far, and the labels: validity must not depend on them."""
     logits = generator.normal(size=(count, 4)) * 2
-    cumulative = softmax(logits / 3).cumsum(axis=1)
+    cumulative = softmax(logits / 3, axis=1).cumsum(axis=1)
     labels = (generator.random((count, 1)) > cumulative).sum(axis=1).clip(0, 3)
-    return softmax(logits).astype(np.float32), labels
+    return softmax(logits, axis=1).astype(np.float32), labels
 
 
 def test_threshold_by_hand() -> None:

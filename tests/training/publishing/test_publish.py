@@ -15,13 +15,14 @@ from services.inference import bundle
 from tests.training.conftest import brief_defects, fit
 from training.data import Dataset, Split
 from training.data.names import slug
+from training.evaluation.tables import parity_table
 from training.graphs.inference import score
 from training.networks.cnn import CNNConfig
 from training.networks.vae import VAEConfig
 from training.publishing import publish as module
 from training.publishing.card import card
 from training.publishing.gates import GateError
-from training.publishing.publish import parity_table, publish
+from training.publishing.publish import publish
 from training.scorer.components import Parts
 from training.scorer.transformations import of_views
 

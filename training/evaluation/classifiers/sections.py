@@ -9,6 +9,7 @@ import numpy as np
 from services.inference.bundle import Bundle
 from training.data import Dataset, Split
 from training.data.arrays import evenly_spaced
+from training.data.dataset import labels_of
 from training.evaluation import figures
 from training.evaluation.classifiers import explanations, robustness
 from training.evaluation.shifts.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -39,7 +40,7 @@ def chapters(bundle: Bundle, dataset: Dataset, directory: Path, *, full: bool) -
 
 
 def _mistakes(bundle: Bundle, dataset: Dataset, directory: Path) -> str:
-    images, labels = dataset.test.images, _labels(dataset.test)
+    images, labels = dataset.test.images, labels_of(dataset.test)
     probabilities = predict(bundle, images)["probabilities"]
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != labels)
@@ -57,7 +58,7 @@ def _mistakes(bundle: Bundle, dataset: Dataset, directory: Path) -> str:
 
 
 def _corruptions(bundle: Bundle, test: Split, directory: Path) -> str:
-    rows = robustness.under_corruptions(bundle, test.images, _labels(test))
+    rows = robustness.under_corruptions(bundle, test.images, labels_of(test))
     one = test.images[:1]
     examples = np.concatenate(
         [image for name in CORRUPTIONS for image in (one, *(corrupt(one, name, severity) for severity in SEVERITIES))]
@@ -82,7 +83,7 @@ def _attacks(bundle: Bundle, test: Split, directory: Path) -> str:
 
     title = "Robustness to attacks"
     try:
-        rows = robustness.under_attacks(bundle, test.images, _labels(test))
+        rows = robustness.under_attacks(bundle, test.images, labels_of(test))
     except NoGradientError as error:
         return _chapter(title, f"Not measured: {error}.")
     _curves(rows, "epsilon, grey levels of 255", [0, *EPSILONS], directory / "attacks.png")
@@ -133,9 +134,3 @@ def _chapter(title: str, *parts: str) -> str:
 
 def _some(test: Split, count: int) -> Split:
     return test.take(evenly_spaced(len(test), count))
-
-
-def _labels(test: Split) -> np.ndarray:
-    if test.labels is None:
-        raise ValueError("the data have no labels; a classifier's report needs labelled data")
-    return test.labels

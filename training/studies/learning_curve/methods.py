@@ -26,7 +26,7 @@ from training.networks.gru import GRUConfig
 from training.networks.residual_cnn import ResidualCNNConfig
 from training.recipes.transfer import TransferConfig, transfer
 
-if TYPE_CHECKING:  # takes two seconds to import
+if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 BATCH = 32
