@@ -123,5 +123,5 @@ def joined(first: Split, second: Split) -> Split:
 def labels_of(split: Split) -> NDArray[np.int64]:
     """The labels [N] of a split."""
     if split.labels is None:
-        raise ValueError("labels: the split has no labels; use labelled data")
+        raise ValueError("labels: the data have no labels; use labelled data")
     return split.labels
