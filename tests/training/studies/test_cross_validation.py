@@ -21,8 +21,9 @@ def digits() -> Dataset:
 @pytest.fixture(scope="module")
 def brief() -> Recipe:
     reference = RECIPES["reference"].on("digits")
-    assert reference.cnn is not None
-    return replace(reference, cnn=replace(reference.cnn, network=ResidualCNNConfig(8), epochs=15, average=0.9))
+    return reference.changed(
+        cnn=replace(reference.networks["cnn"], network=ResidualCNNConfig(8), epochs=15, average=0.9)
+    )
 
 
 @pytest.mark.slow
