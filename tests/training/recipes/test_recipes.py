@@ -27,7 +27,7 @@ def test_classic_is_the_textbook() -> None:
 
 @pytest.mark.parametrize("name", ["classic", "demo", "reference"])
 def test_a_scorer_has_all_that_it_needs_without_a_classifier_or_vae(name: str) -> None:
-    scorer = RECIPES[name].scorer
+    scorer = RECIPES[name].networks["scorer"]
     assert scorer is not None
     networks = [
         scorer.defects.network.build((1, 28, 28)),
