@@ -16,28 +16,23 @@ from training.recipes import RECIPES, Recipe
 
 
 def shortened(demo: Recipe) -> Recipe:
-    assert demo.vae
-    assert demo.cnn
-    assert demo.gan
-    assert demo.scorer
-    vae = replace(demo.vae, epochs=50)
-    defects = replace(demo.scorer.defects, steps=150)
-    return replace(
-        demo,
-        cnn=replace(demo.cnn, epochs=18),
+    networks = demo.networks
+    vae = replace(networks["vae"], epochs=50)
+    defects = replace(networks["scorer"].defects, steps=150)
+    return demo.changed(
+        cnn=replace(networks["cnn"], epochs=18),
         vae=vae,
-        gan=replace(demo.gan, epochs=26, picture_every=13),
-        scorer=replace(demo.scorer, vae=vae, defects=defects),
+        gan=replace(networks["gan"], epochs=26, picture_every=13),
+        scorer=replace(networks["scorer"], vae=vae, defects=defects),
     )
 
 
 def smaller(reference: Recipe) -> Recipe:
     """The conditional VAE of the digits with half the channels and fewer epochs."""
     digits = reference.for_dataset("digits")
-    assert digits.cvae
-    network = replace(digits.cvae.network, channels=16)
-    cvae = replace(digits.cvae, network=network, epochs=28, arithmetic="float32")
-    return replace(reference, per_dataset={"digits": replace(digits, cvae=cvae)})
+    network = replace(digits.networks["cvae"].network, channels=16)
+    cvae = replace(digits.networks["cvae"], network=network, epochs=28, arithmetic="float32")
+    return replace(reference, per_dataset={"digits": digits.changed(cvae=cvae)})
 
 
 def reuse_table_of_operators() -> None:

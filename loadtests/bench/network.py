@@ -45,6 +45,7 @@ def train(home: Path) -> None:
     """
     import torch  # noqa: PLC0415
 
+    from training.kinds import KINDS  # noqa: PLC0415
     from training.networks.cnn import CNNConfig  # noqa: PLC0415
     from training.publishing.publish import publish  # noqa: PLC0415
 
@@ -64,7 +65,7 @@ def train(home: Path) -> None:
             torch.autograd.backward(loss)
             optimizer.step()
     with tempfile.TemporaryDirectory() as folder:
-        (made,) = publish("cnn", cnn.eval(), digits, recipe="bench", seed=0, run_dir=Path(folder))
+        (made,) = publish(KINDS["cnn"], cnn.eval(), digits, recipe="bench", seed=0, run_dir=Path(folder))
         store(made.path, home)
 
 

@@ -17,7 +17,8 @@ import pytest
 from services.inference import bundle
 from tests.conftest import ROOT, clean_environment
 from training.data import load
-from training.evaluation.generators.likelihood import density, log_marginal
+from training.evaluation.generators.likelihood import density
+from training.metrics.likelihood import log_marginal
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 

@@ -20,6 +20,7 @@ from services.inference.bundle import Bundle
 from tests.brief import reuse_table_of_operators
 from training.data import Dataset, load
 from training.data.cut_paste import cut_paste
+from training.kinds import KINDS
 from training.networks.cnn import CNNConfig
 from training.networks.defect_unet import DefectUNet, DefectUNetConfig, pixel_loss
 from training.networks.vae import VAE, VAEConfig
@@ -112,8 +113,8 @@ def make(run_dir: Path) -> Published:
         return loss
 
     fit(vae, dataset, negative_elbo, steps=400)
-    [classifier] = publish("cnn", cnn, dataset, recipe="brief", seed=0, run_dir=run_dir)
-    [generator] = publish("vae", vae, dataset, recipe="brief", seed=0, run_dir=run_dir)
-    parts = Parts(generator, brief_defects(dataset), classifier, looks=100)
-    [scorer] = publish("scorer", parts, dataset, recipe="brief", seed=0, run_dir=run_dir)
+    [classifier] = publish(KINDS["cnn"], cnn, dataset, recipe="brief", seed=0, run_dir=run_dir)
+    [generator] = publish(KINDS["vae"], vae, dataset, recipe="brief", seed=0, run_dir=run_dir)
+    parts = Parts(generator, brief_defects(dataset), classifier, coreset_size=100)
+    [scorer] = publish(KINDS["scorer"], parts, dataset, recipe="brief", seed=0, run_dir=run_dir)
     return Published(dataset, cnn, vae, parts, run_dir, classifier, generator, scorer)

@@ -56,8 +56,7 @@ def test_without_augmentation_only_the_cnn_is_trained(asked: list[tuple[Recipe, 
     assert duet("--no-augment").exit_code == 0
     [(recipe, networks)] = asked
     assert (recipe.name, networks) == ("demo --no-augment", ["cnn"])
-    assert recipe.cnn is not None
-    assert recipe.cnn.augment is None
+    assert recipe.networks["cnn"].augment is None
 
 
 @pytest.mark.parametrize(

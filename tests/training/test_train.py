@@ -52,8 +52,7 @@ def test_a_second_run_ends_before_anything_is_trained(tmp_path: Path) -> None:
 def test_trains_publishes_and_publishes_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.set_num_threads(1)
     digits, demo = load("digits"), RECIPES["demo"]
-    assert demo.cnn
-    demo = replace(demo, cnn=replace(demo.cnn, epochs=14))
+    demo = demo.changed(cnn=replace(demo.networks["cnn"], epochs=14))
     (first,) = train(digits, demo, ["cnn"], seed=0, out=tmp_path, resume=False, accelerator="cpu")
     assert first.manifest.metrics["accuracy"] >= 0.985
     assert "digits-cnn" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from services.inference import registry
 from services.inference.bundle import Bundle, seal
 from training.cli import app
 from training.data.seen import TRUSTED
+from training.publishing.kind import Kind
 
 if TYPE_CHECKING:
     from conftest import Published
@@ -70,8 +71,8 @@ def test_a_trusted_one_is_taken_and_the_recipe_tells(
     def fit(fabric: object, network: str, dataset: object, recipe: Any, **rest: Any) -> None:
         recipes.append((network, recipe.name))
 
-    def publish(network: str, *rest: object, recipe: str, **more: object) -> list[Bundle]:
-        recipes.append((network, recipe))
+    def publish(kind: Kind, *rest: object, recipe: str, **more: object) -> list[Bundle]:
+        recipes.append((kind.name, recipe))
         return []
 
     monkeypatch.setattr("training.train.fit", fit)

@@ -57,13 +57,14 @@ def evaluate(
     referee = registry.load(judge) if judge else None
     data = data_of(bundle, dataset, data_dir, image_size, colour, skip_unreadable)
     from training.data.seen import may_have_seen, require_apart  # noqa: PLC0415
-    from training.publishing.report import add_chapter  # noqa: PLC0415 (imports PyTorch, which takes seconds)
+    from training.kinds import product_of  # noqa: PLC0415 (imports PyTorch, which takes seconds)
+    from training.publishing.report import add_chapter  # noqa: PLC0415
     from training.publishing.report import evaluate as run  # noqa: PLC0415
 
     try:
         if referee is not None:
             require_apart("--judge", referee, data, trusted=trust_parts)
-        metrics = run(bundle, data, judge=referee, out=out, full=full, data_dir=data_dir)
+        metrics = run(product_of(bundle.manifest), bundle, data, judge=referee, out=out, full=full, data_dir=data_dir)
         if full and bundle.manifest.task == "generation":
             from training.studies.accuracy_score import classification_accuracy_score  # noqa: PLC0415
 

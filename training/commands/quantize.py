@@ -33,11 +33,12 @@ def quantize(
 
     bundle = registry.load(model)
     data = data_of(bundle, dataset, data_dir, image_size, colour, skip_unreadable)
-    from training.publishing.quantize import quantize as run  # noqa: PLC0415 (imports PyTorch, which takes seconds)
+    from training.kinds import product_of  # noqa: PLC0415 (imports PyTorch, which takes seconds)
+    from training.publishing.quantize import quantize as run  # noqa: PLC0415
     from training.publishing.quantize import wins  # noqa: PLC0415
 
     try:
-        int8, comparison = run(bundle, data, out)
+        int8, comparison = run(product_of(bundle.manifest), bundle, data, out)
     except (ValueError, RuntimeError) as error:
         stop(str(error))
     typer.echo(comparison.markdown() + "\n")

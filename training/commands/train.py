@@ -31,18 +31,7 @@ if TYPE_CHECKING:
     from training.data import Dataset
 
 
-class Network(StrEnum):
-    """What can be trained."""
-
-    all = "all"
-    logistic = "logistic"
-    svm = "svm"
-    gru = "gru"
-    cnn = "cnn"
-    vae = "vae"
-    cvae = "cvae"
-    gan = "gan"
-    scorer = "scorer"
+ALL = "all"  # networks of a recipe
 
 
 class Accelerator(StrEnum):
@@ -64,7 +53,10 @@ def train(
         ),
     ] = "demo",
     network: Annotated[
-        list[Network] | None, typer.Option(help="May be given several times. Default: every network of the recipe.")
+        list[str] | None,
+        typer.Option(
+            help="A network of the recipe, for instance cnn; may be given several times. Default: all of them."
+        ),
     ] = None,
     source: Source = None,
     freeze: Annotated[bool, typer.Option("--freeze", help="With --from: train the last layer alone.")] = False,
@@ -126,14 +118,16 @@ def train(
     data = load_data(dataset, data_dir, image_size, colour, skip_unreadable)
     import torch  # noqa: PLC0415 (takes seconds, and a mistake in the data is told at once)
 
+    from training.kinds import KINDS  # noqa: PLC0415
     from training.recipes import RECIPES  # noqa: PLC0415
-    from training.train import NETWORKS  # noqa: PLC0415
 
     if recipe not in RECIPES:
         raise typer.BadParameter(f"{recipe!r} is not one of {', '.join(RECIPES)}", param_hint="--recipe")
     if accelerator is Accelerator.cuda and not torch.cuda.is_available():
         stop("--accelerator cuda: PyTorch finds no CUDA device on this machine; use --accelerator cpu")
-    how, asked = RECIPES[recipe], set(network or [Network.all])
+    for name in set(network or ()) - {ALL, *KINDS}:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join([ALL, *KINDS])}", param_hint="--network")
+    how, asked = RECIPES[recipe], set(network or [ALL])
 
     from services.inference import registry  # noqa: PLC0415
     from services.inference.bundle import BundleError  # noqa: PLC0415
@@ -144,7 +138,7 @@ def train(
 
     try:
         if source or freeze or synthetic or not augment:
-            if asked - {Network.cnn, Network.all}:
+            if asked - {"cnn", ALL}:
                 raise ValueError("--from, --freeze, --synthetic and --no-augment are for the CNN; give --network cnn")
             how = variant(how, data.name, source=source, frozen=freeze, augmented=augment)
         doubtful = source is not None and require_other(registry.load(source), data, trusted=trust_parts)
@@ -157,7 +151,7 @@ def train(
             how = replace(how, name=f"{how.name} --synthetic {registry.find(samples).tag}:{count}")
         if doubtful:
             how = replace(how, name=how.name + TRUSTED)
-        chosen = [name for name in NETWORKS if name in asked or (Network.all in asked and getattr(how, name))]
+        chosen = [name for name in KINDS if name in asked or (ALL in asked and name in how.networks)]
         bundles = run(
             data,
             how,
@@ -184,7 +178,10 @@ def _classifier(name: str | None, data: Dataset, networks: Sequence[str]) -> Bun
     """The scorer's classifier, where it is not trained with it."""
     from services.inference import registry  # noqa: PLC0415
     from training.data.names import slug  # noqa: PLC0415
+    from training.kinds import KINDS  # noqa: PLC0415
 
-    if name is None and ("scorer" not in networks or "cnn" in networks or not data.class_names):
+    of = next(kind.name for kind in KINDS.values() if "classifier" in kind.becomes)
+    needed = of not in networks and any("classifier" in KINDS[network].parts for network in networks)
+    if name is None and not (needed and data.class_names):
         return None
-    return registry.load(name or f"{slug(data.name)}-cnn")
+    return registry.load(name or f"{slug(data.name)}-{of}")

@@ -14,8 +14,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from training.data.arrays import Array, Images
-from training.metrics.calibration import Reliability
+from training.data.arrays import Array
+
+Images = NDArray[np.uint8]
+Values = NDArray[np.float64]
 
 COLUMNS = 4  # of panels
 
@@ -46,14 +48,14 @@ def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], path
     _save(figure, path)
 
 
-def reliability_diagram(measured: Reliability, path: Path) -> None:
-    """Accuracy over confidence, and the number of images in each bin, on a logarithmic scale."""
+def reliability_diagram(confidence: Values, accuracy: Values, images: NDArray[np.int64], path: Path) -> None:
+    """Accuracy over confidence of each bin [B], and its number of images, on a logarithmic scale."""
     figure = _figure(4, 5)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     above.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1)
-    above.plot(measured.confidence, measured.accuracy, "o-")
+    above.plot(confidence, accuracy, "o-")
     above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    below.bar(measured.confidence, measured.images, width=0.03)
+    below.bar(confidence, images, width=0.03)
     below.set(xlabel="confidence", ylabel="images", yscale="log")
     _save(figure, path)
 

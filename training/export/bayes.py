@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from services.inference import bundle
 from training.data import Dataset
 from training.data.arrays import Array, binarised, evenly_spaced, philox
-from training.evaluation.generators.likelihood import Density, log_marginal
+from training.export.bundle import Exported
 from training.export.classifier import export_classifier
 from training.export.parity import as_shipped
 from training.export.trace import export_graph, likelihood_constants, some_images
 from training.export.wrappers import LogJoint
 from training.graphs.session import CHUNK, open_graph, run
+from training.metrics.likelihood import Density, log_marginal
 from training.networks.class_prior import ClassPrior, fit_prior
 from training.networks.conditional_vae import BayesClassifier, ConditionalVAE
 
@@ -27,15 +27,14 @@ CHECKED = 100  # calibration images that the error of the bound is measured on
 CHECK_DRAWS = 300  # of the bound that it is compared with
 
 
-def export_bayes(
-    vae: ConditionalVAE, dataset: Dataset, directory: Path
-) -> tuple[dict[str, bundle.Graph], dict[str, float]]:
+def export_bayes(vae: ConditionalVAE, dataset: Dataset, directory: Path) -> Exported:
     """`classify.onnx` and `log_joint.onnx` in `directory`, and their constants.
 
     `log_joint_error` is the root mean square difference, in nats, of log p(x) from its bound with many draws, on
     calibration images. The constants of the pixel likelihood are those of the conditional VAE's own bundle.
     """
-    graphs, constants = export_classifier(BayesClassifier(vae), dataset, directory)
+    classifier = export_classifier(BayesClassifier(vae), dataset, directory)
+    graphs = classifier.graphs
     shipped = as_shipped(vae)
     training = dataset.train
     means, log_variances = _encode(shipped, _seen(vae, training.images))
@@ -49,7 +48,7 @@ def export_bayes(
     exact = _density(shipped, prior).bounds(images, CHECK_DRAWS, seed=1)
     difference = np.logaddexp.reduce(served, axis=1) - log_marginal(exact)
     measured = {"log_joint_draws": float(DRAWS), "log_joint_error": float(np.sqrt(np.square(difference).mean()))}
-    return graphs, constants | likelihood_constants(vae) | measured
+    return Exported(graphs, classifier.constants | likelihood_constants(vae) | measured)
 
 
 def _seen(vae: ConditionalVAE, images: NDArray[np.uint8]) -> NDArray[np.uint8]:

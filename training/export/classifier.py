@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from services.inference import bundle
 from training.data import Dataset
+from training.export.bundle import Exported
 from training.export.parity import as_shipped, top1_agreement
 from training.export.trace import UNKNOWN, _fill, _model, save, some_images
 from training.export.wrappers import Classify
@@ -16,9 +16,7 @@ from training.metrics.calibration import fit_temperature
 from training.metrics.conformal import COVERAGE, set_threshold
 
 
-def export_classifier(
-    cnn: nn.Module, dataset: Dataset, directory: Path
-) -> tuple[dict[str, bundle.Graph], dict[str, float]]:
+def export_classifier(cnn: nn.Module, dataset: Dataset, directory: Path) -> Exported:
     """`classify.onnx` in `directory`, and the constants of its calibration for the manifest.
 
     The validation split fits the temperature, and the calibration split fits the threshold of the prediction sets: the
@@ -46,4 +44,4 @@ def export_classifier(
         "set_threshold": threshold,
         "set_calibration_size": float(len(calibration)),
     }
-    return {"classify": exported.model_copy(update={"parity": parity})}, constants
+    return Exported({"classify": exported.model_copy(update={"parity": parity})}, constants)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from torch import nn
 
 from services.inference import bundle
 from training.data import Dataset
 from training.data.arrays import Array, binarised, philox
+from training.export.bundle import Exported
 from training.export.parity import BATCH_SIZES
 from training.export.trace import export_graph, likelihood_constants, some_images
 from training.export.wrappers import Decode, Discriminate, Encode, Generate
@@ -23,15 +23,16 @@ from training.networks.conditional_vae import ConditionalVAE
 from training.networks.gan import GAN
 
 
-def export_vae(vae: nn.Module, dataset: Dataset, directory: Path) -> dict[str, bundle.Graph]:
+def export_vae(vae: Any, dataset: Dataset, directory: Path) -> Exported:
     """`encode.onnx` and `decode.onnx` in `directory`."""
-    return {
+    graphs = {
         "encode": export_graph(Encode(vae), {"images": some_images(dataset.test.images)}, directory / "encode.onnx"),
         "decode": export_graph(Decode(vae), {"latents": _latents(vae)}, directory / "decode.onnx"),
     }
+    return Exported(graphs, latent_size=vae.latent_size)
 
 
-def export_gan(generator: Any, dataset: Dataset, directory: Path) -> dict[str, bundle.Graph]:
+def export_gan(generator: Any, dataset: Dataset, directory: Path) -> Exported:
     """`decode.onnx` in `directory`, and `discriminate.onnx` if there is a discriminator.
 
     They take labels if the data set has classes.
@@ -42,7 +43,7 @@ def export_gan(generator: Any, dataset: Dataset, directory: Path) -> dict[str, b
     if isinstance(generator, GAN):
         feeds = {"images": some_images(dataset.test.images), **given}
         graphs["discriminate"] = _export_discriminator(generator, dataset, path, feeds)
-    return graphs
+    return Exported(graphs, latent_size=generator.latent_size)
 
 
 def _classes_in_turn(dataset: Dataset) -> dict[str, Array]:
@@ -70,9 +71,7 @@ def _export_discriminator(gan: GAN, dataset: Dataset, decoder: Path, feeds: Mapp
     return export_graph(calibrated, feeds, path)
 
 
-def export_conditional_vae(
-    vae: ConditionalVAE, dataset: Dataset, directory: Path
-) -> tuple[dict[str, bundle.Graph], dict[str, float]]:
+def export_conditional_vae(vae: ConditionalVAE, dataset: Dataset, directory: Path) -> Exported:
     """`encode.onnx`, `prior.onnx` and `decode.onnx` in `directory`, and the constants of the pixel likelihood.
 
     With `binarised` 1 the pixels are 0 or 1; the logistic likelihood has a logarithmic scale for each channel.
@@ -85,7 +84,8 @@ def export_conditional_vae(
     prior = ClassPrior(*fit_prior(posterior["mean"], posterior["log_variance"], training.labels, vae.classes))
     noise = {"noise": _latents(vae)} | _classes_in_turn(dataset)
     graphs = encode | {"prior": export_graph(prior, noise, directory / "prior.onnx")}
-    return graphs | export_gan(vae, dataset, directory), likelihood_constants(vae)
+    graphs |= export_gan(vae, dataset, directory).graphs
+    return Exported(graphs, likelihood_constants(vae), vae.latent_size)
 
 
 def _latents(module: Any) -> NDArray[np.float32]:

@@ -31,7 +31,7 @@ def rows(split: Split) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Pixels in 0..1 [N, C * H * W] and labels [N].
 
     Raises:
-        ValueError: the split has no labels.
+        ValueError: the data have no labels.
     """
     return split.images.reshape(len(split), -1).astype(np.float32) / np.float32(255), labels_of(split)
 

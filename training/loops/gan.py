@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from services.inference.bundle import Bundle
 from training.data import Dataset
 from training.data.augmentation import Augmentation, unchanged
-from training.evaluation.generators.collapse import CollapseMonitor
 from training.loops.batches import Images
 from training.loops.ema import ExponentialMovingAverage
 from training.loops.epochs import Epochs
@@ -67,13 +67,21 @@ class GANRecipe:
     picture_every: int = 1
 
 
+class Monitor(Protocol):
+    """Measures samples of the classes `labels`: `frechet_distance`, and what `collapsed` needs."""
+
+    labels: NDArray[np.int64]
+
+    def __call__(self, samples: NDArray[np.uint8]) -> dict[str, float]: ...
+
+
 def train_gan(
-    fabric: Fabric, dataset: Dataset, recipe: GANRecipe, run: Run, *, seed: int, judge: Bundle | None = None
+    fabric: Fabric, dataset: Dataset, recipe: GANRecipe, run: Run, *, seed: int, monitor: Monitor | None = None
 ) -> GAN:
     """Alternate one step of each network; the average of the generator's weights is kept.
 
-    With a judge it is the average of the epoch whose samples have the smallest Fréchet distance to validation images,
-    without collapsed epochs. Without a judge, or without labels, it is the average of the last epoch.
+    With a monitor, which only the first process needs, it is the average of the epoch whose samples have the smallest
+    Fréchet distance to validation images, without collapsed epochs. Without one it is the average of the last epoch.
     """
     torch.manual_seed(seed)
     classes = max(1, len(dataset.class_names))
@@ -96,9 +104,6 @@ def train_gan(
     average = ExponentialMovingAverage(generator, half_life=recipe.ema_half_life, batch_size=recipe.batch_size)
     trained = GAN(cast(Generator, average.module), discriminator)
     augment = recipe.augment or unchanged
-    monitor = (
-        CollapseMonitor(dataset, judge) if judge is not None and dataset.class_names and fabric.is_global_zero else None
-    )
     with Epochs(
         run,
         fabric,
@@ -202,7 +207,7 @@ def sample(generator: Generator, labels: Tensor, seed: int) -> Tensor:
 
 
 def draw_and_judge(
-    generator: Generator, classes: int, monitor: CollapseMonitor | None, picture: Path, seed: int
+    generator: Generator, classes: int, monitor: Monitor | None, picture: Path, seed: int
 ) -> dict[str, float]:
     """Draw eight samples of each class, one column for each, into `picture`; returns the metrics of many more."""
     shown = sample(generator, torch.arange(classes).repeat(8), seed)

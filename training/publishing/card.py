@@ -80,7 +80,7 @@ better than those of new images: training selected by them, or fitted to them.
 
 {gates_table(manifest.gates)}
 
-## Parity with {"scikit-learn" if manifest.network in ("logistic", "svm") else "PyTorch"}
+## Parity with {"scikit-learn" if "scikit-learn" in manifest.versions else "PyTorch"}
 
 The difference of the element that is nearest to its bound, over all outputs and batch sizes.
 

@@ -13,7 +13,6 @@ from training.metrics.detection import false_positive_band
 from training.metrics.samples import COLLAPSED, DUPLICATES
 
 ACCURACY = {"digits": 0.97, "mnist": 0.985, "fashion-mnist": 0.86}
-BASELINES = ("logistic", "svm", "gru")
 CONDITIONAL_ACCURACY = {"digits": 0.90, "mnist": 0.90}
 # The classic 784-256-2 network reaches 158 nats after 10 epochs on grey MNIST.
 NEGATIVE_ELBO = {"mnist": 165.0}
@@ -24,18 +23,6 @@ SMOOTH = 0.4
 
 class GateError(RuntimeError):
     """A model missed gates; the message gives every value and its bound."""
-
-
-def gates(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
-    """The gates of a bundle by task and data set; a metric that was not measured (no judge) has no gate.
-
-    `metrics` are those of the validation split.
-    """
-    if manifest.task == "classification":
-        return _classification(manifest, metrics)
-    if manifest.task == "anomaly":
-        return _anomaly(manifest, metrics)
-    return _vae(manifest, metrics) if "encode" in manifest.graphs else _generator(manifest, metrics)
 
 
 def check(manifests: Iterable[Manifest]) -> None:
@@ -53,24 +40,32 @@ def check(manifests: Iterable[Manifest]) -> None:
         )
 
 
-def _classification(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
-    # A baseline is only for comparison, so it only has to be better than chance.
-    floor = None if manifest.network in BASELINES else ACCURACY.get(manifest.dataset.name)
-    if floor is not None:
-        return (_at_least("accuracy", metrics, floor),)
+def classifier_gates(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
+    """The accuracy of known data; for other data, better than chance. `metrics` are those of the validation split."""
+    floor = ACCURACY.get(manifest.dataset.name)
+    return baseline_gates(manifest, metrics) if floor is None else (_at_least("accuracy", metrics, floor),)
+
+
+def baseline_gates(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
+    """A baseline is only for comparison, so it only has to be better than chance."""
     # By chance the recall averaged over classes is 1/K, also for unbalanced classes; accuracy is not.
     return (_at_least("macro_recall", metrics, _above_chance(manifest)),)
 
 
-def _vae(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
-    if manifest.network == "cvae":
-        return _generator(manifest, metrics, covered=SMOOTH)
+def vae_gates(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
+    """The bound must be clearly better than that of the mean image."""
     # A decoder that ignores its latents draws the mean image. The bound is a tenth of the way from there to the floor.
     bound = metrics["mean_image_loss"] - 0.1 * (metrics["mean_image_loss"] - metrics["pixel_entropy"])
     return (_at_most("negative_elbo", metrics, min(bound, NEGATIVE_ELBO.get(manifest.dataset.name, bound))),)
 
 
-def _generator(manifest: Manifest, metrics: Mapping[str, float], covered: float = COLLAPSED) -> tuple[Gate, ...]:
+def conditional_vae_gates(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
+    """Those of a GAN, but its samples may be smooth."""
+    return gan_gates(manifest, metrics, covered=SMOOTH)
+
+
+def gan_gates(manifest: Manifest, metrics: Mapping[str, float], covered: float = COLLAPSED) -> tuple[Gate, ...]:
+    """Diverse samples of the right classes; what was not measured, for want of a judge, has no gate."""
     results = [_at_least("relative_diversity", metrics, COLLAPSED)]
     if "conditional_accuracy" in metrics:
         bound = CONDITIONAL_ACCURACY.get(manifest.dataset.name, _above_chance(manifest))
@@ -80,7 +75,8 @@ def _generator(manifest: Manifest, metrics: Mapping[str, float], covered: float 
     return tuple(results)
 
 
-def _anomaly(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
+def scorer_gates(manifest: Manifest, metrics: Mapping[str, float]) -> tuple[Gate, ...]:
+    """Valid p-values, and for known data a score that finds noise."""
     sizes = int(manifest.constants["calibration_size"]), manifest.dataset.splits["validation"]
     low, high = false_positive_band(0.05, *sizes)
     rate = "false_positive_rate/0.05"

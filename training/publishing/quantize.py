@@ -23,7 +23,8 @@ from training.export.int8 import CALIBRATION, QuantizationError, _calibrate, _qu
 from training.graphs.inference import predict
 from training.graphs.session import CHUNK
 from training.publishing.card import CARD, INT8, card
-from training.publishing.gates import check, gates
+from training.publishing.gates import check
+from training.publishing.kind import Product
 from training.publishing.report import assess, validate
 
 SUFFIX = "-int8"
@@ -31,7 +32,7 @@ LOSS = 0.001  # largest allowed loss of accuracy on the validation split
 CLASSIFY_CONSTANTS = ("temperature", "set_")
 
 
-def quantize(source: Bundle, dataset: Dataset, directory: Path) -> tuple[Bundle, Comparison]:
+def quantize(product: Product, source: Bundle, dataset: Dataset, directory: Path) -> tuple[Bundle, Comparison]:
     """The bundle NAME-int8 below `directory`, sealed, and how it compares with `source`, both on the test split.
 
     It is accepted by the loss of accuracy on the validation split, before the test split is measured. The epoch of
@@ -42,6 +43,7 @@ def quantize(source: Bundle, dataset: Dataset, directory: Path) -> tuple[Bundle,
     on the splits that they were fitted on, validation and calibration.
 
     Args:
+        product: what `source` is.
         source: a classifier.
         dataset: the data that it was trained with.
         directory: parent of the bundle's folder.
@@ -84,17 +86,17 @@ def quantize(source: Bundle, dataset: Dataset, directory: Path) -> tuple[Bundle,
     parity = _parity(source, draft, dataset.test.images)
     graph = manifest.graphs["classify"].model_copy(update={"parity": parity})
     draft = _with(draft, graphs={"classify": graph})
-    validated = validate(draft, dataset)
-    loss = validate(source, dataset)["accuracy"] - validated["accuracy"]
+    validated = validate(product, draft, dataset)
+    loss = validate(product, source, dataset)["accuracy"] - validated["accuracy"]
     gate = Gate(metric="accuracy_loss", value=loss, bound=LOSS, direction="at most", split="validation")
     if not gate.passed:
         raise QuantizationError(
             f"{draft.name} is not stored: it loses {loss:.2%} of accuracy, and at most {LOSS:.1%} is allowed; "
             f"serve {source.name} in float32\n\n{compare(source, draft, dataset, 'validation').markdown()}"
         )
-    decided = (*gates(draft.manifest, validated), gate)
+    decided = (*product.gates(draft.manifest, validated), gate)
     check([_with(draft, gates=decided).manifest])
-    metrics, pictures = assess(draft, dataset, staged)
+    metrics, pictures = assess(product, draft, dataset, staged)
     comparison = compare(source, draft, dataset)
     lost = comparison.first.measured.accuracy - comparison.second.measured.accuracy
     draft = _with(draft, metrics=metrics | {"accuracy_loss": lost}, gates=decided)

@@ -17,4 +17,4 @@ GRU = CNNRecipe(
     patience=None,
 )
 
-BASELINES = Recipe(name="baselines", logistic=LogisticRecipe(), svm=SVMRecipe(), gru=GRU)
+BASELINES = Recipe("baselines", {"logistic": LogisticRecipe(), "svm": SVMRecipe(), "gru": GRU})

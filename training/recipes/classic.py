@@ -31,15 +31,19 @@ SCORER = ScorerRecipe(
 )
 
 CLASSIC = Recipe(
-    name="classic",
-    cnn=CNNRecipe(network=CNNConfig(), epochs=10, batch_size=128, learning_rate=1e-3, schedule="cosine", patience=None),
-    vae=VAE,
-    gan=GANRecipe(
-        network=GANConfig(latent_size=64, embedding=16, generator_channels=48, discriminator_channels=32),
-        epochs=3,
-        batch_size=64,
-        generator_learning_rate=2e-4,
-        discriminator_learning_rate=4e-4,
-    ),
-    scorer=SCORER,
+    "classic",
+    {
+        "cnn": CNNRecipe(
+            network=CNNConfig(), epochs=10, batch_size=128, learning_rate=1e-3, schedule="cosine", patience=None
+        ),
+        "vae": VAE,
+        "gan": GANRecipe(
+            network=GANConfig(latent_size=64, embedding=16, generator_channels=48, discriminator_channels=32),
+            epochs=3,
+            batch_size=64,
+            generator_learning_rate=2e-4,
+            discriminator_learning_rate=4e-4,
+        ),
+        "scorer": SCORER,
+    },
 )

@@ -26,40 +26,42 @@ VAE = VAERecipe(
 )
 
 DEMO = Recipe(
-    name="demo",
-    cnn=CNNRecipe(
-        network=ResidualCNNConfig(channels=24),
-        epochs=25,
-        batch_size=64,
-        learning_rate=3e-3,
-        schedule="cosine",
-        weight_decay=0.01,
-        augment=Affine(rotation=0.17, scale=0.1, shear=0.1, shift=0.15),
-        patience=None,
-    ),
-    vae=VAE,
-    gan=GANRecipe(
-        network=GANConfig(latent_size=32, embedding=16, generator_channels=32, discriminator_channels=16),
-        epochs=60,
-        batch_size=64,
-        generator_learning_rate=2e-3,
-        discriminator_learning_rate=2e-3,
-        ema_half_life=4413.9240919378,
-        augment=Affine(scale=0.05, shift=0.12),
-        picture_every=20,
-    ),
-    scorer=ScorerRecipe(
-        defects=DefectRecipe(DefectUNetConfig(channels=8), steps=300),
-        vae=VAE,
-        views=CNNRecipe(
-            network=ResidualCNNConfig(channels=16),
-            epochs=2,
+    "demo",
+    {
+        "cnn": CNNRecipe(
+            network=ResidualCNNConfig(channels=24),
+            epochs=25,
+            batch_size=64,
             learning_rate=3e-3,
             schedule="cosine",
             weight_decay=0.01,
-            augment=Affine(rotation=0.08, scale=0.05, shift=0.05),
+            augment=Affine(rotation=0.17, scale=0.1, shear=0.1, shift=0.15),
             patience=None,
         ),
-        coreset_size=200,
-    ),
+        "vae": VAE,
+        "gan": GANRecipe(
+            network=GANConfig(latent_size=32, embedding=16, generator_channels=32, discriminator_channels=16),
+            epochs=60,
+            batch_size=64,
+            generator_learning_rate=2e-3,
+            discriminator_learning_rate=2e-3,
+            ema_half_life=4413.9240919378,
+            augment=Affine(scale=0.05, shift=0.12),
+            picture_every=20,
+        ),
+        "scorer": ScorerRecipe(
+            defects=DefectRecipe(DefectUNetConfig(channels=8), steps=300),
+            vae=VAE,
+            views=CNNRecipe(
+                network=ResidualCNNConfig(channels=16),
+                epochs=2,
+                learning_rate=3e-3,
+                schedule="cosine",
+                weight_decay=0.01,
+                augment=Affine(rotation=0.08, scale=0.05, shift=0.05),
+                patience=None,
+            ),
+            coreset_size=200,
+        ),
+    },
 )

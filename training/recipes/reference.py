@@ -97,16 +97,12 @@ SCORER = ScorerRecipe(
     ),
 )
 
-REFERENCE = Recipe(
-    name="reference",
-    cnn=IMAGES,
-    cvae=CVAE,
-    gan=GAN,
-    scorer=SCORER,
+ANY = Recipe("reference", {"cnn": IMAGES, "cvae": CVAE, "gan": GAN, "scorer": SCORER})
+
+REFERENCE = replace(
+    ANY,
     per_dataset={
-        dataset: Recipe(
-            name="reference", cnn=cnn, cvae=CVAES.get(dataset, CVAE), gan=GANS.get(dataset, GAN), scorer=SCORER
-        )
+        dataset: ANY.changed(cnn=cnn, cvae=CVAES.get(dataset, CVAE), gan=GANS.get(dataset, GAN))
         for dataset, cnn in CNN.items()
     },
 )

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from services.inference import bundle
 from training.data import Dataset
 from training.data.arrays import Array, evenly_spaced
+from training.export.bundle import Exported
 from training.export.parity import BATCH_SIZES, as_shipped
 from training.export.trace import save, trace
 from training.graphs.session import ExportError, open_graph, run
@@ -21,10 +21,8 @@ from training.scorer.head import ScoreHead, p_value
 from training.scorer.transformations import Views
 
 
-def export_scorer(
-    parts: Parts, dataset: Dataset, directory: Path
-) -> tuple[dict[str, bundle.Graph], dict[str, float], tuple[str, ...]]:
-    """`score.onnx` in `directory`, the manifest's constants, and the names of the statistics.
+def export_scorer(parts: Parts, dataset: Dataset, directory: Path) -> Exported:
+    """`score.onnx` in `directory`, the constants, the names of the statistics, and the digests of the parts.
 
     The calibration scores come from the exported graph, not from PyTorch: a difference in the last bit changes ranks.
 
@@ -56,7 +54,12 @@ def export_scorer(
             f"score: with the table of p-values, {len(folded)} calibration scores differ by up to "
             f"{np.abs(folded - calibration['score']).max():.3g} (bound 0), so p-values would be wrong"
         )
-    return {"score": graph}, constants(scorer, dataset, calibration), scorer.fuse.statistics.names
+    return Exported(
+        {"score": graph},
+        constants(scorer, dataset, calibration),
+        statistics=scorer.fuse.statistics.names,
+        parts=parts.digests,
+    )
 
 
 class ReferenceScorer:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from torch import nn
 
-from services.inference.bundle import Bundle, seal
+from services.inference.bundle import Bundle, Task, seal
 from training.data import Dataset
 from training.data.names import slug
+from training.export.bundle import Export, export_bundle
+from training.export.classifier import export_classifier
+from training.export.generators import export_vae
 from training.loops.classifier import train_cnn
 from training.loops.defects import train_defects
 from training.loops.run import Run, open_run
 from training.loops.vae import train_vae
-from training.publishing.publish import Network, exported
 from training.scorer.components import Parts
 from training.scorer.recipe import ScorerRecipe
 from training.scorer.transformations import of_views
@@ -60,11 +63,14 @@ def train_scorer(
         looked = of_views(dataset)
         of_them = _once(fabric, lambda: _open(run, "views", recipe.views, looked, seed, resume))
         network = train_cnn(fabric, looked, recipe.views, of_them, seed=seed)
-        views = _once(fabric, lambda: _sealed("cnn", network, looked, seed, of_them))
+        views = _once(
+            fabric, lambda: _sealed(export_classifier, "classification", "cnn", network, looked, seed, of_them)
+        )
     if generator is None:
         own = _once(fabric, lambda: _open(run, "vae", recipe.vae, dataset, seed, resume))
         vae = train_vae(fabric, dataset, recipe.vae, own, seed=seed)
-        generator = _once(fabric, lambda: _sealed("vae", vae, dataset, seed, own))
+        encode = partial(_sealed, export_vae, "generation", "vae")
+        generator = _once(fabric, lambda: encode(vae, dataset, seed, own))
     defects = train_defects(fabric, dataset, recipe.defects, run, seed=seed)
     return Parts(generator, defects, classifier, views, recipe.coreset_size)
 
@@ -74,7 +80,9 @@ def _once(fabric: Fabric, make: Callable[[], T]) -> T:
     return cast(T, fabric.broadcast(make() if fabric.is_global_zero else None))
 
 
-def _sealed(network: Network, module: nn.Module, dataset: Dataset, seed: int, run: Run) -> Bundle:
+def _sealed(
+    export: Export, task: Task, network: str, module: nn.Module, dataset: Dataset, seed: int, run: Run
+) -> Bundle:
     """A bundle without metrics or gates, because only the scorer uses it, and the scorer has its own gates.
 
     On textures the views are indistinguishable and the VAE barely beats the mean; the scorer still works, so neither
@@ -82,12 +90,13 @@ def _sealed(network: Network, module: nn.Module, dataset: Dataset, seed: int, ru
     """
     name = f"{slug(dataset.name)}-{OWN}-{network}"
     directory = run.directory / "bundles" / name
-    bare = exported(
-        network,
-        network,
+    bare = export_bundle(
+        export,
         module,
         dataset,
         name=name,
+        task=task,
+        network=network,
         recipe="scorer",
         seed=seed,
         directory=directory,

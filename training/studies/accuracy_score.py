@@ -13,7 +13,7 @@ from services.inference.bundle import Bundle
 from training.data import Dataset, Split
 from training.graphs.inference import balanced_labels, sample
 from training.loops.batches import Images
-from training.loops.classifier import evaluate, train_cnn
+from training.loops.classifier import CNNRecipe, evaluate, train_cnn
 from training.loops.launch import launch
 from training.loops.run import open_run
 from training.recipes.reference import REFERENCE
@@ -39,11 +39,11 @@ def classification_accuracy_score(bundle: Bundle, dataset: Dataset, *, seed: int
 
 def _accuracy(dataset: Dataset, seed: int) -> float:
     """Accuracy on the test split of the classifier trained on the training split."""
-    recipe = REFERENCE.for_dataset(dataset.name)
-    if recipe.cnn is None or dataset.test.labels is None:
+    recipe: CNNRecipe = REFERENCE.for_dataset(dataset.name).networks["cnn"]
+    if dataset.test.labels is None:
         raise ValueError(f"{METRIC}: {dataset.name} has no labels to compare with; use labelled data")
-    epochs = max(1, round(STEPS * recipe.cnn.batch_size / len(dataset.train)))
-    brief = replace(recipe.cnn, epochs=epochs)
+    epochs = max(1, round(STEPS * recipe.batch_size / len(dataset.train)))
+    brief = replace(recipe, epochs=epochs)
     with tempfile.TemporaryDirectory() as scratch:
         fabric = launch("auto", 1)
         network = train_cnn(fabric, dataset, brief, open_run(Path(scratch), "cnn", {}, resume=False), seed=seed)

@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from training.data import Dataset, Split
 from training.data.copies import first_of_equal
 from training.loops.batches import Images
-from training.loops.classifier import evaluate, train_cnn
+from training.loops.classifier import CNNRecipe, evaluate, train_cnn
 from training.loops.launch import launch
 from training.loops.progress import write
 from training.loops.run import open_run
@@ -38,7 +38,7 @@ def cross_validate(dataset: Dataset, recipe: Recipe, *, folds: int, seed: int) -
     Raises:
         ValueError: no labels, no such recipe, or a class of fewer images than folds.
     """
-    how = recipe.for_dataset(dataset.name).cnn
+    how: CNNRecipe | None = recipe.for_dataset(dataset.name).networks.get("cnn")
     if how is None or how.ema_half_life is None or how.patience is not None:
         raise ValueError(f"recipe {recipe.name} selects an epoch by the held-out part; give --recipe reference")
     splits = (dataset.train, dataset.validation, dataset.calibration, dataset.test)

@@ -23,7 +23,7 @@ DRAWN: dict[str, Callable[[Path], None]] = {
         np.eye(40, dtype=np.int64), [str(i) for i in range(40)], path
     ),
     "reliability": lambda path: figures.reliability_diagram(
-        reliability(GENERATOR.dirichlet([1, 1, 1], 25), LABELS), path
+        *reliability(GENERATOR.dirichlet([1, 1, 1], 25), LABELS), path
     ),
     "grey": lambda path: figures.image_grid(GREY, 10, path),
     "rows": lambda path: figures.image_grid(COLOUR[:24], 8, path, NAMES),

@@ -16,6 +16,7 @@ from services.inference.classifier import Classifier
 from training.data import Dataset, Split, load
 from training.export.classifier import export_classifier
 from training.export.wrappers import Classify
+from training.kinds import KINDS
 from training.loops.estimators import LogisticRecipe, SVMRecipe, fit_logistic, fit_svm, rows
 from training.networks.estimator import Scores
 from training.publishing.publish import publish
@@ -44,7 +45,7 @@ async def test_the_service_answers_as_scikit_learn_does(
     network: str, least: float, digits: Dataset, tmp_path: Path, empty_store: Path
 ) -> None:
     scores = FITS[network](digits)
-    [bundle] = publish(network, scores, digits, recipe="baselines", seed=0, run_dir=tmp_path / "run")
+    [bundle] = publish(KINDS[network], scores, digits, recipe="baselines", seed=0, run_dir=tmp_path / "run")
     assert bundle.name == f"digits-{network}"
     assert bundle.manifest.graphs["classify"].parity.top1_agreement == 1
     assert {"scikit-learn", "skl2onnx"} < bundle.manifest.versions.keys()
@@ -67,7 +68,8 @@ async def test_the_service_answers_as_scikit_learn_does(
 def test_any_number_of_classes(network: str, classes: int, digits: Dataset, tmp_path: Path) -> None:
     few = only(digits, classes)
     scores = FITS[network](few)
-    graphs, constants = export_classifier(scores, few, tmp_path)
+    exported = export_classifier(scores, few, tmp_path)
+    graphs, constants = exported.graphs, exported.constants
     session = onnxruntime.InferenceSession(tmp_path / "classify.onnx")
     names = [tensor.name for tensor in graphs["classify"].outputs]
     assert names == ["logits", "probabilities", "prediction_set"]
@@ -91,7 +93,7 @@ def test_colour_images(tmp_path: Path, digits: Dataset) -> None:
         for s in splits
     )
     dataset = Dataset("colour", ("a", "b", "c"), *colour)
-    graphs, _ = export_classifier(fit_svm(dataset, SVMRecipe()), dataset, tmp_path)
+    graphs = export_classifier(fit_svm(dataset, SVMRecipe()), dataset, tmp_path).graphs
     assert graphs["classify"].inputs[0].shape == ("N", 3, 28, 18)
     assert graphs["classify"].parity.top1_agreement == 1
 

@@ -66,7 +66,8 @@ def test_temperature_and_threshold_are_fitted_on_splits_of_their_own(tmp_path: P
     assert digits.calibration.labels is not None
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).eval()
-    graphs, constants = export_classifier(network, digits, tmp_path)
+    exported = export_classifier(network, digits, tmp_path)
+    graphs, constants = exported.graphs, exported.constants
     temperature, threshold = constants["temperature"], constants["set_threshold"]
     assert temperature != 1
     session = open_graph(tmp_path / "classify.onnx")
@@ -91,7 +92,7 @@ def test_gan_takes_labels_where_there_are_classes(tmp_path: Path, labelled: bool
     dataset = digits if labelled else unlabelled(digits)
     torch.manual_seed(0)
     generator = GANConfig(generator_channels=8).build_generator(digits.image_shape, len(dataset.class_names) or 1)
-    graph = export_gan(generator, dataset, tmp_path)["decode"]
+    graph = export_gan(generator, dataset, tmp_path).graphs["decode"]
     names = ["latents", "labels"] if labelled else ["latents"]
     assert [tensor.name for tensor in graph.inputs] == names
     assert graph.parity.max_abs_diff <= graph.parity.bound

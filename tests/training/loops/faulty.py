@@ -28,9 +28,8 @@ MARK = "fault"  # a file that is written at the fault
 
 
 def brief(demo: Recipe) -> Recipe:
-    assert demo.cnn
-    cnn = replace(demo.cnn, network=ResidualCNNConfig(channels=8), epochs=4)
-    return Recipe("demo", cnn=cnn)
+    cnn = replace(demo.networks["cnn"], network=ResidualCNNConfig(channels=8), epochs=4)
+    return Recipe("demo", {"cnn": cnn})
 
 
 def inject(fault: str) -> None:

@@ -22,7 +22,6 @@ from training.loops.vae import VAERecipe
 from training.networks.cnn import CNNConfig
 from training.networks.gan import GANConfig
 from training.networks.vae import VAEConfig
-from training.publishing.publish import Network
 from training.recipes import Recipe
 from training.train import fit
 
@@ -36,7 +35,7 @@ train(Path(sys.argv[1]), ("cnn", "vae", "gan"))
 """
 
 
-def train(out: Path, networks: tuple[Network, ...]) -> dict[str, torch.Tensor]:
+def train(out: Path, networks: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """Train `networks` on some digits, in the processes that there are; returns the CNN's weights and saves them."""
     torch.set_num_threads(1)
     fabric = launch("cpu", 1)
@@ -44,9 +43,11 @@ def train(out: Path, networks: tuple[Network, ...]) -> dict[str, torch.Tensor]:
     digits = replace(digits, train=digits.train.take(np.arange(128)), validation=digits.validation.take(np.arange(32)))
     recipe = Recipe(
         "tiny",
-        cnn=CNNRecipe(CNNConfig(channels=(4, 8), hidden=16), epochs=2, batch_size=32),
-        vae=VAERecipe(VAEConfig(hidden=32), epochs=2, batch_size=32, picture_every=2),
-        gan=GANRecipe(GANConfig(8, 8, 8, 8), epochs=2, batch_size=32),
+        {
+            "cnn": CNNRecipe(CNNConfig(channels=(4, 8), hidden=16), epochs=2, batch_size=32),
+            "vae": VAERecipe(VAEConfig(hidden=32), epochs=2, batch_size=32, picture_every=2),
+            "gan": GANRecipe(GANConfig(8, 8, 8, 8), epochs=2, batch_size=32),
+        },
     )
     modules = [fit(fabric, network, digits, recipe, parent=out, seed=0, resume=False) for network in networks]
     weights = modules[0].state_dict()

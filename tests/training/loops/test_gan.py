@@ -10,6 +10,7 @@ from tests.training.conftest import Published
 from tests.training.loops import conftest
 from training.data import Dataset, Split
 from training.evaluation.generators.collapse import CollapseMonitor
+from training.kinds import KINDS
 from training.loops.gan import GANRecipe, sample, train_gan
 from training.loops.run import Run
 from training.publishing.gates import GateError
@@ -53,7 +54,12 @@ def test_data_without_labels_are_one_class(digits: Dataset, fabric: Fabric, new_
 def test_the_judge_chooses_the_epoch(published: Published, fabric: Fabric, new_run: Callable[..., Run]) -> None:
     run, dataset, judge = new_run("a", "gan"), published.dataset, published.classifier
     generator = train_gan(
-        fabric, dataset, replace(conftest.GAN, epochs=6, picture_every=1), run, seed=0, judge=judge
+        fabric,
+        dataset,
+        replace(conftest.GAN, epochs=6, picture_every=1),
+        run,
+        seed=0,
+        monitor=CollapseMonitor(dataset, judge),
     ).generator
     monitor = CollapseMonitor(dataset, judge)
     kept = monitor(sample(generator, torch.from_numpy(monitor.labels), 0).numpy())["frechet_distance"]
@@ -75,7 +81,7 @@ def test_a_run_made_to_collapse_is_seen_and_not_stored(
         conftest.GAN, epochs=4, discriminator_learning_rate=0.0, generator_learning_rate=5e-3, ema_half_life=32.0
     )
     run, dataset, judge = new_run("a", "gan"), published.dataset, published.classifier
-    generator = train_gan(fabric, dataset, recipe, run, seed=0, judge=judge)
+    generator = train_gan(fabric, dataset, recipe, run, seed=0, monitor=CollapseMonitor(dataset, judge))
     assert "epoch-0004: the generator has collapsed" in capsys.readouterr().err
     with pytest.raises(GateError, match=r"digits-gan: (coverage_ratio|relative_diversity|near_duplicates)"):
-        publish("gan", generator, dataset, recipe="made to collapse", seed=0, run_dir=tmp_path, judge=judge)
+        publish(KINDS["gan"], generator, dataset, recipe="made to collapse", seed=0, run_dir=tmp_path, judge=judge)

@@ -10,7 +10,7 @@ from training.recipes import RECIPES
 
 
 def test_every_value_of_a_recipe_is_in_the_header() -> None:
-    cnn = RECIPES["reference"].for_dataset("fashion-mnist").cnn
+    cnn = RECIPES["reference"].for_dataset("fashion-mnist").networks["cnn"]
     assert cnn
     made = header(recipe=cnn)
     assert made["recipe"]["network"] == {"kind": "ResidualCNNConfig", "channels": 32, "blocks": 2}

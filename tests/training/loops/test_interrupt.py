@@ -17,7 +17,7 @@ from training.data import load
 from training.loops.launch import launch
 from training.loops.vae import VAERecipe
 from training.networks.vae import VAEConfig
-from training.recipes import RECIPES, Recipe
+from training.recipes import RECIPES
 from training.train import fit
 
 VAE = VAERecipe(VAEConfig(latent_size=4), epochs=12, batch_size=32, patience=None, picture_every=100)
@@ -29,11 +29,11 @@ import torch
 
 from tests.training.loops.test_interrupt import VAE
 from training.data import load
-from training.recipes import RECIPES, Recipe
+from training.recipes import RECIPES
 from training.train import fit, launch
 
 torch.set_num_threads(1)
-recipe = Recipe("tiny", cnn=RECIPES["demo"].cnn, vae=VAE, gan=RECIPES["demo"].gan)
+recipe = RECIPES["demo"].changed(vae=VAE)
 resume = "--resume" in sys.argv
 try:
     module = fit(launch("cpu", 1), "vae", load("digits"), recipe, parent=Path("."), seed=0, resume=resume)
@@ -75,7 +75,7 @@ def test_ctrl_c_saves_and_resume_ends_at_the_same_weights(tmp_path: Path) -> Non
     assert process.returncode == 0, messages
 
     torch.set_num_threads(1)
-    recipe = Recipe("tiny", cnn=RECIPES["demo"].cnn, vae=VAE, gan=RECIPES["demo"].gan)
+    recipe = RECIPES["demo"].changed(vae=VAE)
     module = fit(launch("cpu", 1), "vae", load("digits"), recipe, parent=tmp_path / "whole", seed=0, resume=False)
     resumed, whole = torch.load(interrupted / "weights.pt", weights_only=True), module.state_dict()
     assert resumed.keys() == whole.keys()

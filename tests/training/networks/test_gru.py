@@ -31,7 +31,7 @@ def test_the_exported_graph_has_one_recurrent_operator(tmp_path: Path) -> None:
     torch.manual_seed(0)
     data = load("digits")
     network = GRUConfig(hidden=16).build(data.image_shape, 10).eval()
-    graphs, _ = export_classifier(network, data, tmp_path)
+    graphs = export_classifier(network, data, tmp_path).graphs
     operators = [node.op_type for node in onnx.load(tmp_path / "classify.onnx").graph.node]
     assert operators.count("GRU") == 1
     assert [tensor.name for tensor in graphs["classify"].outputs] == list(Classify(network, 1.0, 0.5).outputs)

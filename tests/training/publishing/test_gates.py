@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom  # type: ignore[import-untyped]
 
-from services.inference.bundle import Data, Graph, Image, Manifest, Parity
+from services.inference.bundle import Data, Gate, Graph, Image, Manifest, Parity
+from training.kinds import product_of
 from training.metrics.detection import false_positive_band
-from training.publishing.gates import GateError, check, gates
+from training.publishing.gates import GateError, check
 
 GRAPH = Graph(file="g.onnx", opset=20, inputs=(), outputs=(), parity=Parity(batch_sizes=(1,), max_abs_diff=0, bound=1))
 
@@ -28,6 +29,10 @@ def manifest(task: Any, dataset: str = "mnist", classes: int = 10, graph: str = 
         versions={},
         **fields,
     )
+
+
+def gates(manifest: Manifest, metrics: dict[str, float]) -> tuple[Gate, ...]:
+    return product_of(manifest).gates(manifest, metrics)
 
 
 def passes(manifest: Manifest, metrics: dict[str, float]) -> bool:

@@ -17,6 +17,7 @@ from training.data import Dataset, Split
 from training.data.names import slug
 from training.evaluation.tables import parity_table
 from training.graphs.inference import score
+from training.kinds import KINDS
 from training.networks.cnn import CNNConfig
 from training.networks.vae import VAEConfig
 from training.publishing import publish as module
@@ -55,9 +56,9 @@ def test_bundles_are_stored_and_verified(published: Published) -> None:
 
 def test_publishing_again_gives_the_same_digests(published: Published, tmp_path: Path) -> None:
     data = published.dataset
-    again = publish("cnn", published.cnn, data, recipe="brief", seed=0, run_dir=tmp_path)
-    again += publish("vae", published.vae, data, recipe="brief", seed=0, run_dir=tmp_path)
-    again += publish("scorer", published.parts, data, recipe="brief", seed=0, run_dir=tmp_path)
+    again = publish(KINDS["cnn"], published.cnn, data, recipe="brief", seed=0, run_dir=tmp_path)
+    again += publish(KINDS["vae"], published.vae, data, recipe="brief", seed=0, run_dir=tmp_path)
+    again += publish(KINDS["scorer"], published.parts, data, recipe="brief", seed=0, run_dir=tmp_path)
     assert [b.digest for b in again] == [
         published.classifier.digest,
         published.generator.digest,
@@ -67,10 +68,10 @@ def test_publishing_again_gives_the_same_digests(published: Published, tmp_path:
 
 def test_other_weights_give_another_digest_in_the_same_place(published: Published, tmp_path: Path) -> None:
     data = published.dataset
-    [first] = publish("cnn", published.cnn, data, recipe="brief", seed=0, run_dir=tmp_path, name="My Digits!")
+    [first] = publish(KINDS["cnn"], published.cnn, data, recipe="brief", seed=0, run_dir=tmp_path, name="My Digits!")
     (first.path / "stale.txt").write_text("left by an older version")
     changed = nn.Sequential(published.cnn, Shift(0.01))
-    [second] = publish("cnn", changed, data, recipe="brief", seed=0, run_dir=tmp_path, name="My Digits!")
+    [second] = publish(KINDS["cnn"], changed, data, recipe="brief", seed=0, run_dir=tmp_path, name="My Digits!")
     assert second.name == "my-digits-cnn"
     assert second.path == first.path
     assert second.digest != first.digest
@@ -90,7 +91,7 @@ def test_an_untrained_network_is_not_stored(published: Published, tmp_path: Path
     torch.manual_seed(0)
     untrained = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     with pytest.raises(GateError, match=r"digits-cnn: accuracy 0\.\d+ is not at least 0\.97"):
-        publish("cnn", untrained, published.dataset, recipe="none", seed=0, run_dir=tmp_path)
+        publish(KINDS["cnn"], untrained, published.dataset, recipe="none", seed=0, run_dir=tmp_path)
     assert not (tmp_path / "bundles" / "digits-cnn").exists()
 
 
@@ -101,7 +102,7 @@ def test_gates_are_decided_on_the_validation_split_and_the_test_split_selects_no
     data = published.dataset
     how: dict[str, Any] = {"recipe": "brief", "seed": 0, "run_dir": tmp_path}
     wrong = {role: replace(split := getattr(data, role), labels=(split.labels + 1) % 10) for role in data.splits}
-    [stored] = publish("cnn", published.cnn, replace(data, test=wrong["test"]), **how)
+    [stored] = publish(KINDS["cnn"], published.cnn, replace(data, test=wrong["test"]), **how)
     assert stored.manifest.metrics["accuracy"] < 0.1
     [gate] = stored.manifest.gates
     assert (gate.split, gate.metric) == ("validation", "accuracy")
@@ -109,7 +110,7 @@ def test_gates_are_decided_on_the_validation_split_and_the_test_split_selects_no
     measured: list[str] = []
     monkeypatch.setattr(module, "assess", lambda *given, **named: measured.append("test"))
     with pytest.raises(GateError, match="figures of the validation split"):
-        publish("cnn", published.cnn, replace(data, validation=wrong["validation"]), name="other", **how)
+        publish(KINDS["cnn"], published.cnn, replace(data, validation=wrong["validation"]), name="other", **how)
     assert not measured, "a training that missed its gate must not be measured on the test split"
     text = (tmp_path / "bundles" / ".other-cnn.staged" / "card.md").read_text()
     assert "Not measured, for the bundle missed a gate." in text
@@ -145,10 +146,9 @@ class Memory(nn.Module):
 def test_a_generator_that_ignores_its_labels_is_not_stored(published: Published, tmp_path: Path) -> None:
     """Its images are real and diverse, so only the judge finds it out: one in ten is right by chance."""
     data = published.dataset
+    how: dict[str, Any] = {"recipe": "copy", "seed": 0, "run_dir": tmp_path, "judge": published.classifier}
     with pytest.raises(GateError) as caught:
-        publish(
-            "gan", Memory(data, obey=False), data, recipe="copy", seed=0, run_dir=tmp_path, judge=published.classifier
-        )
+        publish(KINDS["gan"], Memory(data, obey=False), data, **how)
     [accuracy] = re.findall(r"digits-gan: conditional_accuracy (\S+) is not at least 0\.9", str(caught.value))
     assert float(accuracy) == pytest.approx(0.1, abs=0.03)  # three standard errors of 1,000 draws
     assert "diversity" not in str(caught.value)
@@ -160,17 +160,18 @@ def test_a_generator_that_collapsed_is_not_stored(published: Published, tmp_path
     collapsed = Memory(data)
     collapsed.images[:] = collapsed.images[:, :1].clone()
     with pytest.raises(GateError, match="relative_diversity") as caught:
-        publish("gan", collapsed, data, recipe="copy", seed=0, run_dir=tmp_path, judge=published.classifier)
+        publish(KINDS["gan"], collapsed, data, recipe="copy", seed=0, run_dir=tmp_path, judge=published.classifier)
     assert "conditional_accuracy" not in str(caught.value)
 
 
 def test_a_generator_that_obeys_its_labels_passes(published: Published, tmp_path: Path) -> None:
     data = published.dataset
-    [gan] = publish("gan", Memory(data), data, recipe="copy", seed=0, run_dir=tmp_path, judge=published.classifier)
+    how: dict[str, Any] = {"recipe": "copy", "seed": 0, "run_dir": tmp_path}
+    [gan] = publish(KINDS["gan"], Memory(data), data, judge=published.classifier, **how)
     assert gan.manifest.metrics["conditional_accuracy"] > 0.95
     assert gan.manifest.metrics["class_total_variation"] < 0.05
     assert gan.manifest.metrics["relative_diversity"] == pytest.approx(1, abs=0.1)
-    [unjudged] = publish("gan", Memory(data), data, recipe="copy", seed=0, run_dir=tmp_path)
+    [unjudged] = publish(KINDS["gan"], Memory(data), data, **how)
     assert set(unjudged.manifest.metrics) == {"relative_diversity"}
 
 
@@ -193,13 +194,13 @@ def test_colour_images_without_labels(published: Published, tmp_path: Path) -> N
         (loss / len(pixels)).backward()
         optimiser.step()
     how: dict[str, Any] = {"recipe": "brief", "seed": 1, "run_dir": tmp_path}
-    [generator] = publish("vae", vae, dataset, **how)
+    [generator] = publish(KINDS["vae"], vae, dataset, **how)
     looked = of_views(dataset)  # eight, of which the classifier has fewer features
     views = CNNConfig(channels=(4, 8), hidden=6).build(looked.image_shape, len(looked.class_names))
     fit(views, looked, lambda x, y: nn.functional.cross_entropy(views(x), y), steps=100)
-    [of_them] = publish("cnn", views, looked, **how)
+    [of_them] = publish(KINDS["cnn"], views, looked, **how)
     parts = Parts(generator, brief_defects(dataset), views=of_them, coreset_size=50)
-    [scorer] = publish("scorer", parts, dataset, **how)
+    [scorer] = publish(KINDS["scorer"], parts, dataset, **how)
     assert scorer.manifest.statistics == ("reconstruction", "residual_peak", "latent", "variation", "defects", "views")
     assert scorer.manifest.parts == {
         "generator": f"my-shells-vae:{generator.digest}",

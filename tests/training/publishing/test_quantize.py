@@ -12,13 +12,14 @@ from torch.nn import functional as F
 from services.inference.bundle import Bundle, load
 from training.data import Dataset
 from training.data import load as load_data
-from training.evaluation import evaluate
 from training.export.int8 import QuantizationError, _quantize_graph
 from training.graphs.inference import predict
+from training.kinds import KINDS, product_of
 from training.networks.residual_cnn import ResidualCNNConfig
 from training.publishing import quantize as module
 from training.publishing.publish import publish
 from training.publishing.quantize import SUFFIX, quantize, wins
+from training.publishing.report import evaluate
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +44,7 @@ def fp32(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         F.cross_entropy(network(pixels[rows]), labels[rows]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     run = tmp_path_factory.mktemp("run")
-    return publish("cnn", network.eval(), dataset, recipe="brief", seed=0, run_dir=run)[0]
+    return publish(KINDS["cnn"], network.eval(), dataset, recipe="brief", seed=0, run_dir=run)[0]
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
 def both(fp32: Bundle, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Bundle]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "LOSS", 0.03)
-        return fp32, quantize(fp32, dataset, tmp_path_factory.mktemp("int8"))[0]
+        return fp32, quantize(product_of(fp32.manifest), fp32, dataset, tmp_path_factory.mktemp("int8"))[0]
 
 
 def test_int8_is_a_bundle_of_its_own_that_verifies_and_repeats_its_metrics(
@@ -67,7 +68,7 @@ def test_int8_is_a_bundle_of_its_own_that_verifies_and_repeats_its_metrics(
     assert int8.digest != fp32.digest
     assert load(int8.path).digest == int8.digest
     assert fp32.version in int8.manifest.recipe
-    metrics = evaluate(int8, dataset, out=tmp_path)
+    metrics = evaluate(product_of(int8.manifest), int8, dataset, out=tmp_path)
     assert metrics.items() <= int8.manifest.metrics.items()
     loss = fp32.manifest.metrics["accuracy"] - metrics["accuracy"]
     assert int8.manifest.metrics["accuracy_loss"] == pytest.approx(loss)
@@ -111,7 +112,7 @@ def test_temperature_and_threshold_are_fitted_again(both: tuple[Bundle, Bundle],
 
 @pytest.mark.usefixtures("lenient")
 def test_equal_weights_give_equal_digests(both: tuple[Bundle, Bundle], dataset: Dataset, tmp_path: Path) -> None:
-    assert quantize(both[0], dataset, tmp_path)[0].digest == both[1].digest
+    assert quantize(product_of(both[0].manifest), both[0], dataset, tmp_path)[0].digest == both[1].digest
 
 
 def test_a_loss_beyond_the_bound_is_not_sealed(
@@ -123,7 +124,7 @@ def test_a_loss_beyond_the_bound_is_not_sealed(
     whole = _quantize_graph
     monkeypatch.setattr(module, "_quantize_graph", lambda source, target, images: whole(source, target, images * 0))
     with pytest.raises(QuantizationError, match=r"digits-cnn-int8 is not stored: it loses .*\n\n\| measure"):
-        quantize(fp32, dataset, tmp_path)
+        quantize(product_of(fp32.manifest), fp32, dataset, tmp_path)
     assert not (tmp_path / "digits-cnn-int8").exists()
     assert not measured
 
@@ -131,10 +132,10 @@ def test_a_loss_beyond_the_bound_is_not_sealed(
 def test_other_data_and_other_bundles_are_refused(fp32: Bundle, dataset: Dataset, tmp_path: Path) -> None:
     moved = dataclasses.replace(dataset, calibration=dataset.validation)
     with pytest.raises(QuantizationError, match=r"was trained with digits .*, but the data are digits"):
-        quantize(fp32, moved, tmp_path)
+        quantize(product_of(fp32.manifest), fp32, moved, tmp_path)
     scorer = Bundle(fp32.path, fp32.manifest.model_copy(update={"task": "anomaly"}))
     with pytest.raises(QuantizationError, match="is a bundle for anomaly; give a classifier"):
-        quantize(scorer, dataset, tmp_path)
+        quantize(product_of(scorer.manifest), scorer, dataset, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -142,7 +143,7 @@ def test_other_data_and_other_bundles_are_refused(fp32: Bundle, dataset: Dataset
 def test_int8_wins_only_where_it_is_smaller_and_faster_at_every_batch(
     fp32: Bundle, dataset: Dataset, tmp_path: Path
 ) -> None:
-    comparison = quantize(fp32, dataset, tmp_path)[1]
+    comparison = quantize(product_of(fp32.manifest), fp32, dataset, tmp_path)[1]
     first, second = comparison.first, comparison.second
 
     def verdict(**of_int8: object) -> bool:

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from services.inference.bundle import Bundle
 from training.data import Dataset, Split
-from training.evaluation import EvaluationError, evaluate
+from training.evaluation.compatibility import EvaluationError
+from training.kinds import product_of
+from training.publishing import report
 
 if TYPE_CHECKING:
     from conftest import Published
@@ -15,15 +18,19 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
+def evaluate(bundle: Bundle, dataset: Dataset, *, out: Path) -> dict[str, float]:
+    return report.evaluate(product_of(bundle.manifest), bundle, dataset, out=out)
+
+
 @pytest.mark.parametrize("which", ["classifier", "generator", "scorer"])
 def test_a_stored_bundle_gives_its_own_metrics_again(published: Published, which: str, tmp_path: Path) -> None:
     bundle = getattr(published, which)
     metrics = evaluate(bundle, published.dataset, out=tmp_path / "new" / "report")
     assert metrics == bundle.manifest.metrics
-    report = (tmp_path / "new" / "report" / "report.md").read_text()
-    assert f"# {bundle.name} {bundle.version} on digits" in report
-    assert "447 images" in report
-    linked = re.findall(r"\]\((.+?)\)", report)
+    written = (tmp_path / "new" / "report" / "report.md").read_text()
+    assert f"# {bundle.name} {bundle.version} on digits" in written
+    assert "447 images" in written
+    linked = re.findall(r"\]\((.+?)\)", written)
     assert linked
     assert sorted(linked) == sorted(path.name for path in (tmp_path / "new" / "report").glob("*.png"))
 

@@ -29,7 +29,7 @@ def generator(published: Published, empty_store: Path, tmp_path: Path) -> str:
     network = config.build_generator(published.dataset.image_shape, 10).eval()
     directory = tmp_path / "gan"
     directory.mkdir()
-    graphs = export_gan(network, published.dataset, directory)
+    graphs = export_gan(network, published.dataset, directory).graphs
     fields = {
         "name": "digits-gan", "task": "generation", "network": "gan", "latent_size": 8, "graphs": graphs, "gates": ()
     }  # fmt: skip

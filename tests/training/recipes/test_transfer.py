@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-DEMO = RECIPES["demo"].cnn
+DEMO = RECIPES["demo"].networks["cnn"]
 assert DEMO is not None
 
 
@@ -42,7 +42,8 @@ def known(published: Published, tmp_path_factory: pytest.TempPathFactory) -> Bun
             nn.init.uniform_(module.running_mean, -1, 1)
             nn.init.uniform_(module.running_var, 0.5, 4)
     directory = tmp_path_factory.mktemp("known")
-    graphs, constants = export_classifier(network.eval(), published.dataset, directory)
+    exported = export_classifier(network.eval(), published.dataset, directory)
+    graphs, constants = exported.graphs, exported.constants
     fields = {"name": "known-cnn", "recipe": "demo", "graphs": graphs, "constants": constants, "gates": ()}
     return seal(directory, published.classifier.manifest.model_copy(update=fields))
 
@@ -96,7 +97,7 @@ def test_freezing_keeps_everything_but_the_last_layer(
 
 def test_fine_tuning_takes_smaller_steps_and_a_last_layer_alone_larger_ones(stored: Bundle) -> None:
     assert transfer(DEMO, "known-cnn", frozen=False).learning_rate == SLOWER * DEMO.learning_rate < DEMO.learning_rate
-    for recipe in (DEMO, RECIPES["reference"].cnn):
+    for recipe in (DEMO, RECIPES["reference"].networks["cnn"]):
         alone = transfer(recipe, "known-cnn", frozen=True)
         assert (alone.optimizer, alone.learning_rate) == ("adam", LAST_LAYER)
     assert DEMO.learning_rate < LAST_LAYER
@@ -104,10 +105,10 @@ def test_fine_tuning_takes_smaller_steps_and_a_last_layer_alone_larger_ones(stor
 
 def test_what_was_transferred_can_be_transferred_again(stored: Bundle, published: Published, tmp_path: Path) -> None:
     network = build("known-cnn").eval()
-    graphs, _ = export_classifier(network, published.dataset, tmp_path)
+    graphs = export_classifier(network, published.dataset, tmp_path).graphs
     fields = {"name": "second-cnn", "recipe": "demo --from known-cnn", "graphs": graphs, "files": {}}
     registry.store(seal(tmp_path, stored.manifest.model_copy(update=fields)))
-    second = transfer(RECIPES["reference"].cnn, "second-cnn", frozen=False).network.build((1, 28, 28), 10)
+    second = transfer(RECIPES["reference"].networks["cnn"], "second-cnn", frozen=False).network.build((1, 28, 28), 10)
     for theirs, ours in zip(network.layers, second.layers, strict=True):
         for name, weight in theirs.state_dict().items():
             assert ours.state_dict()[name].float().numpy() == pytest.approx(weight.float().numpy(), abs=1e-5)
@@ -127,7 +128,7 @@ def test_another_kind_of_network_is_refused(published: Published, empty_store: P
 
 
 def test_other_sizes_are_refused(stored: Bundle) -> None:
-    wide = TransferConfig(RECIPES["reference"].cnn.network, "known-cnn", frozen=False)
+    wide = TransferConfig(RECIPES["reference"].networks["cnn"].network, "known-cnn", frozen=False)
     with pytest.raises(BundleError, match=r"no cnn\.layers\.0\.weight of shape"):
         wide.build((1, 28, 28), 10)
 
@@ -145,10 +146,9 @@ def test_recipe_variants_say_what_they_are(stored: Bundle, published: Published)
     frozen = variant(demo, "digits", source="known-cnn", frozen=True, augmented=False)
     tag = f"known-cnn:{stored.version}"
     assert frozen.name == f"demo --from {tag} --freeze --no-augment", "the options that make it"
-    assert (frozen.vae, frozen.gan) == (None, None)
-    assert frozen.cnn is not None
-    assert frozen.cnn.augment is None
-    assert variant(demo, "digits", source=None, frozen=False, augmented=True).cnn == demo.cnn
+    assert list(frozen.networks) == ["cnn"]
+    assert frozen.networks["cnn"].augment is None
+    assert variant(demo, "digits", source=None, frozen=False, augmented=True).networks["cnn"] == demo.networks["cnn"]
     with pytest.raises(ValueError, match="name a classifier with --from"):
         variant(demo, "digits", source=None, frozen=True, augmented=True)
     with pytest.raises(ValueError, match="--recipe baselines has no CNN"):

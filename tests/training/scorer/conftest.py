@@ -16,10 +16,11 @@ from services.inference.bundle import Bundle, Graph, seal
 from tests.training.conftest import brief_defects
 from training.data import Dataset, load
 from training.data.arrays import Array
+from training.export.bundle import export_bundle
 from training.graphs.session import open_graph, run
+from training.kinds import KINDS
 from training.networks.cnn import CNNConfig
 from training.networks.vae import VAEConfig
-from training.publishing.publish import Network, exported
 from training.scorer import export
 from training.scorer.components import Parts
 from training.scorer.export import ReferenceScorer, export_scorer
@@ -62,10 +63,12 @@ def digits() -> Dataset:
 def sealed(tmp_path_factory: pytest.TempPathFactory) -> Seal:
     """Export a network as the bundle `digits-<product>`, and seal it unmeasured."""
 
-    def sealed(network: Network, module: nn.Module, dataset: Dataset) -> Bundle:
+    def sealed(network: str, module: nn.Module, dataset: Dataset) -> Bundle:
         directory = tmp_path_factory.mktemp(network)
+        product = KINDS[network].products[0]
         how = {"name": f"digits-{network}", "recipe": "brief", "seed": 0, "directory": directory}
-        return seal(directory, exported(network, network, module, dataset, **how).manifest)
+        bare = export_bundle(product.export, module, dataset, task=product.task, network=network, **how)
+        return seal(directory, bare.manifest)
 
     return sealed
 
@@ -108,7 +111,7 @@ def made(parts: Parts, dataset: Dataset, directory: Path) -> Made:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "ReferenceScorer", Kept)
-        graphs, constants, statistics = export_scorer(parts, dataset, directory)
+        exported = export_scorer(parts, dataset, directory)
     path = directory / "score.onnx"
     calibration = run(open_graph(path), {"images": dataset.calibration.images})
-    return Made(parts, kept[0], path, graphs["score"], constants, statistics, calibration)
+    return Made(parts, kept[0], path, exported.graphs["score"], exported.constants, exported.statistics, calibration)

@@ -18,6 +18,7 @@ from training.export.parity import as_shipped
 from training.export.trace import trace
 from training.graphs.session import ExportError
 from training.graphs.splice import Piece
+from training.kinds import product_of
 from training.publishing.quantize import quantize
 from training.scorer.components import FindDefects, Measure, Parts, pieces
 from training.scorer.export import export_scorer
@@ -109,7 +110,7 @@ def test_a_retrained_classifier_in_place_is_refused(
 @pytest.mark.slow
 def test_an_int8_twin_in_place_is_refused(fitted: Scorer, found: list[Piece], digits: Dataset, tmp_path: Path) -> None:
     assert fitted.parts.classifier is not None
-    twin, _ = quantize(fitted.parts.classifier, digits, tmp_path)
+    twin, _ = quantize(product_of(fitted.parts.classifier.manifest), fitted.parts.classifier, digits, tmp_path)
     refused(fitted, found, twin)
 
 

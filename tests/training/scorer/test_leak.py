@@ -12,13 +12,15 @@ from services.inference.bundle import Bundle, seal
 from training.data import Dataset, Split, load
 from training.data.dataset import ROLES, joined
 from training.data.seen import SeenError
+from training.export.bundle import export_bundle
+from training.export.classifier import export_classifier
 from training.graphs.inference import score
 from training.loops.classifier import CNNRecipe, train_cnn
 from training.loops.launch import launch
 from training.loops.run import open_run
-from training.publishing.publish import exported
 from training.recipes import RECIPES
 from training.scorer.components import Parts
+from training.scorer.export import export_scorer
 from training.scorer.train import train_scorer
 from training.train import train
 
@@ -51,7 +53,7 @@ def false_alarms(dataset: Dataset, how: CNNRecipe, tmp_path: Path, seed: int) ->
     both = replace(dataset, train=joined(dataset.train, dataset.calibration), calibration=dataset.validation)
     classifiers = {name: classifier(data, how, tmp_path / name, seed) for name, data in
                    {"apart": dataset, "leaked": both}.items()}  # fmt: skip
-    recipe = RECIPES["demo"].scorer
+    recipe = RECIPES["demo"].networks["scorer"]
     assert recipe is not None
     recipe = replace(recipe, vae=replace(recipe.vae, epochs=20))
     run = open_run(tmp_path, "scorer", {}, resume=False)
@@ -71,21 +73,23 @@ def classifier(dataset: Dataset, how: CNNRecipe, directory: Path, seed: int) -> 
     run = open_run(directory, "cnn", {}, resume=False)
     network = train_cnn(launch("cpu", 1), dataset, how, run, seed=seed)
     name = f"{directory.name}-cnn"
-    bare = exported(
-        "cnn", "cnn", network, dataset, name=name, recipe="leak", seed=seed, directory=directory / "bundle"
+    bare = export_bundle(
+        export_classifier, network, dataset, name=name, task="classification", network="cnn", recipe="leak", seed=seed,
+        directory=directory / "bundle",
     )  # fmt: skip
     return seal(bare.path, bare.manifest)
 
 
 def rate(parts: Parts, dataset: Dataset, directory: Path) -> float:
-    scorer = exported(
-        "scorer", "scorer", parts, dataset, name="leak-scorer", recipe="leak", seed=0, directory=directory
+    scorer = export_bundle(
+        export_scorer, parts, dataset, name="leak-scorer", task="anomaly", network="scorer", recipe="leak", seed=0,
+        directory=directory,
     )  # fmt: skip
     return float((score(scorer, dataset.test.images)["p_value"] <= ALPHA).mean())
 
 
 def cnn(augmented: bool, epochs: int) -> CNNRecipe:
-    how = RECIPES["demo"].cnn
+    how = RECIPES["demo"].networks["cnn"]
     assert how is not None
     return replace(how, epochs=epochs, arithmetic="float32", augment=how.augment if augmented else None)
 

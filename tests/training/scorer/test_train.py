@@ -22,7 +22,7 @@ from training.train import train
 def test_scratches_are_found_though_none_was_ever_seen(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     folder = write(plates(160), tmp_path / "Plates")
-    demo, how = RECIPES["demo"], RECIPES["demo"].scorer
+    demo, how = RECIPES["demo"], RECIPES["demo"].networks["scorer"]
     assert how is not None
     # The demo's networks, trained for fewer steps.
     brief = replace(
@@ -33,7 +33,7 @@ def test_scratches_are_found_though_none_was_ever_seen(tmp_path: Path) -> None:
         coreset_size=100,
     )
     dataset = load(f"folder:{folder}", image_size=SIDE, colour=True)
-    recipe = replace(demo, scorer=brief)
+    recipe = demo.changed(scorer=brief)
     [scorer] = train(dataset, recipe, ["scorer"], seed=0, out=tmp_path, resume=False, accelerator="cpu")
     assert (scorer.name, scorer.manifest.image.shape) == ("plates-scorer", (3, SIDE, SIDE))
     assert set(scorer.manifest.parts) == {"generator", "views"}

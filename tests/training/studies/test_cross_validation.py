@@ -21,8 +21,9 @@ def digits() -> Dataset:
 @pytest.fixture(scope="module")
 def brief() -> Recipe:
     reference = RECIPES["reference"].for_dataset("digits")
-    assert reference.cnn is not None
-    return replace(reference, cnn=replace(reference.cnn, network=ResidualCNNConfig(8), epochs=15, ema_half_life=400.0))
+    return reference.changed(
+        cnn=replace(reference.networks["cnn"], network=ResidualCNNConfig(8), epochs=15, ema_half_life=400.0)
+    )
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def under_attacks(bundle: Bundle, images: Images, labels: NDArray[np.int64]) -> 
     Raises:
         NoGradientError: the graph has an operator without a gradient here.
     """
-    from training.evaluation.shifts import attacks  # noqa: PLC0415  (torch takes seconds to import)
+    from training.evaluation.classifiers import attacks  # noqa: PLC0415  (torch takes seconds to import)
     from training.graphs import gradient  # noqa: PLC0415  (torch takes seconds to import)
 
     network = gradient.differentiable(bundle.graph_path("classify"), images[:8])

@@ -78,7 +78,7 @@ def _corruptions(bundle: Bundle, test: Split, directory: Path) -> str:
 
 
 def _attacks(bundle: Bundle, test: Split, directory: Path) -> str:
-    from training.evaluation.shifts.attacks import EPSILONS, STEPS  # noqa: PLC0415  (torch takes seconds to import)
+    from training.evaluation.classifiers.attacks import EPSILONS, STEPS  # noqa: PLC0415  (torch takes seconds to import)
     from training.graphs.gradient import NoGradientError  # noqa: PLC0415
 
     title = "Robustness to attacks"

@@ -38,6 +38,21 @@ def conditional_vae_metrics(bundle: Bundle, training: Split, unseen: Split, judg
     return metrics | sample_metrics.gan_metrics(bundle, training, unseen, judge)
 
 
+def validate_vae(bundle: Bundle, dataset: Dataset, judge: Bundle | None) -> dict[str, float]:
+    """`vae_metrics` of the validation split."""
+    return vae_metrics(bundle, dataset.train, dataset.validation, judge)
+
+
+def validate_conditional_vae(bundle: Bundle, dataset: Dataset, judge: Bundle | None) -> dict[str, float]:
+    """`conditional_vae_metrics` of the validation split."""
+    return conditional_vae_metrics(bundle, dataset.train, dataset.validation, judge)
+
+
+def validate_gan(bundle: Bundle, dataset: Dataset, judge: Bundle | None) -> dict[str, float]:
+    """`gan_metrics` by the validation split."""
+    return sample_metrics.gan_metrics(bundle, dataset.train, dataset.validation, judge)
+
+
 def vae(
     bundle: Bundle, dataset: Dataset, directory: Path, judge: Bundle | None
 ) -> tuple[dict[str, float], list[Picture]]:

@@ -10,6 +10,8 @@ from typing import Any
 from services.inference.bundle import Bundle
 from training.data import Dataset
 from training.data.augmentation import Affine, Augmentation, Compose, Cutout, Flip, Shift
+from training.export.bundle import export_bundle
+from training.export.classifier import export_classifier
 from training.loops.classifier import CNNRecipe, train_cnn
 from training.loops.defects import DefectRecipe
 from training.loops.launch import launch
@@ -19,7 +21,7 @@ from training.loops.vae import VAERecipe
 from training.networks.defect_unet import DefectUNetConfig
 from training.networks.residual_cnn import ResidualCNNConfig
 from training.networks.vae import VAEConfig
-from training.publishing.publish import exported
+from training.scorer.export import export_scorer
 from training.scorer.recipe import ScorerRecipe
 from training.scorer.train import train_scorer
 from training.studies.anomaly_trials.run import Fit
@@ -75,9 +77,11 @@ def fit_in(scratch: Path, images: str) -> Fit:
         if dataset.class_names:
             run = open_run(scratch, "cnn", {}, resume=False)
             network = train_cnn(fabric, dataset, cnn, run, seed=seed)
-            classifier = exported(
-                *("cnn", "cnn", network, dataset),
+            classifier = export_bundle(
+                *(export_classifier, network, dataset),
                 name="trial-cnn",
+                task="classification",
+                network="cnn",
                 recipe="trial",
                 seed=seed,
                 directory=scratch / "classifier",
@@ -85,9 +89,11 @@ def fit_in(scratch: Path, images: str) -> Fit:
         run = open_run(scratch, "scorer", {}, resume=False)
         given = {"classifier": classifier, "generator": None}
         parts = train_scorer(fabric, dataset, SCORER, run, seed=seed, resume=False, **given)
-        return exported(
-            *("scorer", "scorer", parts, dataset),
+        return export_bundle(
+            *(export_scorer, parts, dataset),
             name="trial-scorer",
+            task="anomaly",
+            network="scorer",
             recipe="trial",
             seed=seed,
             directory=scratch / "score",

@@ -126,7 +126,7 @@ def measure(trial: Trial, method: Callable[[Trial], nn.Module], size: int) -> Ce
     cell = Cell(trial.method, size, trial.seed, accuracy, round(seconds, 2))
     if trial.seed:
         return cell
-    graphs, _ = export_classifier(network, trial.data, trial.scratch)
+    graphs = export_classifier(network, trial.data, trial.scratch).graphs
     path = trial.scratch / graphs["classify"].file
     return Cell(
         **asdict(cell) | {"graph_bytes": path.stat().st_size, "microseconds": microseconds(path, trial.data.test)}

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest  # type: ignore[import-untyped]
 
 from services.inference.bundle import Bundle
-from training.evaluation import EvaluationError
 from training.evaluation.classifiers.compare import Comparison, Side, compare
 from training.evaluation.classifiers.robustness import Measured
+from training.evaluation.compatibility import EvaluationError
 from training.graphs.speed import microseconds
 from training.metrics.classification import mcnemar
 

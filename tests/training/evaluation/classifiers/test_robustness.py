@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from training.evaluation.classifiers.attacks import EPSILONS
 from training.evaluation.classifiers.robustness import Measured, markdown, measure, under_attacks, under_corruptions
-from training.evaluation.shifts.attacks import EPSILONS
 from training.evaluation.shifts.corruptions import CORRUPTIONS, SEVERITIES
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 from numpy.polynomial.hermite_e import hermegauss
 from scipy.special import logsumexp
 
-from training.evaluation.generators.likelihood import Density, log_marginal
+from training.metrics.likelihood import Density, log_marginal
 
 WEIGHTS = np.array([[3.0, -2.0, 1.0, 0.5], [-1.0, 2.0, 0.0, 4.0]])  # of two classes, four pixels, one latent
 

@@ -93,5 +93,5 @@ def test_trials_of_another_recipe_or_version_are_not_continued(
 
 def test_labels_are_those_of_the_split_or_asked_for(digits: Dataset) -> None:
     assert labels_of(digits.test) is digits.test.labels
-    with pytest.raises(ValueError, match="labels: the split has no labels; use labelled data"):
+    with pytest.raises(ValueError, match="labels: the data have no labels; use labelled data"):
         labels_of(Split(digits.test.images))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from training.evaluation.shifts.attacks import ATTACKS, EPSILONS
+from training.evaluation.classifiers.attacks import ATTACKS, EPSILONS
 from training.graphs.gradient import Differentiable, differentiable
 from training.graphs.inference import predict
 
