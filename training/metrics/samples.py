@@ -9,16 +9,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
 
 from training.data.arrays import Array, philox, spread
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -37,6 +36,9 @@ def distribution_metrics(samples: Seen, real: Seen, *, seed: int = 0) -> dict[st
     frechet_distance, kernel_distance (M. Bińkowski et al., ICLR 2018, unbiased, cubic kernel), inception_score
     (T. Salimans et al., NeurIPS 2016, by the judge's classes, one split), precision, recall, density, coverage.
     """
+    import torch  # noqa: PLC0415  (the other metrics need none of these)
+    from torchmetrics.image.kid import KernelInceptionDistance  # noqa: PLC0415
+
     torch.manual_seed(seed)  # subsets of the kernel distance
     size = min(1000, len(samples), len(real))
     with warnings.catch_warnings():  # about features kept in memory; they are in memory anyway
@@ -54,6 +56,9 @@ def distribution_metrics(samples: Seen, real: Seen, *, seed: int = 0) -> dict[st
 
 def frechet_distance(samples: Seen, real: Seen) -> float:
     """The distance of two Gaussians fitted to the features (M. Heusel et al., NeurIPS 2017, equation 6)."""
+    import torch  # noqa: PLC0415
+    from torchmetrics.image.fid import FrechetInceptionDistance  # noqa: PLC0415
+
     metric = FrechetInceptionDistance(feature=_given(samples)).set_dtype(torch.float64)
     metric.update(torch.from_numpy(real.features), real=True)
     metric.update(torch.from_numpy(samples.features), real=False)
@@ -124,8 +129,10 @@ def memorisation(samples: Images, training: Images, unseen: Images) -> dict[str,
     }
 
 
-def _given(seen: Seen) -> nn.Module:
+def _given(seen: Seen) -> Module:
     """Replaces the network from which torchmetrics takes features, because the features are already computed."""
+    from torch import nn  # noqa: PLC0415
+
     given = nn.Identity()
     given.num_features = seen.features.shape[1]
     return given
