@@ -29,10 +29,10 @@ def shortened(demo: Recipe) -> Recipe:
 
 def smaller(reference: Recipe) -> Recipe:
     """The conditional VAE of the digits with half the channels and fewer epochs."""
-    digits = reference.on("digits")
+    digits = reference.for_dataset("digits")
     network = replace(digits.networks["cvae"].network, channels=16)
     cvae = replace(digits.networks["cvae"], network=network, epochs=28, arithmetic="float32")
-    return replace(reference, special={"digits": digits.changed(cvae=cvae)})
+    return replace(reference, per_dataset={"digits": digits.changed(cvae=cvae)})
 
 
 def reuse_table_of_operators() -> None:

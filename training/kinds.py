@@ -16,7 +16,7 @@ from training.data.arrays import Array
 from training.evaluation.classifiers import assess as classifiers
 from training.evaluation.classifiers.sections import chapters
 from training.evaluation.generators import assess as generators
-from training.evaluation.generators.collapse import Watch
+from training.evaluation.generators.collapse import CollapseMonitor
 from training.evaluation.generators.elbo import has_likelihood
 from training.evaluation.generators.likelihood import likelihood_metrics
 from training.evaluation.generators.samplers import samplers_metrics
@@ -66,7 +66,7 @@ def estimator(function: Callable[..., Any]) -> Fit:
 def _gan(fabric: Fabric, dataset: Dataset, recipe: Any, run: Run, *, seed: int, resume: bool, given: Given) -> Any:
     judge = given.get("judge")
     watched = judge is not None and dataset.class_names and fabric.is_global_zero
-    monitor = Watch(dataset, judge) if judge is not None and watched else None
+    monitor = CollapseMonitor(dataset, judge) if judge is not None and watched else None
     return train_gan(fabric, dataset, recipe, run, seed=seed, monitor=monitor)
 
 

@@ -158,7 +158,7 @@ def fit(
 
     The CPU minutes of this process, over all interruptions, are written into the run's notes.
     """
-    kind, how, given = KINDS[network], recipe.on(dataset.name).networks[network], given or {}
+    kind, how, given = KINDS[network], recipe.for_dataset(dataset.name).networks[network], given or {}
     config = {
         "recipe": recipe.name,
         "network": asdict(how),
@@ -188,6 +188,6 @@ def _left_out(kind: Kind, dataset: Dataset, recipe: Recipe) -> str | None:
     """Why a network of that kind is not trained, if it is not."""
     if kind.labelled and not dataset.class_names:
         return f"{dataset.name} has no labels to learn"
-    if kind.name not in recipe.on(dataset.name).networks:
+    if kind.name not in recipe.for_dataset(dataset.name).networks:
         return f"recipe {recipe.name} has none"
     return None

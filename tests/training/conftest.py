@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from services.inference.bundle import Bundle
 from tests.brief import reuse_table_of_operators
 from training.data import Dataset, load
-from training.data.cut_paste import pasted
+from training.data.cut_paste import cut_paste
 from training.kinds import KINDS
 from training.networks.cnn import CNNConfig
-from training.networks.defect_unet import DefectNet, DefectNetConfig, pixel_loss
+from training.networks.defect_unet import DefectUNet, DefectUNetConfig, pixel_loss
 from training.networks.vae import VAE, VAEConfig
 from training.publishing.publish import publish
 from training.scorer.components import Parts
@@ -55,14 +55,14 @@ def fit(network: nn.Module, dataset: Dataset, loss: Callable[[Tensor, Tensor], T
         optimiser.step()
 
 
-def brief_defects(dataset: Dataset, steps: int = 40) -> DefectNet:
+def brief_defects(dataset: Dataset, steps: int = 40) -> DefectUNet:
     """Trained until its logits differ from image to image by more than rounding does."""
     torch.manual_seed(0)
-    network = DefectNetConfig(4).build(dataset.image_shape)
+    network = DefectUNetConfig(4).build(dataset.image_shape)
     pixels = torch.from_numpy(dataset.train.images).float() / 255
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
     for step in range(steps):
-        spoilt, changed = pasted(pixels[torch.arange(32 * step, 32 * (step + 1)) % len(pixels)])
+        spoilt, changed = cut_paste(pixels[torch.arange(32 * step, 32 * (step + 1)) % len(pixels)])
         optimiser.zero_grad()
         pixel_loss(network(spoilt), changed).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -115,6 +115,6 @@ def make(run_dir: Path) -> Published:
     fit(vae, dataset, negative_elbo, steps=400)
     [classifier] = publish(KINDS["cnn"], cnn, dataset, recipe="brief", seed=0, run_dir=run_dir)
     [generator] = publish(KINDS["vae"], vae, dataset, recipe="brief", seed=0, run_dir=run_dir)
-    parts = Parts(generator, brief_defects(dataset), classifier, looks=100)
+    parts = Parts(generator, brief_defects(dataset), classifier, coreset_size=100)
     [scorer] = publish(KINDS["scorer"], parts, dataset, recipe="brief", seed=0, run_dir=run_dir)
     return Published(dataset, cnn, vae, parts, run_dir, classifier, generator, scorer)

@@ -20,7 +20,7 @@ from training.export.generators import export_gan
 from training.graphs.inference import sample
 from training.kinds import KINDS, alone, product_of
 from training.loops.batches import Images
-from training.loops.epochs import Epochs
+from training.loops.minimise import StepRecipe, minimise
 from training.loops.run import Run
 from training.publishing import gates
 from training.publishing.kind import Kind, Product
@@ -68,41 +68,39 @@ class Flow(nn.Module):
 
 
 @dataclass(frozen=True)
-class FlowRecipe:
+class FlowRecipe(StepRecipe):
     hidden: int = 128
     couplings: int = 4
     epochs: int = 30
 
 
+def negative_log_likelihood(network: nn.Module, x: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
+    """That of z, in nats an image and up to a constant; noise fills the gaps between grey levels."""
+    y = 0.01 + 0.98 * (x.flatten(1) * 255 + torch.rand_like(x.flatten(1))) / 256
+    z, determinant = network(y.logit())
+    return {"loss": (0.5 * z.square().sum(dim=1) - determinant).mean()}
+
+
 def train_flow(fabric: Fabric, dataset: Dataset, recipe: FlowRecipe, run: Run, *, seed: int) -> Flow:
     torch.manual_seed(seed)
     network = Flow(dataset.image_shape, recipe.hidden, recipe.couplings)
-    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
-    model, steps = fabric.setup(network, optimizer)
+    optimizer = torch.optim.Adam(network.parameters(), recipe.learning_rate)
     training, validation = (Images(split, fabric.device) for split in (dataset.train, dataset.validation))
-    state = {"network": network, "optimizer": optimizer}
-    with Epochs(
-        run, fabric, training, state=state, keep=network, epochs=recipe.epochs, batch_size=64, patience=None, seed=seed
-    ) as epochs:
-        for _ in epochs:
-            for images, _ in epochs.batches():
-                loss = nats(model, images)
-                optimizer.zero_grad()
-                fabric.backward(loss)
-                steps.step()
-                epochs.record(loss=loss)
-            with torch.no_grad():
-                measured = torch.stack([nats(network, images) for images, _ in validation.in_order()]).mean().item()
-            epochs.finish({"loss": measured}, learning_rate=2e-3, objective=(measured,))
-    return network.eval()
 
+    @torch.no_grad()
+    def validate(kept: Flow) -> dict[str, float]:
+        losses = [negative_log_likelihood(kept, x, labels, 1.0)["loss"] for x, labels in validation.in_order()]
+        return {"loss": torch.stack(losses).mean().item()}
 
-def nats(flow: nn.Module, images: Tensor) -> Tensor:
-    """Minus the log likelihood of z, an image; noise fills the gaps between grey levels."""
-    x = 0.01 + 0.98 * (images.flatten(1) * 255 + torch.rand_like(images.flatten(1))) / 256
-    z, determinant = flow(x.logit())
-    loss: Tensor = (0.5 * z.square().sum(dim=1) - determinant).mean()
-    return loss
+    return minimise(
+        *(negative_log_likelihood, network, optimizer, recipe),
+        fabric=fabric,
+        run=run,
+        images=training,
+        epochs=recipe.epochs,
+        seed=seed,
+        validate=validate,
+    )
 
 
 FLOW = Kind(
@@ -135,7 +133,7 @@ def few() -> Dataset:
 @pytest.mark.usefixtures("row")
 def test_a_row_is_enough_to_train_publish_and_evaluate_a_new_kind(tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    data, recipe = few(), Recipe("probe", {"flow": FlowRecipe()})
+    data, recipe = few(), Recipe("probe", {"flow": FlowRecipe(batch_size=64, learning_rate=2e-3)})
     how = {"seed": 0, "out": tmp_path, "accelerator": "cpu"}
     [made] = train(data, recipe, ["flow"], resume=False, **how)
     stored = bundle.load(made.path)

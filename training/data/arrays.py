@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
-def spread(size: int, count: int) -> NDArray[np.int64]:
+def evenly_spaced(size: int, count: int) -> NDArray[np.int64]:
     """At most `count` row numbers below `size`, at equal steps, because rows may be sorted by class."""
     return np.linspace(0, size - 1, min(size, count)).astype(np.int64)
 

@@ -97,7 +97,7 @@ class Cutout:
 
 
 @dataclass(frozen=True)
-class InTurn:
+class Compose:
     """One augmentation after the other."""
 
     steps: tuple[Affine | Flip | Shift | Cutout, ...]

@@ -16,7 +16,7 @@ VISIBLE = 0.08  # smallest change of a pixel in 0..1 that counts: about the nois
 CLEAN = 0.3  # share of images without a pasted piece
 
 
-def pasted(images: Tensor) -> tuple[Tensor, Tensor]:
+def cut_paste(images: Tensor) -> tuple[Tensor, Tensor]:
     """Pixels in 0..1 [N, C, H, W] with a pasted piece in most images, and where it is visible: 0 or 1 [N, H, W].
 
     A piece is an ellipse, a rectangle or a line, from a pixel to half of the image in size. It is filled with pixels of

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.data import Dataset
-from training.data.arrays import Array, binarised, philox, spread
+from training.data.arrays import Array, binarised, evenly_spaced, philox
 from training.export.bundle import Exported
 from training.export.classifier import export_classifier
 from training.export.parity import as_shipped
@@ -43,7 +43,7 @@ def export_bayes(vae: ConditionalVAE, dataset: Dataset, directory: Path) -> Expo
     graph = LogJoint(vae.cpu(), ClassPrior(*prior), torch.from_numpy(noise))
     path = directory / "log_joint.onnx"
     graphs["log_joint"] = export_graph(graph, {"images": some_images(dataset.test.images)}, path)
-    images = _seen(vae, dataset.calibration.images[spread(len(dataset.calibration), CHECKED)])
+    images = _seen(vae, dataset.calibration.images[evenly_spaced(len(dataset.calibration), CHECKED)])
     served = np.concatenate([run(open_graph(path), {"images": one[None]})["log_joint"] for one in images])
     exact = _density(shipped, prior).bounds(images, CHECK_DRAWS, seed=1)
     difference = np.logaddexp.reduce(served, axis=1) - log_marginal(exact)

@@ -36,7 +36,7 @@ def export_classifier(cnn: nn.Module, dataset: Dataset, directory: Path) -> Expo
     threshold = set_threshold(calibrated["probabilities"], calibration.labels, COVERAGE)
     _fill(model, threshold, path.name)
     graph = as_shipped(Classify(cnn, temperature, threshold))
-    exported = save(model, path, graph, feeds, graph.settled)
+    exported = save(model, path, graph, feeds, graph.recompute_steps)
     parity = exported.parity.model_copy(update={"top1_agreement": top1_agreement(graph, path, dataset.test.images)})
     constants = {
         "temperature": temperature,

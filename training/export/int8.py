@@ -16,7 +16,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from training.data import Dataset
-from training.data.arrays import Array, spread
+from training.data.arrays import Array, evenly_spaced
 from training.graphs.session import CHUNK, open_graph, run
 from training.metrics.calibration import fit_temperature
 from training.metrics.conformal import set_threshold
@@ -55,7 +55,7 @@ def _quantize_graph(source: Path, target: Path, images: NDArray[np.uint8]) -> No
         quantize_static(
             str(prepared),
             str(target),
-            _Batches(images[spread(len(images), CALIBRATION)]),
+            _Batches(images[evenly_spaced(len(images), CALIBRATION)]),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=[*WEIGHTED, *BETWEEN],
             activation_type=QuantType.QUInt8,

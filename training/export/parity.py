@@ -65,14 +65,14 @@ def measure_parity(
     graph: Callable[..., tuple[Tensor, ...]],
     path: Path,
     feeds: Mapping[str, Array],
-    settled: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None,
+    recompute_steps: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None,
 ) -> Parity:
     """Compare `graph` with the file at `path` at batch 1, 3 and 64.
 
     An element of output o may differ by atol(o) + rtol(o) |reference|. uint8 images are divided by 255, and 99.9 % of
     all pixels must be equal. The parity is that of the element nearest to its bound. A p-value jumps at each
-    calibration score, and a prediction set at its threshold, so their reference is what `settled` computes from the
-    file's own outputs.
+    calibration score, and a prediction set at its threshold, so their reference is what `recompute_steps`
+    computes from the file's own outputs.
 
     Raises:
         ExportError: with the output, the batch size, the difference and the bound.
@@ -86,7 +86,7 @@ def measure_parity(
             tensors = graph(*(torch.from_numpy(array) for array in part.values()))
         expected = dict(zip(names, (tensor.numpy() for tensor in tensors), strict=True))
         actual = run(session, part, chunk=size)
-        expected |= settled(actual) if settled else {}
+        expected |= recompute_steps(actual) if recompute_steps else {}
         for name in names:
             ratio, difference, bound = _compare(name, expected[name], actual[name])
             if not ratio <= 1:

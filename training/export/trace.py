@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from services.inference import bundle
-from training.data.arrays import Array, spread
+from training.data.arrays import Array, evenly_spaced
 from training.export.parity import BATCH_SIZES, as_shipped, measure_parity
 from training.export.sklearn import convert
 from training.export.wrappers import Classify, Graph
@@ -74,11 +74,11 @@ def save(
     path: Path,
     graph: Callable[..., tuple[Tensor, ...]],
     feeds: Mapping[str, Array],
-    settled: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None,
+    recompute_steps: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None,
 ) -> bundle.Graph:
     """Write a model to `path`, always with the same bytes, and compare it with `graph` on `feeds` (64 rows each).
 
-    `settled`: see `measure_parity`.
+    `recompute_steps`: see `measure_parity`.
 
     Raises:
         ExportError: ONNX finds the file invalid, or an output differs from PyTorch by more than its bound.
@@ -94,7 +94,7 @@ def save(
         opset=next(entry.version for entry in model.opset_import if entry.domain == ""),
         inputs=tuple(_tensor(value) for value in model.graph.input),
         outputs=tuple(_tensor(value) for value in model.graph.output),
-        parity=measure_parity(graph, path, feeds, settled),
+        parity=measure_parity(graph, path, feeds, recompute_steps),
     )
 
 
@@ -163,4 +163,4 @@ def _quiet() -> Iterator[None]:
 
 def some_images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """As many images as the largest batch of the parity check, spread over all."""
-    return np.resize(images[spread(len(images), max(BATCH_SIZES))], (max(BATCH_SIZES), *images.shape[1:]))
+    return np.resize(images[evenly_spaced(len(images), max(BATCH_SIZES))], (max(BATCH_SIZES), *images.shape[1:]))

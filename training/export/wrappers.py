@@ -56,7 +56,7 @@ class Classify(nn.Module):
             results.append((probabilities >= self.threshold).to(torch.uint8))
         return tuple(results)
 
-    def settled(self, actual: Mapping[str, Array]) -> dict[str, Array]:
+    def recompute_steps(self, actual: Mapping[str, Array]) -> dict[str, Array]:
         """The prediction set at the probabilities of the exported file, because it jumps at the threshold."""
         if self.threshold is None:
             return {}

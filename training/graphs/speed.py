@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.arrays import spread
+from training.data.arrays import evenly_spaced
 from training.graphs.session import open_graph
 
 ROUNDS = 15
@@ -35,7 +35,7 @@ def microseconds(paths: Sequence[Path], images: NDArray[np.uint8], batch: int) -
 
 def batch_of(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """`size` of `images` [N,C,H,W] at equal steps, repeated if there are fewer."""
-    return np.resize(images[spread(len(images), size)], (size, *images.shape[1:]))
+    return np.resize(images[evenly_spaced(len(images), size)], (size, *images.shape[1:]))
 
 
 def fastest(calls: Sequence[Callable[[], object]]) -> list[float]:

@@ -6,21 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import update_bn
 
 from training.data import Dataset
-from training.data.augmentation import Augmentation, unchanged
 from training.loops.batches import Images
-from training.loops.ema import Average
-from training.loops.epochs import Epochs, Stateful
-from training.loops.precision import Choice, choose, lay_out, rounding
+from training.loops.minimise import StepRecipe, minimise
+from training.loops.precision import to_memory_format
 from training.loops.run import Run
-from training.loops.schedule import Schedule, learning_rate, set_learning_rate
 
-if TYPE_CHECKING:  # takes two seconds to import
+if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 CLEAN = 5000  # training images for the means and variances of batch normalisation
@@ -34,36 +31,25 @@ class NetworkConfig(Protocol):
 
 
 @dataclass(frozen=True)
-class CNNRecipe:
+class CNNRecipe(StepRecipe):
     """How a classifier is trained.
 
     Args:
         network: the sizes of the network.
         epochs: most epochs.
-        batch_size: images in a step.
-        learning_rate: the peak of the schedule.
-        schedule: see `learning_rate` in training/loops/schedule.py.
-        optimizer: adam (with decoupled weight decay), or sgd with Nesterov's momentum 0.9.
-        weight_decay: of all weights with adam; with sgd of convolution and dense weights only.
-        augment: changes every training batch.
-        average: decay of a moving average of the weights; the average is validated, and kept at the end. Without it,
-            the weights with the best validation error are kept.
-        arithmetic: float32, bfloat16, or fastest: bfloat16 if the processor has instructions for it. Validation is
-            float32.
+        optimizer: adam (with decoupled weight decay), or sgd with Nesterov's momentum 0.9, which decays weights of
+            convolutions and dense layers only.
         patience: epochs without a better validation error before training stops; not with an average.
     """
 
     network: NetworkConfig
     epochs: int = 10
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    schedule: Schedule = "constant"
     optimizer: Literal["adam", "sgd"] = "adam"
-    weight_decay: float = 0.0
-    augment: Augmentation | None = None
-    average: float | None = None
-    arithmetic: Choice = "float32"
     patience: int | None = 3
+
+
+def cross_entropy(model: nn.Module, x: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
+    return {"cross_entropy": F.cross_entropy(model(x).float(), labels)}
 
 
 def train_cnn(fabric: Fabric, dataset: Dataset, recipe: CNNRecipe, run: Run, *, seed: int) -> nn.Module:
@@ -71,50 +57,23 @@ def train_cnn(fabric: Fabric, dataset: Dataset, recipe: CNNRecipe, run: Run, *, 
     torch.manual_seed(seed)
     network = recipe.network.build(dataset.image_shape, len(dataset.class_names))
     training, validation = (Images(split, fabric.device) for split in (dataset.train, dataset.validation))
-    arithmetic = choose(fabric, run, recipe.arithmetic)
     if recipe.arithmetic != "float32":
-        lay_out(network)
-    optimizer = optimizer_of(network, recipe)
-    model, steps = fabric.setup(network, optimizer)
-    average = None if recipe.average is None else Average(network, recipe.average)
-    kept = network if average is None else average.network
-    augment = recipe.augment or unchanged
-    state: dict[str, Stateful] = {"network": network, "optimizer": optimizer}
-    if average is not None:
-        state["average"] = average
-    with Epochs(
-        run,
-        fabric,
-        training,
-        state=state,
-        keep=kept,
+        to_memory_format(network)
+
+    def validate(kept: nn.Module) -> dict[str, float]:
+        normalise_by(kept, training)
+        return dict(zip(("error", "cross_entropy"), evaluate(kept, validation), strict=True))
+
+    return minimise(
+        *(cross_entropy, network, optimizer_of(network, recipe), recipe),
+        fabric=fabric,
+        run=run,
+        images=training,
         epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
         patience=recipe.patience,
         seed=seed,
-    ) as epochs:
-        for _ in epochs:
-            model.train()
-            for images, labels in epochs.batches():
-                set_learning_rate(optimizer, learning_rate(recipe.schedule, recipe.learning_rate, epochs.progress))
-                augmented = augment(images)
-                with rounding(fabric.device, arithmetic):
-                    logits = model(augmented)
-                loss = F.cross_entropy(logits.float(), labels)
-                optimizer.zero_grad()
-                fabric.backward(loss)
-                steps.step()
-                if average is not None:
-                    average.update(network)
-                epochs.record(cross_entropy=loss)
-            normalise_by(kept, training)
-            error, cross_entropy = evaluate(kept, validation)
-            epochs.finish(
-                {"error": error, "cross_entropy": cross_entropy},
-                learning_rate=optimizer.param_groups[0]["lr"],
-                objective=(error, cross_entropy) if average is None else None,
-            )
-    return lay_out(kept, torch.contiguous_format).cpu().eval()
+        validate=validate,
+    )
 
 
 def normalise_by(network: nn.Module, training: Images) -> None:

@@ -3,73 +3,59 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import AdamW
 
 from training.data import Dataset
-from training.data.augmentation import Augmentation, unchanged
 from training.loops.batches import Images
-from training.loops.ema import Average
-from training.loops.epochs import Epochs
-from training.loops.precision import Choice, choose, lay_out, rounding
-from training.loops.run import Run, save_grid
-from training.loops.schedule import Schedule, learning_rate, set_learning_rate
+from training.loops.minimise import Loss, StepRecipe, minimise
+from training.loops.precision import Choice
+from training.loops.run import Run
+from training.loops.schedule import Schedule
+from training.loops.vae import bound_and_terms, gaussian_kl
 from training.networks.conditional_vae import BayesClassifier, ConditionalVAE, ConditionalVAEConfig
 
-if TYPE_CHECKING:  # takes two seconds to import
+if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 CLIP = 200.0  # largest norm of the gradient of a sum over pixels; only the first steps reach it
 
 
 @dataclass(frozen=True)
-class ConditionalVAERecipe:
+class ConditionalVAERecipe(StepRecipe):
     """How a conditional VAE is trained.
 
     Args:
         network: the sizes of the network and the likelihood of its pixels.
         epochs: number of epochs.
-        batch_size: images in a step.
-        learning_rate: the peak of the schedule, of Adam with decoupled weight decay.
-        schedule: see `learning_rate` in training/loops/schedule.py.
-        weight_decay: of all weights.
-        warm_up: share of all steps over which the divergence grows to its full weight (C. K. Sønderby et al., "Ladder
+        kl_warmup: share of all steps over which the divergence grows to its full weight (C. K. Sønderby et al., "Ladder
             variational autoencoders", NeurIPS 2016, section 2.3).
-        weighted_from: share of all steps after which the bound is importance-weighted; 1 for never.
-        weighted_samples: draws of z in the importance-weighted bound.
-        class_weight: of the cross-entropy of the class by Bayes' rule, in nats, beside the bound (J. Lasserre et al.,
-            "Principled hybrids of generative and discriminative models", CVPR 2006). It uses so few images of a batch
-            that it costs one more decoding for each image; 0: the loss is only generative.
-        augment: changes every training batch.
-        average: decay of the moving average of the weights that is validated and kept.
-        arithmetic: float32, bfloat16, or fastest: bfloat16 if the processor has instructions for it. Validation is
-            float32.
+        iwae_start: share of all steps after which the bound is importance-weighted; 1 for never.
+        iwae_samples: draws of z in the importance-weighted bound.
+        classification_weight: of the cross-entropy of the class by Bayes' rule, in nats, beside the bound (J. Lasserre
+            et al., "Principled hybrids of generative and discriminative models", CVPR 2006). It uses so few images of a
+            batch that it costs one more decoding for each image; 0: the loss is only generative.
         picture_every: epochs between pictures.
     """
 
     network: ConditionalVAEConfig
+    _: KW_ONLY
     epochs: int = 40
-    batch_size: int = 128
     learning_rate: float = 1.5e-3
     schedule: Schedule = "cosine"
     weight_decay: float = 1e-4
-    warm_up: float = 0.06
-    weighted_from: float = 1.0
-    weighted_samples: int = 5
-    class_weight: float = 0.0
-    augment: Augmentation | None = None
-    average: float = 0.999
+    kl_warmup: float = 0.06
+    iwae_start: float = 1.0
+    iwae_samples: int = 5
+    classification_weight: float = 0.0
+    ema_half_life: float = 88678.47029485
     arithmetic: Choice = "fastest"
     picture_every: int = 5
-
-
-def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) || N(0, I)) in nats [N] of [N, D] (Kingma and Welling, ICLR 2014, appendix B)."""
-    return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(dim=1)
 
 
 def weighted_bound(log_likelihood: Tensor, z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -88,6 +74,26 @@ def weighted_bound(log_likelihood: Tensor, z: Tensor, mean: Tensor, log_variance
     return torch.logsumexp(log_likelihood + log_prior - log_posterior, dim=0) - math.log(len(z))
 
 
+def bound_loss(network: ConditionalVAE, recipe: ConditionalVAERecipe) -> Loss:
+    """The negative lower bound on log p(x|y), with the cross-entropy of the class where it has a weight."""
+    by_bayes, classified = BayesClassifier(network), max(1, recipe.batch_size // network.classes)
+
+    def loss(model: nn.Module, images: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
+        x, weighted = seen(images, network), progress >= recipe.iwae_start
+        log_likelihood, *posterior = model(x, labels, recipe.iwae_samples if weighted else 1)
+        reconstruction, kl = -log_likelihood.mean(), gaussian_kl(*posterior[1:]).sum(dim=1).mean()
+        if weighted:
+            total = -weighted_bound(log_likelihood, *posterior).mean()
+        else:
+            total = reconstruction + min(1.0, (progress + 1e-3) / recipe.kl_warmup) * kl
+        if recipe.classification_weight:
+            nats = math.sqrt(x[0].numel()) * by_bayes(x[:classified])
+            total = total + recipe.classification_weight * F.cross_entropy(nats, labels[:classified])
+        return {"loss": total, "reconstruction": reconstruction, "kl": kl}
+
+    return loss
+
+
 def train_conditional_vae(
     fabric: Fabric, dataset: Dataset, recipe: ConditionalVAERecipe, run: Run, *, seed: int
 ) -> ConditionalVAE:
@@ -95,61 +101,19 @@ def train_conditional_vae(
     torch.manual_seed(seed)
     network = recipe.network.build(dataset.image_shape, max(1, len(dataset.class_names)))
     training, validation = (Images(split, fabric.device) for split in (dataset.train, dataset.validation))
-    arithmetic = choose(fabric, run, recipe.arithmetic)
-    if arithmetic == "bfloat16":
-        lay_out(network)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
-    )
-    model, steps = fabric.setup(network, optimizer)
-    average = Average(network, recipe.average)
-    augment = recipe.augment or unchanged
-    by_bayes, told_apart = BayesClassifier(network), max(1, recipe.batch_size // network.classes)
-    with Epochs(
-        run,
-        fabric,
-        training,
-        state={"network": network, "optimizer": optimizer, "average": average},
-        keep=average.network,
+    optimizer = AdamW(network.parameters(), recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay)
+    return minimise(
+        *(bound_loss(network, recipe), network, optimizer, recipe),
+        fabric=fabric,
+        run=run,
+        images=training,
         epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        patience=None,
         seed=seed,
-    ) as epochs:
-        for epoch in epochs:
-            model.train()
-            for images, labels in epochs.batches():
-                set_learning_rate(optimizer, learning_rate(recipe.schedule, recipe.learning_rate, epochs.progress))
-                x = seen(augment(images), network)
-                weighted = epochs.progress >= recipe.weighted_from
-                with rounding(fabric.device, arithmetic):
-                    log_likelihood, *posterior = model(x, labels, recipe.weighted_samples if weighted else 1)
-                    if recipe.class_weight:
-                        nats = math.sqrt(x[0].numel()) * by_bayes(x[:told_apart])
-                reconstruction, kl = -log_likelihood.mean(), divergence(*posterior[1:]).mean()
-                if weighted:
-                    loss = -weighted_bound(log_likelihood, *posterior).mean()
-                else:
-                    loss = reconstruction + min(1.0, (epochs.progress + 1e-3) / recipe.warm_up) * kl
-                if recipe.class_weight:
-                    loss = loss + recipe.class_weight * F.cross_entropy(nats, labels[:told_apart])
-                optimizer.zero_grad()
-                fabric.backward(loss)
-                fabric.clip_gradients(model, optimizer, max_norm=CLIP)
-                steps.step()
-                average.update(network)
-                epochs.record(loss=loss, reconstruction=reconstruction, kl=kl)
-            reconstruction_, kl_ = evaluate(average.network, validation, seed)
-            if (epoch + 1) % recipe.picture_every == 0 and fabric.is_global_zero:
-                save_grid(
-                    run.pictures / f"epoch-{epoch + 1:04d}.png", draw(average.network, validation, seed), columns=8
-                )
-            epochs.finish(
-                {"loss": reconstruction_ + kl_, "reconstruction": reconstruction_, "kl": kl_},
-                learning_rate=optimizer.param_groups[0]["lr"],
-                objective=None,
-            )
-    return average.network.cpu().eval()
+        validate=lambda kept: evaluate(kept, validation, seed),
+        draw=lambda kept: draw(kept, validation, seed),
+        picture_every=recipe.picture_every,
+        clip=CLIP,
+    )
 
 
 def seen(x: Tensor, network: ConditionalVAE) -> Tensor:
@@ -158,16 +122,16 @@ def seen(x: Tensor, network: ConditionalVAE) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(network: ConditionalVAE, data: Images, seed: int) -> tuple[float, float]:
-    """The two terms of the negative evidence lower bound, nats per image, with draws of z and x from a fixed seed."""
+def evaluate(network: ConditionalVAE, data: Images, seed: int) -> dict[str, float]:
+    """The negative evidence lower bound and its terms, nats per image, with draws of z and x from a fixed seed."""
     network.eval()
     torch.manual_seed(seed)
     reconstruction = kl = 0.0
     for images, labels in data.in_order():
         log_likelihood, _, mean, log_variance = network(seen(images, network), labels)
         reconstruction -= log_likelihood.sum().item()
-        kl += divergence(mean, log_variance).sum().item()
-    return reconstruction / len(data), kl / len(data)
+        kl += gaussian_kl(mean, log_variance).sum(dim=1).sum().item()
+    return bound_and_terms(reconstruction / len(data), kl / len(data))
 
 
 @torch.no_grad()

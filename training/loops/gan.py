@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -16,16 +16,16 @@ from torch.nn.utils import parametrize
 from training.data import Dataset
 from training.data.augmentation import Augmentation, unchanged
 from training.loops.batches import Images
-from training.loops.ema import Average
+from training.loops.ema import ExponentialMovingAverage
 from training.loops.epochs import Epochs
-from training.loops.precision import Choice, choose, lay_out, rounding
+from training.loops.precision import Choice, autocast, choose_dtype, to_memory_format
 from training.loops.progress import write
 from training.loops.run import Run, save_grid
 from training.loops.schedule import Schedule, learning_rate, set_learning_rate
 from training.metrics.samples import collapsed
 from training.networks.gan import GAN, Discriminator, GANConfig, Generator
 
-if TYPE_CHECKING:  # takes two seconds to import
+if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 CHUNK = 500  # samples drawn at once
@@ -42,10 +42,10 @@ class GANRecipe:
         batch_size: images in a step.
         generator_learning_rate, discriminator_learning_rate: the peaks of the schedule, of Adam.
         schedule: see `learning_rate` in training/loops/schedule.py.
-        loss: see training/loops/adversarial.py.
+        loss: see `discriminator_loss`.
         penalty: gamma, the weight of the penalty on the discriminator's gradients by its images (R1 and R2), for
             networks without spectral norm; 0 for none.
-        average: decay of the moving average of the generator's weights, which is judged and kept.
+        ema_half_life: in images, of the moving average of the generator's weights, which is judged and kept.
         augment: changes the discriminator's images, real and drawn.
         arithmetic: float32, bfloat16, or fastest: bfloat16 if the processor has instructions for it.
         patience: epochs without a better judgement before training stops.
@@ -60,7 +60,7 @@ class GANRecipe:
     schedule: Schedule = "decay"
     loss: Loss = "hinge"
     penalty: float = 0.0
-    average: float = 0.999
+    ema_half_life: float = 44339.235147424
     augment: Augmentation | None = None
     arithmetic: Choice = "float32"
     patience: int | None = None
@@ -88,10 +88,10 @@ def train_gan(
     generator = recipe.network.build_generator(dataset.image_shape, classes)
     discriminator = recipe.network.build_discriminator(dataset.image_shape, classes)
     training, validation = (Images(split, fabric.device) for split in (dataset.train, dataset.validation))
-    arithmetic = choose(fabric, run, recipe.arithmetic)
+    arithmetic = choose_dtype(fabric, run, recipe.arithmetic)
     if arithmetic == "bfloat16":
-        lay_out(generator)
-        lay_out(discriminator)
+        to_memory_format(generator)
+        to_memory_format(discriminator)
     betas = (0.0, 0.99)
     generator_optimizer = torch.optim.Adam(generator.parameters(), recipe.generator_learning_rate, betas)
     discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), recipe.discriminator_learning_rate, betas)
@@ -101,8 +101,8 @@ def train_gan(
         (generator_optimizer, recipe.generator_learning_rate),
         (discriminator_optimizer, recipe.discriminator_learning_rate),
     )
-    average = Average(generator, recipe.average)
-    trained = GAN(average.network, discriminator)
+    average = ExponentialMovingAverage(generator, half_life=recipe.ema_half_life, batch_size=recipe.batch_size)
+    trained = GAN(cast(Generator, average.module), discriminator)
     augment = recipe.augment or unchanged
     with Epochs(
         run,
@@ -128,36 +128,38 @@ def train_gan(
                 for optimizer, peak in peaks:
                     set_learning_rate(optimizer, learning_rate(recipe.schedule, peak, epochs.progress))
                 z = torch.randn(len(images), generator.latent_size, device=images.device)
-                with rounding(fabric.device, arithmetic):
+                with autocast(fabric.device, arithmetic):
                     fakes = generate(z, labels).float()
                     both = augment(torch.cat([images, fakes.detach()]))
                     penalised = recipe.penalty > 0 and epochs.step % LAZY == 0
                     scores = score(discriminate, both.requires_grad_(penalised), labels.repeat(2))
-                lost = discriminator_loss(recipe.loss, *scores.chunk(2))
+                d_loss = discriminator_loss(recipe.loss, *scores.chunk(2))
                 # Half of gamma on real images and half on fakes: the mean over both, times gamma.
                 penalty = LAZY * recipe.penalty * gradient_penalty(scores, both) if penalised else 0.0
                 discriminator_optimizer.zero_grad()
-                fabric.backward(lost + penalty)
+                fabric.backward(d_loss + penalty)
                 discriminator_steps.step()
 
                 # The frozen discriminator without its wrapper, so that gradients of its weights are not computed.
                 discriminator.requires_grad_(False)
-                with rounding(fabric.device, arithmetic):
+                with autocast(fabric.device, arithmetic):
                     fake = score(discriminator, augment(fakes), labels)
                     real = score(discriminator, augment(images), labels) if recipe.loss == "relativistic" else None
-                missed = generator_loss(recipe.loss, real, fake)
+                g_loss = generator_loss(recipe.loss, real, fake)
                 generator_optimizer.zero_grad()
-                fabric.backward(missed)
+                fabric.backward(g_loss)
                 generator_steps.step()
                 discriminator.requires_grad_(True)
 
-                average.update(generator)
-                epochs.record(discriminator=lost, generator=missed)
+                average.update_parameters(generator)
+                epochs.record(discriminator=d_loss, generator=g_loss)
             seen = {}
             if (epoch + 1) % recipe.picture_every == 0 and fabric.is_global_zero:
-                seen = look(average.network, classes, monitor, run.pictures / f"epoch-{epoch + 1:04d}.png", seed)
+                seen = draw_and_judge(
+                    trained.generator, classes, monitor, run.pictures / f"epoch-{epoch + 1:04d}.png", seed
+                )
             epochs.finish(
-                {"discriminator": evaluate(average.network, discriminator, validation, recipe.loss, seed), **seen},
+                {"discriminator": evaluate(trained.generator, discriminator, validation, recipe.loss, seed), **seen},
                 learning_rate=generator_optimizer.param_groups[0]["lr"],
                 objective=(float(collapsed(seen)), seen["frechet_distance"]) if seen else None,
             )
@@ -204,7 +206,9 @@ def sample(generator: Generator, labels: Tensor, seed: int) -> Tensor:
     return (torch.cat(parts).clamp(0, 1) * 255).round().byte().cpu()
 
 
-def look(generator: Generator, classes: int, monitor: Monitor | None, picture: Path, seed: int) -> dict[str, float]:
+def draw_and_judge(
+    generator: Generator, classes: int, monitor: Monitor | None, picture: Path, seed: int
+) -> dict[str, float]:
     """Draw eight samples of each class, one column for each, into `picture`; returns the metrics of many more."""
     shown = sample(generator, torch.arange(classes).repeat(8), seed)
     save_grid(picture, shown / 255, columns=classes)
@@ -212,7 +216,7 @@ def look(generator: Generator, classes: int, monitor: Monitor | None, picture: P
         return {}
     seen = monitor(sample(generator, torch.from_numpy(monitor.labels), seed).numpy())
     if collapsed(seen):
-        write(f"{picture.stem}: the generator has collapsed; if an earlier epoch was better, it is kept")
+        write(f"{picture.stem}: the generator has collapsed; the best earlier checkpoint is kept")
     return seen
 
 

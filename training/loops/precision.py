@@ -20,7 +20,7 @@ NetworkT = TypeVar("NetworkT", bound=nn.Module)
 NATIVE = ("amx_bf16", "avx512_bf16")  # processors that multiply in bfloat16; others only emulate it, which is slower
 
 
-def choose(fabric: Fabric, run: Run, asked: Choice) -> Arithmetic:
+def choose_dtype(fabric: Fabric, run: Run, asked: Choice) -> Arithmetic:
     """The arithmetic of a run, the same on every process; a resumed run keeps its first one.
 
     It is written into the run's notes, and from there into the manifest.
@@ -60,7 +60,7 @@ def make_deterministic() -> None:
     torch.backends.cudnn.benchmark = False  # it would choose kernels by a stopwatch
 
 
-def lay_out(network: NetworkT, order: torch.memory_format = torch.channels_last) -> NetworkT:
+def to_memory_format(network: NetworkT, order: torch.memory_format = torch.channels_last) -> NetworkT:
     """`network`, its weights in another memory order; the values stay.
 
     Channels last trains bfloat16 twice as fast if the processor supports it, and the reference classifier in float32 a
@@ -69,6 +69,6 @@ def lay_out(network: NetworkT, order: torch.memory_format = torch.channels_last)
     return network.to(memory_format=order)  # type: ignore[call-overload,no-any-return]
 
 
-def rounding(device: torch.device, arithmetic: Arithmetic) -> torch.autocast:
+def autocast(device: torch.device, arithmetic: Arithmetic) -> torch.autocast:
     """A context whose convolutions and products are computed in `arithmetic`; weights and sums stay float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=arithmetic == "bfloat16")

@@ -48,7 +48,7 @@ def separation(normal: Array, anomalous: Array, seed: int = 0) -> Separation:
     return Separation(float(_auroc(*counts)[0]), float(low), float(high))
 
 
-def found(p_values: Array, alpha: float = ALPHA) -> float:
+def detection_rate(p_values: Array, alpha: float = ALPHA) -> float:
     """The share of `p_values` [N] of at most `alpha`: true positives of anomalies, false ones of normal images."""
     # Compared in float32, like p_value: float32(0.05) is above 0.05.
     return float((p_values <= np.float32(alpha)).mean())

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from training.data.arrays import Array
-
-Mask = NDArray[np.bool_]
+from training.data.arrays import Array, Mask
 
 LIMIT = 0.3
 # A pixel is connected to its eight neighbours in the same image.

@@ -14,13 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.arrays import Array, philox, spread
+from training.data.arrays import Array, Images, Labels, evenly_spaced, philox
 
 if TYPE_CHECKING:
     from torch.nn import Module
-
-Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
 
 PRECISION_NEIGHBOURS = 3  # T. Kynkäänniemi et al., NeurIPS 2019
 DENSITY_NEIGHBOURS = 5  # M. F. Naeem et al., ICML 2020
@@ -30,7 +27,7 @@ SAME = 0.25  # share of the median distance; closer samples are near duplicates
 BLOCK = 1000  # rows of a distance matrix in memory at once
 
 
-def distribution_metrics(samples: Seen, real: Seen, *, seed: int = 0) -> dict[str, float]:
+def distribution_metrics(samples: Features, real: Features, *, seed: int = 0) -> dict[str, float]:
     """Distances between `real` images and `samples`, and how much each covers the other.
 
     frechet_distance, kernel_distance (M. Bińkowski et al., ICLR 2018, unbiased, cubic kernel), inception_score
@@ -50,11 +47,11 @@ def distribution_metrics(samples: Seen, real: Seen, *, seed: int = 0) -> dict[st
         "frechet_distance": frechet_distance(samples, real),
         "kernel_distance": float(kernel.compute()[0]),
         "inception_score": inception_score(samples),
-        **covering(samples.features, real.features),
+        **prdc(samples.features, real.features),
     }
 
 
-def frechet_distance(samples: Seen, real: Seen) -> float:
+def frechet_distance(samples: Features, real: Features) -> float:
     """The distance of two Gaussians fitted to the features (M. Heusel et al., NeurIPS 2017, equation 6)."""
     import torch  # noqa: PLC0415
     from torchmetrics.image.fid import FrechetInceptionDistance  # noqa: PLC0415
@@ -65,13 +62,13 @@ def frechet_distance(samples: Seen, real: Seen) -> float:
     return float(metric.compute())
 
 
-def inception_score(seen: Seen) -> float:
+def inception_score(seen: Features) -> float:
     """The inception score exp E KL(p(y|x) || p(y)), 1 to K: high for recognisable images of all classes."""
     p = np.maximum(seen.probabilities.astype(np.float64), 1e-12)
     return float(np.exp((p * np.log(p / p.mean(axis=0))).sum(axis=1).mean()))
 
 
-def covering(samples: Array, real: Array, *, neighbours: int = PRECISION_NEIGHBOURS) -> dict[str, float]:
+def prdc(samples: Array, real: Array, *, neighbours: int = PRECISION_NEIGHBOURS) -> dict[str, float]:
     """Precision, recall, density and coverage of features [N,D] and [M,D].
 
     precision: the share of samples within the radius of a real image, which is its distance to its third nearest real
@@ -99,7 +96,7 @@ def covering(samples: Array, real: Array, *, neighbours: int = PRECISION_NEIGHBO
     }
 
 
-def class_metrics(seen: Seen, wanted: Labels) -> dict[str, float]:
+def class_metrics(seen: Features, wanted: Labels) -> dict[str, float]:
     """Whether samples have the requested class, and whether classes are equally frequent, as the judge predicts."""
     accuracies = [float((seen.classes[wanted == label] == label).mean()) for label in np.unique(wanted)]
     return {
@@ -117,11 +114,11 @@ def memorisation(samples: Images, training: Images, unseen: Images) -> dict[str,
     median distance of a real image to its nearest one (after S. Arora, Y. Zhang, "Do GANs actually learn the
     distribution?", ICLR 2018: the birthday paradox); about 0 for the data.
     """
-    drawn, fresh = (_flat(images[spread(len(images), NEIGHBOURS_OF)]) for images in (samples, unseen))
+    drawn, fresh = (_flat(images[evenly_spaced(len(images), NEIGHBOURS_OF)]) for images in (samples, unseen))
     known = _flat(training)
     ratio = np.median(_nearest(drawn, known)) / max(float(np.median(_nearest(fresh, known))), 1e-9)
     count = min(len(samples), len(unseen), 4 * NEIGHBOURS_OF)
-    drawn, fresh = (_flat(images[spread(len(images), count)]) for images in (samples, unseen))
+    drawn, fresh = (_flat(images[evenly_spaced(len(images), count)]) for images in (samples, unseen))
     (of_samples,), (of_real,) = _reach(drawn, (1,)), _reach(fresh, (1,))
     return {
         "nearest_training_ratio": float(ratio),
@@ -129,7 +126,7 @@ def memorisation(samples: Images, training: Images, unseen: Images) -> dict[str,
     }
 
 
-def _given(seen: Seen) -> Module:
+def _given(seen: Features) -> Module:
     """Replaces the network from which torchmetrics takes features, because the features are already computed."""
     from torch import nn  # noqa: PLC0415
 
@@ -174,7 +171,7 @@ def total_variation(left: NDArray[np.int64], right: NDArray[np.int64], classes: 
 
 
 @dataclass(frozen=True)
-class Seen:
+class Features:
     """A judge's outputs for images: features float32 [N,D], probabilities float32 [N,K]."""
 
     features: Array
@@ -189,8 +186,8 @@ class Seen:
         result: NDArray[np.int64] = self.probabilities.argmax(axis=1)
         return result
 
-    def at(self, rows: Any) -> Seen:
-        return Seen(self.features[rows], self.probabilities[rows])
+    def at(self, rows: Any) -> Features:
+        return Features(self.features[rows], self.probabilities[rows])
 
 
 COLLAPSED = 0.5  # share of the coverage, or of the diversity, of real images

@@ -15,16 +15,16 @@ RARE = -4.0  # initial logit of a pasted pixel, because most pixels are not
 
 
 @dataclass(frozen=True)
-class DefectNetConfig:
+class DefectUNetConfig:
     """Channels at full size; twice and four times as many at half and a quarter of it."""
 
     channels: int = 12
 
-    def build(self, image_shape: tuple[int, int, int]) -> DefectNet:
-        return DefectNet(self, image_shape)
+    def build(self, image_shape: tuple[int, int, int]) -> DefectUNet:
+        return DefectUNet(self, image_shape)
 
 
-class Convolutions(nn.Module):
+class ResidualBlock(nn.Module):
     """x + BN(conv(ReLU(BN(conv x)))), then ReLU."""
 
     def __init__(self, channels: int) -> None:
@@ -41,7 +41,7 @@ class Convolutions(nn.Module):
         return torch.relu(x + self.layers(x))
 
 
-class DefectNet(nn.Module):
+class DefectUNet(nn.Module):
     """From full size to half, a quarter, and back, with skip connections between equal sizes.
 
     Args:
@@ -52,7 +52,7 @@ class DefectNet(nn.Module):
         ValueError: a side is not divisible by 4.
     """
 
-    def __init__(self, config: DefectNetConfig, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, config: DefectUNetConfig, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         channels, height, width = image_shape
         if height % 4 or width % 4:
@@ -64,18 +64,18 @@ class DefectNet(nn.Module):
             nn.Conv2d(base, 2 * base, 4, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(2 * base),
             nn.ReLU(),
-            Convolutions(2 * base),
+            ResidualBlock(2 * base),
         )
         self.coarse = nn.Sequential(
             nn.Conv2d(2 * base, 4 * base, 4, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(4 * base),
             nn.ReLU(),
-            Convolutions(4 * base),
-            Convolutions(4 * base),
+            ResidualBlock(4 * base),
+            ResidualBlock(4 * base),
             nn.Conv2d(4 * base, 8 * base, 1),
             nn.PixelShuffle(2),
         )
-        self.up = nn.Sequential(Convolutions(2 * base), nn.Conv2d(2 * base, 4 * base, 1), nn.PixelShuffle(2))
+        self.up = nn.Sequential(ResidualBlock(2 * base), nn.Conv2d(2 * base, 4 * base, 1), nn.PixelShuffle(2))
         self.fine_again = nn.Sequential(
             nn.Conv2d(2 * base, base, 3, padding=1, bias=False),
             nn.BatchNorm2d(base),

@@ -8,7 +8,7 @@ from training.loops.defects import DefectRecipe
 from training.loops.gan import GANRecipe
 from training.loops.vae import VAERecipe
 from training.networks.cnn import CNNConfig
-from training.networks.defect_unet import DefectNetConfig
+from training.networks.defect_unet import DefectUNetConfig
 from training.networks.gan import GANConfig
 from training.networks.residual_cnn import ResidualCNNConfig
 from training.networks.vae import VAEConfig
@@ -17,7 +17,7 @@ from training.scorer.recipe import ScorerRecipe
 
 VAE = VAERecipe(network=VAEConfig(latent_size=2), epochs=10, batch_size=128, learning_rate=1e-3, patience=None)
 SCORER = ScorerRecipe(
-    defects=DefectRecipe(DefectNetConfig(channels=12), steps=2000),
+    defects=DefectRecipe(DefectUNetConfig(channels=12), steps=2000),
     vae=VAE,
     views=CNNRecipe(
         network=ResidualCNNConfig(channels=24),

@@ -7,7 +7,7 @@ from training.loops.classifier import CNNRecipe
 from training.loops.defects import DefectRecipe
 from training.loops.gan import GANRecipe
 from training.loops.vae import VAERecipe
-from training.networks.defect_unet import DefectNetConfig
+from training.networks.defect_unet import DefectUNetConfig
 from training.networks.gan import GANConfig
 from training.networks.residual_cnn import ResidualCNNConfig
 from training.networks.vae import VAEConfig
@@ -45,12 +45,12 @@ DEMO = Recipe(
             batch_size=64,
             generator_learning_rate=2e-3,
             discriminator_learning_rate=2e-3,
-            average=0.99,
+            ema_half_life=4413.9240919378,
             augment=Affine(scale=0.05, shift=0.12),
             picture_every=20,
         ),
         "scorer": ScorerRecipe(
-            defects=DefectRecipe(DefectNetConfig(channels=8), steps=300),
+            defects=DefectRecipe(DefectUNetConfig(channels=8), steps=300),
             vae=VAE,
             views=CNNRecipe(
                 network=ResidualCNNConfig(channels=16),
@@ -61,7 +61,7 @@ DEMO = Recipe(
                 augment=Affine(rotation=0.08, scale=0.05, shift=0.05),
                 patience=None,
             ),
-            looks=200,
+            coreset_size=200,
         ),
     },
 )

@@ -23,7 +23,7 @@ def variant(recipe: Recipe, dataset: str, *, source: str | None, frozen: bool, a
         BundleError: there is no such bundle, or it does not verify.
         ValueError: the recipe has no CNN, `source` is no residual network, or there is nothing to freeze.
     """
-    cnn, name = recipe.on(dataset).networks.get("cnn"), recipe.name
+    cnn, name = recipe.for_dataset(dataset).networks.get("cnn"), recipe.name
     if cnn is None:
         raise ValueError(f"--recipe {name} has no CNN to change; give demo, classic or reference")
     if frozen and source is None:

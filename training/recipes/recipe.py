@@ -15,16 +15,16 @@ class Recipe:
         name: as on the command line.
         networks: the recipe of each network by its name in training/kinds.py: a dataclass, which the network's loop
             defines.
-        special: recipes that replace this one for certain data sets, by their names.
+        per_dataset: recipes that replace this one for certain data sets, by their names.
     """
 
     name: str
     networks: Mapping[str, Any]
-    special: Mapping[str, Recipe] = field(default_factory=dict)
+    per_dataset: Mapping[str, Recipe] = field(default_factory=dict)
 
-    def on(self, dataset: str) -> Recipe:
+    def for_dataset(self, dataset: str) -> Recipe:
         """The recipe for the data set of that name."""
-        return self.special.get(dataset, self)
+        return self.per_dataset.get(dataset, self)
 
     def changed(self, **networks: Any) -> Recipe:
         """This recipe with other recipes of some networks."""

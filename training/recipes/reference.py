@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from training.data.augmentation import Affine, Cutout, Flip, InTurn, Shift
+from training.data.augmentation import Affine, Compose, Cutout, Flip, Shift
 from training.loops.classifier import CNNRecipe
 from training.loops.conditional_vae import ConditionalVAERecipe
 from training.loops.defects import DefectRecipe
 from training.loops.gan import GANRecipe
 from training.loops.vae import VAERecipe
 from training.networks.conditional_vae import ConditionalVAEConfig
-from training.networks.defect_unet import DefectNetConfig
+from training.networks.defect_unet import DefectUNetConfig
 from training.networks.gan import GANConfig
 from training.networks.residual_cnn import ResidualCNNConfig
 from training.networks.vae import VAEConfig
@@ -34,7 +34,7 @@ IMAGES = CNNRecipe(
     optimizer="sgd",
     weight_decay=5e-4,
     augment=Affine(rotation=0.15, scale=0.1, shear=0.1, shift=0.15),
-    average=0.99,
+    ema_half_life=4413.9240919378,
     arithmetic="fastest",
     patience=None,
 )
@@ -45,16 +45,16 @@ CNN = {
         epochs=55,
         batch_size=128,
         learning_rate=0.1,
-        augment=InTurn((Affine(rotation=0.26, scale=0.12, shear=0.15, shift=0.2), Cutout(8))),
-        average=0.999,
+        augment=Compose((Affine(rotation=0.26, scale=0.12, shear=0.15, shift=0.2), Cutout(8))),
+        ema_half_life=88678.47029485,
     ),
     "fashion-mnist": replace(
         IMAGES,
         epochs=65,
         batch_size=128,
         learning_rate=0.1,
-        augment=InTurn((Flip(), Shift(2), Cutout(12))),
-        average=0.999,
+        augment=Compose((Flip(), Shift(2), Cutout(12))),
+        ema_half_life=88678.47029485,
     ),
     "digits": replace(IMAGES, augment=Affine(rotation=0.17, scale=0.1, shear=0.1, shift=0.15)),
 }
@@ -62,8 +62,10 @@ CNN = {
 # Grey and colour images use the logistic likelihood; digits are binary except at their edges.
 CVAE = ConditionalVAERecipe(network=ConditionalVAEConfig(likelihood="logistic"))
 CVAES = {
-    "mnist": replace(CVAE, network=ConditionalVAEConfig(likelihood="bernoulli"), epochs=34, weighted_from=0.92),
-    "fashion-mnist": replace(CVAE, network=ConditionalVAEConfig(likelihood="grey"), epochs=25, class_weight=5.0),
+    "mnist": replace(CVAE, network=ConditionalVAEConfig(likelihood="bernoulli"), epochs=34, iwae_start=0.92),
+    "fashion-mnist": replace(
+        CVAE, network=ConditionalVAEConfig(likelihood="grey"), epochs=25, classification_weight=5.0
+    ),
 }
 
 # With few images the discriminator memorises them, so they are augmented; epochs are short, so there are more of them.
@@ -73,16 +75,16 @@ GAN = GANRecipe(
     batch_size=64,
     generator_learning_rate=2e-4,
     discriminator_learning_rate=4e-4,
-    average=0.99,
+    ema_half_life=4413.9240919378,
     augment=Affine(scale=0.05, shift=0.12),
     arithmetic="fastest",
     picture_every=5,
 )
-GAN_OF_MANY = replace(GAN, epochs=26, average=0.999, augment=None, picture_every=1)
+GAN_OF_MANY = replace(GAN, epochs=26, ema_half_life=44339.235147424, augment=None, picture_every=1)
 GANS = {"mnist": GAN_OF_MANY, "fashion-mnist": GAN_OF_MANY}
 
 SCORER = ScorerRecipe(
-    defects=DefectRecipe(DefectNetConfig(channels=16), steps=4000),
+    defects=DefectRecipe(DefectUNetConfig(channels=16), steps=4000),
     vae=VAERecipe(network=VAEConfig(latent_size=32), epochs=20, learning_rate=2e-3, schedule="cosine", patience=None),
     views=CNNRecipe(
         network=ResidualCNNConfig(channels=32),
@@ -99,7 +101,7 @@ ANY = Recipe("reference", {"cnn": IMAGES, "cvae": CVAE, "gan": GAN, "scorer": SC
 
 REFERENCE = replace(
     ANY,
-    special={
+    per_dataset={
         dataset: ANY.changed(cnn=cnn, cvae=CVAES.get(dataset, CVAE), gan=GANS.get(dataset, GAN))
         for dataset, cnn in CNN.items()
     },

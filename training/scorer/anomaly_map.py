@@ -14,7 +14,7 @@ RARE = 0.99
 FLOOR = 0.05  # smallest scale, as a share of the largest: a speck on a pixel that is usually empty must not dominate
 
 
-class Heat(nn.Module):
+class AnomalyMap(nn.Module):
     """Residual nats [N,H,W] and defect logits [N,H,W] to a map [N,H,W].
 
     Each is divided by its 99 % quantile over normal images at that pixel. The larger of the two is divided by its own

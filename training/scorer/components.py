@@ -17,7 +17,7 @@ from services.inference.bundle import Bundle
 from training.data.arrays import Array
 from training.graphs.session import ExportError, open_graph, run
 from training.graphs.splice import Piece, before_dense, before_pool, splice
-from training.networks.defect_unet import DefectNet
+from training.networks.defect_unet import DefectUNet
 
 OPSET = 20
 CHUNK = 50  # images in a run: with more, the decoder's activations do not fit the processor's cache
@@ -32,14 +32,14 @@ class Parts:
         defects: the defect network, trained on the same images.
         classifier: bundle of a classifier of the same classes; None for data without labels.
         views: a classifier of views that replaces `classifier`.
-        looks: normal images to which new images are compared.
+        coreset_size: normal images to which new images are compared.
     """
 
     generator: Bundle
-    defects: DefectNet
+    defects: DefectUNet
     classifier: Bundle | None = None
     views: Bundle | None = None
-    looks: int = 500
+    coreset_size: int = 500
 
     @property
     def digests(self) -> dict[str, str]:
@@ -67,7 +67,7 @@ class FindDefects(nn.Module):
 
     outputs = ("defects",)
 
-    def __init__(self, network: DefectNet) -> None:
+    def __init__(self, network: DefectUNet) -> None:
         super().__init__()
         self.network = network
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from training.data import Dataset
-from training.data.arrays import Array, spread
+from training.data.arrays import Array, evenly_spaced
 from training.export.bundle import Exported
 from training.export.parity import BATCH_SIZES, as_shipped
 from training.export.trace import save, trace
 from training.graphs.session import ExportError, open_graph, run
 from training.scorer.components import FindDefects, Measure, Parts, features_of, pieces
 from training.scorer.fit import Scorer, assemble, calibrated, constants, filled, fit, unmeasured
-from training.scorer.head import Fuse, p_value
+from training.scorer.head import ScoreHead, p_value
 from training.scorer.transformations import Views
 
 
@@ -32,7 +32,8 @@ def export_scorer(parts: Parts, dataset: Dataset, directory: Path) -> Exported:
     for role, count in dataset.splits.items():
         if not count:
             raise ExportError(f"score: the {role} split of {dataset.name} is empty; give it at least one image")
-    example = {"images": np.resize(dataset.test.images[spread(len(dataset.test), max(BATCH_SIZES))], _shape(dataset))}
+    some = dataset.test.images[evenly_spaced(len(dataset.test), max(BATCH_SIZES))]
+    example = {"images": np.resize(some, (max(BATCH_SIZES), *dataset.image_shape))}
     defects = trace(as_shipped(FindDefects(parts.defects)), example, "defects")
     views = trace(Views(), example, "views") if parts.views is not None else None
     found = pieces(parts, defects, views)
@@ -46,7 +47,7 @@ def export_scorer(parts: Parts, dataset: Dataset, directory: Path) -> Exported:
     calibration = run(open_graph(bare.SerializeToString()), {"images": dataset.calibration.images})
     scorer = calibrated(scorer, calibration["score"], calibration.get("label"))
     model = assemble(scorer, found, filled(fuse, empty, scorer.fuse))
-    graph = save(model, directory / "score.onnx", (apart := Apart(scorer)), example, apart.settled)
+    graph = save(model, directory / "score.onnx", (apart := ReferenceScorer(scorer)), example, apart.recompute_steps)
     folded = run(open_graph(directory / "score.onnx"), {"images": dataset.calibration.images})["score"]
     if not np.array_equal(folded, calibration["score"]):
         raise ExportError(
@@ -61,12 +62,12 @@ def export_scorer(parts: Parts, dataset: Dataset, directory: Path) -> Exported:
     )
 
 
-class Apart:
+class ReferenceScorer:
     """The reference for the one graph: each part runs alone, and the last stage runs in PyTorch."""
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
-        self.fuse: Fuse = as_shipped(scorer.fuse)
+        self.fuse: ScoreHead = as_shipped(scorer.fuse)
         parts = scorer.parts
         self.defects = as_shipped(FindDefects(parts.defects))
         self.encode, self.decode = (open_graph(parts.generator.graph_path(name)) for name in ("encode", "decode"))
@@ -95,7 +96,7 @@ class Apart:
         results: tuple[Tensor, ...] = self.fuse(**made)
         return results if label is None else (*results, torch.from_numpy(label))
 
-    def settled(self, actual: Mapping[str, Array]) -> dict[str, Array]:
+    def recompute_steps(self, actual: Mapping[str, Array]) -> dict[str, Array]:
         """p-values at the scores of the exported file, because p-values jump at each calibration score."""
         score = torch.from_numpy(actual["score"])
         at_least = self.fuse.scores >= score[:, None]
@@ -105,7 +106,3 @@ class Apart:
             same = at_least & (self.fuse.labels == label[:, None])
             values["class_p_value"] = p_value(same, self.fuse.counts[label]).numpy()
         return values
-
-
-def _shape(dataset: Dataset) -> tuple[int, ...]:
-    return (max(BATCH_SIZES), *dataset.image_shape)

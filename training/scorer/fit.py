@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from training.data import Dataset
-from training.data.arrays import Array, spread
+from training.data.arrays import Array, evenly_spaced
 from training.graphs.session import ExportError
 from training.graphs.splice import Piece, splice
-from training.scorer.anomaly_map import Heat
+from training.scorer.anomaly_map import AnomalyMap
 from training.scorer.components import Measure, Parts, images_input
-from training.scorer.fusion import Surprise
-from training.scorer.head import Fuse
+from training.scorer.fusion import TailNegLogProb
+from training.scorer.head import ScoreHead
 from training.scorer.statistics import TWO_SIDED, Statistics
 
 FITTED = 10_000  # most training images for means, covariances and coreset
@@ -28,7 +28,7 @@ class Scorer:
     """The parts, the statistics fitted to their outputs, and the digests of the parts at that time."""
 
     parts: Parts
-    fuse: Fuse
+    fuse: ScoreHead
     digests: Mapping[str, str]
 
 
@@ -40,17 +40,17 @@ def fit(parts: Parts, dataset: Dataset, measure: Measure) -> Scorer:
         dataset: its training split gives means and covariances, its validation split the ranks.
         measure: the parts as a graph.
     """
-    train = dataset.train.take(spread(len(dataset.train), FITTED))
+    train = dataset.train.take(evenly_spaced(len(dataset.train), FITTED))
     measured, classes = measure(train.images), 1 if parts.classifier is None else max(1, len(dataset.class_names))
-    some = spread(len(train), parts.looks)
+    some = evenly_spaced(len(train), parts.coreset_size)
     labels = train.labels if parts.classifier is not None and train.labels is not None else np.zeros(len(train), int)
-    statistics = Statistics(measured, labels, classes, conditional=parts.conditional, looks=some)
+    statistics = Statistics(measured, labels, classes, conditional=parts.conditional, coreset=some)
     normal = measure(dataset.validation.images)
     with torch.no_grad():
         values, residual, _ = statistics({name: torch.from_numpy(array) for name, array in normal.items()})
-        surprise = Surprise(values.numpy(), [name in TWO_SIDED for name in statistics.names])
-    heat = Heat(residual.numpy(), normal["defects"])
-    fuse = Fuse(statistics, surprise, heat, train.images[some], classes=0 if classes == 1 else classes)
+        surprise = TailNegLogProb(values.numpy(), [name in TWO_SIDED for name in statistics.names])
+    heat = AnomalyMap(residual.numpy(), normal["defects"])
+    fuse = ScoreHead(statistics, surprise, heat, train.images[some], classes=0 if classes == 1 else classes)
     return Scorer(parts, fuse, parts.digests)
 
 
@@ -59,7 +59,7 @@ def calibrated(scorer: Scorer, scores: NDArray[np.float32], labels: NDArray[np.i
     fuse = scorer.fuse
     return replace(
         scorer,
-        fuse=Fuse(
+        fuse=ScoreHead(
             *(fuse.statistics, fuse.surprise, fuse.heat, fuse.looks.numpy()),
             scores=scores,
             labels=labels,
@@ -80,7 +80,7 @@ def unmeasured(scorer: Scorer, size: int) -> Scorer:
     return made
 
 
-def filled(traced: onnx.ModelProto, empty: Fuse, fuse: Fuse) -> onnx.ModelProto:
+def filled(traced: onnx.ModelProto, empty: ScoreHead, fuse: ScoreHead) -> onnx.ModelProto:
     """The exported graph of an `unmeasured` scorer's `empty` stage with the table of p-values of `fuse`.
 
     The exporter gives constants names of its own, so each is found by its values.

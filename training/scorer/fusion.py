@@ -23,7 +23,7 @@ LEAST = 0.05  # smallest mean excess in standard deviations (a uniform distribut
 MOST = 60.0  # largest surprise in nats, against overflow
 
 
-class Surprise(nn.Module):
+class TailNegLogProb(nn.Module):
     """Statistics [N,S] to -log of the share of normal images with at least such a value, nats [N,S].
 
     Up to the 95 % quantile it is the rank among the images of split A. Above it is an exponential tail with the mean

@@ -7,17 +7,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.scorer.anomaly_map import Heat
-from training.scorer.fusion import Surprise, fused
+from training.scorer.anomaly_map import AnomalyMap
+from training.scorer.fusion import TailNegLogProb, fused
 from training.scorer.statistics import Statistics
 
 
-class Fuse(nn.Module):
+class ScoreHead(nn.Module):
     """The parts' tensors, by name, to the outputs of `score.onnx` (see services/inference/bundle.py).
 
     Args:
         statistics, surprise, heat: fitted.
-        looks: normal training images uint8 [M,C,H,W], the rows of the statistics' coreset.
+        coreset: normal training images uint8 [M,C,H,W], those of the statistics' coreset.
         scores: of the calibration images float32 [n]; None before calibration, and then the graph has no p-value.
         labels: int64 [n], their predicted classes; None for data without classes.
         classes: K; 0 for data without classes.
@@ -31,9 +31,9 @@ class Fuse(nn.Module):
     def __init__(
         self,
         statistics: Statistics,
-        surprise: Surprise,
-        heat: Heat,
-        looks: NDArray[np.uint8],
+        surprise: TailNegLogProb,
+        heat: AnomalyMap,
+        coreset: NDArray[np.uint8],
         *,
         scores: NDArray[np.float32] | None = None,
         labels: NDArray[np.int64] | None = None,
@@ -42,7 +42,7 @@ class Fuse(nn.Module):
         super().__init__()
         self.statistics, self.surprise, self.heat = statistics, surprise, heat
         self.classes = classes
-        self.register_buffer("looks", torch.from_numpy(looks))
+        self.register_buffer("looks", torch.from_numpy(coreset))
         self.calibrated, self.by_class = scores is not None, scores is not None and labels is not None
         if scores is not None:
             self.register_buffer("scores", torch.from_numpy(scores))

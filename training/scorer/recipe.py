@@ -17,10 +17,10 @@ class ScorerRecipe:
         defects: the defect network, which finds pixels that do not fit their surroundings.
         vae: trained if no VAE is given.
         views: the classifier of views, trained if the data have no classes.
-        looks: number of normal images to which new images are compared.
+        coreset_size: number of normal images to which new images are compared.
     """
 
     defects: DefectRecipe
     vae: VAERecipe
     views: CNNRecipe
-    looks: int = 500
+    coreset_size: int = 500

@@ -33,7 +33,7 @@ FAINT = 0.02  # smallest mean ink by which a residual is divided
 TWO_SIDED = ("variation",)
 
 
-class Relative(nn.Module):
+class RelativeMahalanobis(nn.Module):
     """Squared Mahalanobis distance [N] of points [N,D] to the nearest class mean, less that to the mean of all.
 
     Source: J. Ren et al., "A simple fix to Mahalanobis distance for improving near-OOD detection", 2021.
@@ -67,7 +67,7 @@ class Relative(nn.Module):
         return to_class - (points @ self.overall - self.centre).square().sum(dim=1)
 
 
-class Gaussian(nn.Module):
+class ClassGaussian(nn.Module):
     """-2 log density [N], up to a constant, of points [N,D] under the normal distribution of their class.
 
     Args:
@@ -116,7 +116,7 @@ class Statistics(nn.Module):
         labels: int64 [n], the classes of the training images; zeros for data without classes.
         classes: K; 1 for data without classes.
         conditional: whether the VAE draws by class.
-        looks: rows of the training images to which new images are compared.
+        coreset: rows of the training images to which new images are compared.
     """
 
     looks: Tensor
@@ -128,19 +128,20 @@ class Statistics(nn.Module):
         classes: int,
         *,
         conditional: bool,
-        looks: NDArray[np.int64],
+        coreset: NDArray[np.int64],
     ) -> None:
         super().__init__()
         one, self.conditional = np.zeros_like(labels), conditional
-        self.latent = Gaussian(measured["mean"], *((one, 1) if conditional else (labels, classes)))
+        self.latent = ClassGaussian(measured["mean"], *((one, 1) if conditional else (labels, classes)))
         classified = "features" in measured
-        self.features = Relative(measured["features"], labels) if classified else None
-        self.texture = Gaussian(measured["texture"], labels, classes) if classified else None
+        self.features = RelativeMahalanobis(measured["features"], labels) if classified else None
+        self.texture = ClassGaussian(measured["texture"], labels, classes) if classified else None
         self.views: nn.ModuleList | None = None
         if "views" in measured:
             views = measured["views"]
-            self.views = nn.ModuleList(Gaussian(views[:, i], one, 1) for i in range(views.shape[1]))
-        compared = measured["features" if classified else "mean"][looks]
+            self.views = nn.ModuleList(ClassGaussian(views[:, i], one, 1) for i in range(views.shape[1]))
+        compared = measured["features" if classified else "mean"][coreset]
+        # Buffers give the exported graph its names, so another name would change the digest of every scorer.
         self.register_buffer("looks", F.normalize(torch.from_numpy(compared), dim=1).T.contiguous())
         self.names = (
             *("reconstruction", "residual_peak", "latent", "variation", "defects"),
@@ -149,7 +150,7 @@ class Statistics(nn.Module):
         )
 
     def forward(self, parts: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Statistics [N,S] in the order of `names`, the residual [N,H,W] in nats, and the look-alike's row [N]."""
+        """Statistics [N,S] in the order of `names`, the residual [N,H,W] in nats, the nearest neighbour's row [N]."""
         x = parts["images"].float() / 255
         residual = divergence(x, parts["pixels"]).sum(dim=1)
         one = torch.zeros_like(parts["mean"][:, 0], dtype=torch.int64)

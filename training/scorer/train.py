@@ -72,7 +72,7 @@ def train_scorer(
         encode = partial(_sealed, export_vae, "generation", "vae")
         generator = _once(fabric, lambda: encode(vae, dataset, seed, own))
     defects = train_defects(fabric, dataset, recipe.defects, run, seed=seed)
-    return Parts(generator, defects, classifier, views, recipe.looks)
+    return Parts(generator, defects, classifier, views, recipe.coreset_size)
 
 
 def _once(fabric: Fabric, make: Callable[[], T]) -> T:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from training.data.arrays import Array
 
 # Only the defect network finds small defects, so it counts fourfold. Its small surprises say nothing about other
 # anomalies, so it counts from two nats on. The views replace four statistics of a classifier.

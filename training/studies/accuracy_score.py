@@ -41,7 +41,7 @@ def classification_accuracy_score(bundle: Bundle, dataset: Dataset, *, seed: int
 
 def _accuracy(dataset: Dataset, seed: int) -> float:
     """Accuracy on the test split of the classifier trained on the training split."""
-    recipe: CNNRecipe = REFERENCE.on(dataset.name).networks["cnn"]
+    recipe: CNNRecipe = REFERENCE.for_dataset(dataset.name).networks["cnn"]
     if dataset.test.labels is None:
         raise ValueError(f"{METRIC}: {dataset.name} has no labels to compare with; use labelled data")
     epochs = max(1, round(STEPS * recipe.batch_size / len(dataset.train)))

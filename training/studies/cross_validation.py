@@ -38,8 +38,8 @@ def cross_validate(dataset: Dataset, recipe: Recipe, *, folds: int, seed: int) -
     Raises:
         ValueError: no labels, no such recipe, or a class of fewer images than folds.
     """
-    how: CNNRecipe | None = recipe.on(dataset.name).networks.get("cnn")
-    if how is None or how.average is None or how.patience is not None:
+    how: CNNRecipe | None = recipe.for_dataset(dataset.name).networks.get("cnn")
+    if how is None or how.ema_half_life is None or how.patience is not None:
         raise ValueError(f"recipe {recipe.name} selects an epoch by the held-out part; give --recipe reference")
     splits = (dataset.train, dataset.validation, dataset.calibration, dataset.test)
     images = np.concatenate([split.images for split in splits])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from training.data.augmentation import Affine, Augmentation, Cutout, Flip, InTurn, Shift
+from training.data.augmentation import Affine, Augmentation, Compose, Cutout, Flip, Shift
 
 
 def test_no_limits_change_nothing() -> None:
@@ -64,7 +64,7 @@ def test_cutout_hides_one_square_that_the_border_may_cut(side: int) -> None:
 
 def test_one_after_the_other() -> None:
     images = torch.rand(8, 1, 6, 6)
-    both = InTurn((Shift(1), Cutout(3)))
+    both = Compose((Shift(1), Cutout(3)))
     torch.manual_seed(0)
     once = both(images)
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from training.data.cut_paste import VISIBLE, pasted
+from training.data.cut_paste import VISIBLE, cut_paste
 
 
 def drawn(count: int, channels: int, height: int, width: int, seed: int, kind: str) -> Tensor:
@@ -27,7 +27,7 @@ def test_any_images(shape: tuple[int, int, int], kind: str, count: int, seed: in
     images = drawn(count, *shape, seed, kind)
     before = images.clone()
     torch.manual_seed(seed)
-    spoilt, changed = pasted(images)
+    spoilt, changed = cut_paste(images)
     assert torch.equal(images, before), "the images that are given stay as they are"
     assert spoilt.shape == images.shape
     assert changed.shape == (count, *shape[1:])
@@ -37,7 +37,7 @@ def test_any_images(shape: tuple[int, int, int], kind: str, count: int, seed: in
     assert set(changed.unique().tolist()) <= {0.0, 1.0}
     assert torch.equal(changed > 0, (spoilt - images).abs().amax(dim=1) > VISIBLE)
     torch.manual_seed(seed)
-    again = pasted(images)
+    again = cut_paste(images)
     assert torch.equal(again[0], spoilt)
     assert torch.equal(again[1], changed)
 
@@ -46,7 +46,7 @@ def test_any_images(shape: tuple[int, int, int], kind: str, count: int, seed: in
 def test_some_images_stay_clean_and_most_do_not(shape: tuple[int, int, int]) -> None:
     images = drawn(600, *shape, 0, "noise")
     torch.manual_seed(0)
-    spoilt, changed = pasted(images)
+    spoilt, changed = cut_paste(images)
     same = (spoilt == images).flatten(1).all(dim=1)
     # The share that is left alone, give or take three standard errors, and shapes that missed every pixel.
     assert 0.24 <= same.float().mean() <= 0.45
@@ -57,7 +57,7 @@ def test_some_images_stay_clean_and_most_do_not(shape: tuple[int, int, int]) -> 
 def test_what_lies_outside_the_shapes_is_equal_bit_by_bit() -> None:
     images = drawn(400, 3, 28, 28, 1, "noise")
     torch.manual_seed(1)
-    spoilt, changed = pasted(images)
+    spoilt, changed = cut_paste(images)
     touched = (spoilt != images).any(dim=1).float()
     assert (touched >= changed).all()
     assert 0.02 < touched.mean() < 0.25, "a defect, not another image"
@@ -67,7 +67,7 @@ def test_what_lies_outside_the_shapes_is_equal_bit_by_bit() -> None:
 
 def test_sizes_go_from_a_pixel_to_half_of_the_image() -> None:
     torch.manual_seed(2)
-    _, changed = pasted(drawn(2000, 1, 28, 28, 2, "noise"))
+    _, changed = cut_paste(drawn(2000, 1, 28, 28, 2, "noise"))
     sizes = changed.flatten(1).mean(dim=1)
     some = sizes[sizes > 0]
     assert some.min() <= 2 / 784
@@ -78,6 +78,6 @@ def test_sizes_go_from_a_pixel_to_half_of_the_image() -> None:
 def test_another_seed_pastes_something_else() -> None:
     images = drawn(8, 1, 28, 28, 0, "noise")
     torch.manual_seed(0)
-    first, _ = pasted(images)
-    second, _ = pasted(images)
+    first, _ = cut_paste(images)
+    second, _ = cut_paste(images)
     assert not torch.equal(first, second)

@@ -19,7 +19,7 @@ def test_a_folder_called_like_a_built_in_set_is_a_folder(name: str, tmp_path: Pa
     # Recipes, gates and the store go by this name.
     assert data.name == f"folder-{name}"
     assert slug(data.name) not in BUILT_IN
-    assert all(recipe.on(data.name) is recipe for recipe in RECIPES.values())
+    assert all(recipe.for_dataset(data.name) is recipe for recipe in RECIPES.values())
     assert spec(data.name) == f"folder:{name}"
 
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from training.data.arrays import spread
+from training.data.arrays import evenly_spaced
 from training.graphs.session import open_graph, run
 
 
@@ -33,6 +33,6 @@ def test_chunks_are_put_together_in_order(doubling: Path, size: int) -> None:
 
 
 def test_spread_covers_all_rows() -> None:
-    assert spread(5, 100).tolist() == [0, 1, 2, 3, 4]
-    assert spread(9, 3).tolist() == [0, 4, 8]
-    assert len(set(spread(10_000, 2000).tolist())) == 2000
+    assert evenly_spaced(5, 100).tolist() == [0, 1, 2, 3, 4]
+    assert evenly_spaced(9, 3).tolist() == [0, 4, 8]
+    assert len(set(evenly_spaced(10_000, 2000).tolist())) == 2000

@@ -19,7 +19,7 @@ from training.loops.defects import DefectRecipe, train_defects
 from training.loops.gan import GANRecipe, train_gan
 from training.loops.run import Run, open_run
 from training.loops.vae import VAERecipe, train_vae
-from training.networks.defect_unet import DefectNetConfig
+from training.networks.defect_unet import DefectUNetConfig
 from training.networks.gan import GANConfig
 from training.networks.residual_cnn import ResidualCNNConfig
 from training.networks.vae import VAEConfig
@@ -39,7 +39,7 @@ GAN = GANRecipe(
     augment=Affine(scale=0.05, shift=0.1),
     picture_every=2,
 )
-DEFECTS = DefectRecipe(DefectNetConfig(4), steps=24, batch_size=32, average=0.9, arithmetic="float32")
+DEFECTS = DefectRecipe(DefectUNetConfig(4), steps=24, batch_size=32, ema_half_life=210.0, arithmetic="float32")
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from lightning_fabric import Fabric
 
 from tests.training.loops import test_epochs
 from training.data import Dataset
-from training.data.augmentation import Cutout, InTurn, Shift
+from training.data.augmentation import Compose, Cutout, Shift
 from training.loops.batches import Images
 from training.loops.classifier import CNNRecipe, evaluate, normalise_by, optimizer_of, train_cnn
 from training.loops.run import Run
@@ -24,8 +24,8 @@ AVERAGED = CNNRecipe(
     schedule="cosine",
     optimizer="sgd",
     weight_decay=5e-4,
-    augment=InTurn((Shift(1), Cutout(3))),
-    average=0.9,
+    augment=Compose((Shift(1), Cutout(3))),
+    ema_half_life=210.0,
     arithmetic="fastest",
     patience=None,
 )

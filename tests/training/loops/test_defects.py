@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 
 from tests.training.loops import conftest
 from training.data import Dataset
-from training.data.cut_paste import pasted
+from training.data.cut_paste import cut_paste
 from training.loops.batches import Images
 from training.loops.defects import evaluate, train_defects
 from training.loops.run import Run
@@ -20,11 +20,11 @@ def test_it_learns_where_something_was_pasted(digits: Dataset, fabric: Fabric, n
     network = train_defects(fabric, digits, replace(conftest.DEFECTS, steps=120), run, seed=0)
     losses = [record["validation"]["cross_entropy"] for record in run.records()]
     assert losses[-1] < 0.7 * losses[0]
-    assert [path.name for path in run.pictures.iterdir()] == ["pasted.png"]
+    assert [path.name for path in run.pictures.iterdir()] == [f"epoch-{len(losses):04d}.png"]
     validation = Images(digits.validation, fabric.device)
     assert evaluate(network, validation, 0) == pytest.approx(losses[-1], rel=1e-4), "what is returned is the average"
     torch.manual_seed(7)
-    spoilt, changed = pasted(validation.at(torch.arange(50))[0])
+    spoilt, changed = cut_paste(validation.at(torch.arange(50))[0])
     with torch.no_grad():
         found = network(spoilt)
     assert found[changed > 0].mean() > found[changed == 0].mean() + 1

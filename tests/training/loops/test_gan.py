@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from tests.training.conftest import Published
 from tests.training.loops import conftest
 from training.data import Dataset, Split
-from training.evaluation.generators.collapse import Watch
+from training.evaluation.generators.collapse import CollapseMonitor
 from training.kinds import KINDS
 from training.loops.gan import GANRecipe, sample, train_gan
 from training.loops.run import Run
@@ -32,7 +32,7 @@ def test_samples_come_near_the_data(
     recipe: GANRecipe, digits: Dataset, fabric: Fabric, new_run: Callable[..., Run]
 ) -> None:
     run = new_run("a", "gan")
-    generator = train_gan(fabric, digits, replace(recipe, epochs=12, average=0.9), run, seed=0).generator
+    generator = train_gan(fabric, digits, replace(recipe, epochs=12, ema_half_life=210.0), run, seed=0).generator
     torch.manual_seed(0)
     with torch.no_grad():
         pixels = generator(torch.randn(200, generator.latent_size), torch.arange(10).repeat(20))
@@ -54,10 +54,15 @@ def test_data_without_labels_are_one_class(digits: Dataset, fabric: Fabric, new_
 def test_the_judge_chooses_the_epoch(published: Published, fabric: Fabric, new_run: Callable[..., Run]) -> None:
     run, dataset, judge = new_run("a", "gan"), published.dataset, published.classifier
     generator = train_gan(
-        fabric, dataset, replace(conftest.GAN, epochs=6, picture_every=1), run, seed=0, monitor=Watch(dataset, judge)
+        fabric,
+        dataset,
+        replace(conftest.GAN, epochs=6, picture_every=1),
+        run,
+        seed=0,
+        monitor=CollapseMonitor(dataset, judge),
     ).generator
-    watch = Watch(dataset, judge)
-    kept = watch(sample(generator, torch.from_numpy(watch.labels), 0).numpy())["frechet_distance"]
+    monitor = CollapseMonitor(dataset, judge)
+    kept = monitor(sample(generator, torch.from_numpy(monitor.labels), 0).numpy())["frechet_distance"]
     judged = [record["validation"]["frechet_distance"] for record in run.records()]
     assert len(judged) == 6
     assert kept == pytest.approx(min(judged), rel=1e-4)
@@ -72,9 +77,11 @@ def test_a_run_made_to_collapse_is_seen_and_not_stored(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     # Against a discriminator that never learns, the generator draws the one image of each class that it likes best.
-    recipe = replace(conftest.GAN, epochs=4, discriminator_learning_rate=0.0, generator_learning_rate=5e-3, average=0.5)
+    recipe = replace(
+        conftest.GAN, epochs=4, discriminator_learning_rate=0.0, generator_learning_rate=5e-3, ema_half_life=32.0
+    )
     run, dataset, judge = new_run("a", "gan"), published.dataset, published.classifier
-    generator = train_gan(fabric, dataset, recipe, run, seed=0, monitor=Watch(dataset, judge))
+    generator = train_gan(fabric, dataset, recipe, run, seed=0, monitor=CollapseMonitor(dataset, judge))
     assert "epoch-0004: the generator has collapsed" in capsys.readouterr().err
     with pytest.raises(GateError, match=r"digits-gan: (coverage_ratio|relative_diversity|near_duplicates)"):
         publish(KINDS["gan"], generator, dataset, recipe="made to collapse", seed=0, run_dir=tmp_path, judge=judge)

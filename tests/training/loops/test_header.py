@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from training.data.augmentation import Affine, Flip, InTurn
+from training.data.augmentation import Affine, Compose, Flip
 from training.loops.header import difference, header
 from training.recipes import RECIPES
 
 
 def test_every_value_of_a_recipe_is_in_the_header() -> None:
-    cnn = RECIPES["reference"].on("fashion-mnist").networks["cnn"]
+    cnn = RECIPES["reference"].for_dataset("fashion-mnist").networks["cnn"]
     assert cnn
     made = header(recipe=cnn)
     assert made["recipe"]["network"] == {"kind": "ResidualCNNConfig", "channels": 32, "blocks": 2}
@@ -22,7 +22,7 @@ def test_every_value_of_a_recipe_is_in_the_header() -> None:
 
 def test_augmentations_of_equal_values_differ_by_their_kind() -> None:
     assert difference(header(a=Affine()), header(a=Flip())) == ("a.kind", "Affine", "Flip")
-    assert difference(header(a=InTurn((Flip(),))), header(a=InTurn((Flip(),)))) is None
+    assert difference(header(a=Compose((Flip(),))), header(a=Compose((Flip(),)))) is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from training.metrics.detection import found, separation
+from training.metrics.detection import detection_rate, separation
 
 SCORES = st.lists(st.integers(-3, 3), min_size=1, max_size=30)
 
@@ -52,5 +52,5 @@ def test_more_images_say_more_and_a_seed_repeats() -> None:
 
 def test_alpha_is_compared_in_single_precision() -> None:
     """p = 1/100 in float32 lies below 0.01 in float64, and 1/20 above 0.05."""
-    assert found(np.array([1, 2], np.float32) / np.float32(100)) == 0.5
-    assert found(np.array([1, 2], np.float32) / np.float32(20), 0.05) == 0.5
+    assert detection_rate(np.array([1, 2], np.float32) / np.float32(100)) == 0.5
+    assert detection_rate(np.array([1, 2], np.float32) / np.float32(20), 0.05) == 0.5

@@ -5,13 +5,13 @@ import pytest
 from scipy.linalg import sqrtm
 
 from training.metrics.samples import (
-    Seen,
+    Features,
     class_metrics,
-    covering,
     distribution_metrics,
     frechet_distance,
     inception_score,
     memorisation,
+    prdc,
 )
 
 
@@ -19,17 +19,17 @@ def normal(seed: int, count: int = 400, width: int = 8, shift: float = 0.0) -> n
     return (np.random.default_rng(seed).standard_normal((count, width)) + shift).astype(np.float32)
 
 
-def seen(features: np.ndarray, classes: np.ndarray | None = None, confidence: float = 0.97) -> Seen:
+def seen(features: np.ndarray, classes: np.ndarray | None = None, confidence: float = 0.97) -> Features:
     classes = np.arange(len(features)) % 4 if classes is None else classes
     probabilities = np.full((len(features), 4), (1 - confidence) / 3, np.float32)
     probabilities[np.arange(len(features)), classes] = confidence
-    return Seen(features, probabilities)
+    return Features(features, probabilities)
 
 
 @pytest.mark.nightly  # a quarter of a minute; the ones below say the same of few points
 def test_equal_gaussians_of_a_thousand_dimensions_give_the_published_figures() -> None:
     # What the authors' package prints in its README, with five neighbours throughout.
-    figures = covering(normal(0, 10_000, 1000), normal(1, 10_000, 1000), neighbours=5)
+    figures = prdc(normal(0, 10_000, 1000), normal(1, 10_000, 1000), neighbours=5)
     assert figures["precision"] == pytest.approx(0.477, abs=0.03)
     assert figures["recall"] == pytest.approx(0.471, abs=0.03)
     assert figures["density"] == pytest.approx(1.056, abs=0.04)
@@ -38,7 +38,7 @@ def test_equal_gaussians_of_a_thousand_dimensions_give_the_published_figures() -
 
 def test_covering_by_hand() -> None:
     real = np.arange(10, dtype=np.float32)[:, None]  # the third neighbour of an inner point is 2 away, the fifth 3
-    figures = covering(np.array([[4.5], [4.6], [4.4], [4.55], [100.0]], np.float32), real)
+    figures = prdc(np.array([[4.5], [4.6], [4.4], [4.55], [100.0]], np.float32), real)
     assert figures["precision"] == pytest.approx(0.8)
     assert figures["recall"] < 1
     # Within three of 4.5: 2, 3, 4, 5, 6, 7, and the border points whose fifth neighbour is further (0 and 1, 8 and 9).
@@ -47,7 +47,7 @@ def test_covering_by_hand() -> None:
 
 def test_a_collapse_is_precise_and_covers_nothing() -> None:
     real = normal(0)
-    figures = covering(np.repeat(real[:1], 400, axis=0) + 1e-3 * normal(1), real)
+    figures = prdc(np.repeat(real[:1], 400, axis=0) + 1e-3 * normal(1), real)
     assert figures["precision"] == 1
     assert figures["recall"] < 0.05
     assert figures["coverage"] < 0.1

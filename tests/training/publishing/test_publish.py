@@ -199,7 +199,7 @@ def test_colour_images_without_labels(published: Published, tmp_path: Path) -> N
     views = CNNConfig(channels=(4, 8), hidden=6).build(looked.image_shape, len(looked.class_names))
     fit(views, looked, lambda x, y: nn.functional.cross_entropy(views(x), y), steps=100)
     [of_them] = publish(KINDS["cnn"], views, looked, **how)
-    parts = Parts(generator, brief_defects(dataset), views=of_them, looks=50)
+    parts = Parts(generator, brief_defects(dataset), views=of_them, coreset_size=50)
     [scorer] = publish(KINDS["scorer"], parts, dataset, **how)
     assert scorer.manifest.statistics == ("reconstruction", "residual_peak", "latent", "variation", "defects", "views")
     assert scorer.manifest.parts == {

@@ -36,7 +36,7 @@ def test_a_scorer_has_all_that_it_needs_without_a_classifier_or_vae(name: str) -
     ]
     sizes = [4 * sum(weight.numel() for weight in network.parameters()) for network in networks]
     assert max(sizes) < 2e6
-    assert scorer.looks >= 100
+    assert scorer.coreset_size >= 100
     # A mirrored image is another view: what is told apart must not be done at random as well.
     assert "Flip" not in repr(scorer.views.augment)
     assert scorer.views.patience is None

@@ -18,32 +18,34 @@ REFERENCE = RECIPES["reference"]
 
 @pytest.mark.parametrize("dataset", [*CNN, "shells"])
 def test_every_data_set_has_a_classifier_that_no_selection_ends(dataset: str) -> None:
-    recipe = REFERENCE.on(dataset)
+    recipe = REFERENCE.for_dataset(dataset)
     assert recipe.name == "reference"
     assert recipe.networks["cnn"].patience is None
     assert "vae" not in recipe.networks
-    assert recipe.networks["cnn"].average is not None
+    assert recipe.networks["cnn"].ema_half_life is not None
     assert recipe.networks["cvae"] is not None
     assert recipe.networks["gan"] is not None
 
 
 def test_data_sets_differ_in_augmentation() -> None:
-    assert len({REFERENCE.on(name).networks["cnn"].augment for name in CNN}) == len(CNN)
-    assert REFERENCE.on("shells") is REFERENCE
+    assert len({REFERENCE.for_dataset(name).networks["cnn"].augment for name in CNN}) == len(CNN)
+    assert REFERENCE.for_dataset("shells") is REFERENCE
     assert "Flip" not in repr(REFERENCE.networks["cnn"]), "letters and faces are not mirrored"
 
 
 def test_a_gan_of_few_images_is_kept_from_learning_them_by_heart() -> None:
-    assert REFERENCE.on("shells").networks["gan"] == REFERENCE.on("digits").networks["gan"]
-    assert REFERENCE.on("shells").networks["gan"].augment is not None
-    assert REFERENCE.on("shells").networks["gan"].epochs > REFERENCE.on("mnist").networks["gan"].epochs
+    assert REFERENCE.for_dataset("shells").networks["gan"] == REFERENCE.for_dataset("digits").networks["gan"]
+    assert REFERENCE.for_dataset("shells").networks["gan"].augment is not None
+    assert (
+        REFERENCE.for_dataset("shells").networks["gan"].epochs > REFERENCE.for_dataset("mnist").networks["gan"].epochs
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", CNN)
 def test_its_graph_keeps_within_its_size(dataset: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = REFERENCE.on(dataset).networks["cnn"].network.build((1, 28, 28), 10).eval()
+    network = REFERENCE.for_dataset(dataset).networks["cnn"].network.build((1, 28, 28), 10).eval()
     assert sum(weight.numel() for weight in network.parameters()) <= 270_000
     export_classifier(network, load("digits"), tmp_path)
     assert (tmp_path / "classify.onnx").stat().st_size <= 1_000_000

@@ -23,7 +23,7 @@ from training.networks.cnn import CNNConfig
 from training.networks.vae import VAEConfig
 from training.scorer import export
 from training.scorer.components import Parts
-from training.scorer.export import Apart, export_scorer
+from training.scorer.export import ReferenceScorer, export_scorer
 from training.scorer.fit import Scorer
 
 Seal = Callable[..., Bundle]
@@ -93,7 +93,7 @@ def cnn(digits: Dataset) -> nn.Module:
 def parts(digits: Dataset, cnn: nn.Module, sealed: Seal) -> Parts:
     torch.manual_seed(0)
     vae = VAEConfig(latent_size=4, hidden=16).build(digits.image_shape).eval()
-    return Parts(sealed("vae", vae, digits), brief_defects(digits), sealed("cnn", cnn, digits), looks=40)
+    return Parts(sealed("vae", vae, digits), brief_defects(digits), sealed("cnn", cnn, digits), coreset_size=40)
 
 
 @pytest.fixture(scope="session")
@@ -104,13 +104,13 @@ def scorer(parts: Parts, digits: Dataset, tmp_path_factory: pytest.TempPathFacto
 def made(parts: Parts, dataset: Dataset, directory: Path) -> Made:
     kept: list[Scorer] = []
 
-    class Kept(Apart):
+    class Kept(ReferenceScorer):
         def __init__(self, scorer: Scorer) -> None:
             kept.append(scorer)
             super().__init__(scorer)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "Apart", Kept)
+        patch.setattr(export, "ReferenceScorer", Kept)
         exported = export_scorer(parts, dataset, directory)
     path = directory / "score.onnx"
     calibration = run(open_graph(path), {"images": dataset.calibration.images})

@@ -18,7 +18,7 @@ from training.graphs.session import ExportError
 from training.networks.conditional_vae import ConditionalVAEConfig
 from training.scorer import export as module
 from training.scorer.components import Parts
-from training.scorer.export import Apart, export_scorer
+from training.scorer.export import ReferenceScorer, export_scorer
 
 
 def test_signature(scorer: Made) -> None:
@@ -140,12 +140,12 @@ def test_a_graph_that_is_not_its_parts_is_refused(
 ) -> None:
     """The comparison runs each part by itself: one that answers otherwise there is found out."""
 
-    class Brighter(Apart):
+    class Brighter(ReferenceScorer):
         def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
             score, *others = super().__call__(images)
             return (score + 5, *others)
 
-    monkeypatch.setattr(module, "Apart", Brighter)
+    monkeypatch.setattr(module, "ReferenceScorer", Brighter)
     with pytest.raises(ExportError, match=r"score\.onnx: score at batch 1 differs from PyTorch by"):
         export_scorer(parts, digits, tmp_path)
 
@@ -153,15 +153,15 @@ def test_a_graph_that_is_not_its_parts_is_refused(
 def test_the_graph_is_its_parts_run_apart(scorer: Made, digits: Dataset) -> None:
     """On images that the export did not compare, anomalies among them."""
     strange = simple_anomalies(digits.test.images[:8]).values()
-    compare(scorer, Apart(scorer.scorer), np.concatenate([digits.train.images[:40], *strange]))
+    compare(scorer, ReferenceScorer(scorer.scorer), np.concatenate([digits.train.images[:40], *strange]))
 
 
-def compare(whole: Made, apart: Apart, images: Array) -> None:
+def compare(whole: Made, apart: ReferenceScorer, images: Array) -> None:
     outputs = whole(images)
     with torch.no_grad():
         expected = dict(zip(apart.outputs, (tensor.numpy() for tensor in apart(torch.from_numpy(images))), strict=True))
     assert expected.keys() == outputs.keys()
-    expected |= apart.settled(outputs)
+    expected |= apart.recompute_steps(outputs)
     for name in ("label", "look_alike"):
         if name in outputs:
             assert np.array_equal(outputs[name], expected[name]), name

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from training.data.arrays import Array, philox
-from training.scorer.fusion import BODY, MOST, POINTS, Surprise, fused
+from training.scorer.fusion import BODY, MOST, POINTS, TailNegLogProb, fused
 from training.scorer.weights import weighted
 
 
 def surprise_of(normal: Array, values: Array, *, two_sided: bool = False) -> Array:
     """Of one statistic."""
-    made: Array = Surprise(normal[:, None], [two_sided])(torch.from_numpy(values)[:, None]).numpy()[:, 0]
+    made: Array = TailNegLogProb(normal[:, None], [two_sided])(torch.from_numpy(values)[:, None]).numpy()[:, 0]
     return made
 
 

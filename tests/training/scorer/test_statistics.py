@@ -11,7 +11,7 @@ from scipy.special import rel_entr
 from scipy.stats import multivariate_normal
 
 from training.data.arrays import Array, philox
-from training.scorer.statistics import SHRINKAGE, Gaussian, Relative, Statistics, divergence, whitening
+from training.scorer.statistics import SHRINKAGE, ClassGaussian, RelativeMahalanobis, Statistics, divergence, whitening
 
 
 def cloud(count: int, size: int, seed: int = 0) -> Array:
@@ -45,7 +45,7 @@ def test_points_that_are_all_alike_whiten_to_something_finite(points: Array) -> 
 def test_gaussian_is_the_log_density_up_to_one_constant() -> None:
     """One constant for all classes: what is compared is also how wide the classes are."""
     points, labels = np.concatenate([cloud(80, 4), 5 * cloud(60, 4, seed=1)]), np.repeat([0, 1], [80, 60])
-    gaussian = Gaussian(points, labels, 2)
+    gaussian = ClassGaussian(points, labels, 2)
     new, of = cloud(30, 4, seed=2), np.arange(30) % 2
     actual = gaussian(torch.from_numpy(new), torch.from_numpy(of)).numpy()
     densities = [multivariate_normal(points[labels == k].mean(axis=0), shrunk(points[labels == k])) for k in (0, 1)]
@@ -56,7 +56,7 @@ def test_gaussian_is_the_log_density_up_to_one_constant() -> None:
 def test_a_class_without_points_has_the_distribution_of_all() -> None:
     points = cloud(50, 3)
     labels = np.append(np.zeros(49, np.int64), 2)  # none of class 1, a single point of class 2
-    gaussian, whole = Gaussian(points, labels, 3), Gaussian(points, np.zeros(50, np.int64), 1)
+    gaussian, whole = ClassGaussian(points, labels, 3), ClassGaussian(points, np.zeros(50, np.int64), 1)
     new = torch.from_numpy(cloud(10, 3, seed=1))
     expected = whole(new, torch.zeros(10, dtype=torch.int64))
     for label in (1, 2):
@@ -76,7 +76,9 @@ def test_relative_is_the_nearest_class_less_all() -> None:
         - mahalanobis(x, points.mean(axis=0), overall) ** 2
         for x in new.astype(np.float64)
     ]
-    np.testing.assert_allclose(Relative(points, labels)(torch.from_numpy(new)), expected, rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(
+        RelativeMahalanobis(points, labels)(torch.from_numpy(new)), expected, rtol=1e-3, atol=1e-2
+    )
 
 
 def test_divergence_is_that_of_bernoulli_distributions() -> None:
@@ -115,7 +117,7 @@ def images() -> NDArray[np.uint8]:
 @pytest.fixture(scope="module")
 def statistics(images: NDArray[np.uint8]) -> Statistics:
     made = measured(images)
-    return Statistics(made, np.arange(60) % 4, 4, conditional=False, looks=np.arange(0, 60, 2))
+    return Statistics(made, np.arange(60) % 4, 4, conditional=False, coreset=np.arange(0, 60, 2))
 
 
 def test_every_statistic_is_what_its_name_says(statistics: Statistics, images: NDArray[np.uint8]) -> None:
@@ -145,7 +147,7 @@ def test_every_statistic_is_what_its_name_says(statistics: Statistics, images: N
 def test_without_a_classifier_latents_are_compared(images: NDArray[np.uint8]) -> None:
     made = {name: array for name, array in measured(images).items() if name in ("images", "mean", "pixels", "defects")}
     looks = np.arange(3)  # fewer than are averaged
-    statistics = Statistics(made, np.zeros(60, np.int64), 1, conditional=False, looks=looks)
+    statistics = Statistics(made, np.zeros(60, np.int64), 1, conditional=False, coreset=looks)
     assert statistics.names == ("reconstruction", "residual_peak", "latent", "variation", "defects")
     values, _, rows = statistics({name: torch.from_numpy(array) for name, array in made.items()})
     assert values.shape == (60, 5)
@@ -155,6 +157,6 @@ def test_without_a_classifier_latents_are_compared(images: NDArray[np.uint8]) ->
 
 def test_as_few_looks_as_there_are_are_averaged(images: NDArray[np.uint8]) -> None:
     made = measured(images)
-    statistics = Statistics(made, np.arange(60) % 4, 4, conditional=True, looks=np.arange(2))
+    statistics = Statistics(made, np.arange(60) % 4, 4, conditional=True, coreset=np.arange(2))
     values, _, _ = statistics({name: torch.from_numpy(array) for name, array in made.items()})
     assert values.isfinite().all()

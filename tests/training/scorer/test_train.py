@@ -30,7 +30,7 @@ def test_scratches_are_found_though_none_was_ever_seen(tmp_path: Path) -> None:
         defects=replace(how.defects, steps=50, batch_size=16, arithmetic="float32"),
         vae=replace(how.vae, epochs=4),
         views=replace(how.views, epochs=1),
-        looks=100,
+        coreset_size=100,
     )
     dataset = load(f"folder:{folder}", image_size=SIDE, colour=True)
     recipe = demo.changed(scorer=brief)

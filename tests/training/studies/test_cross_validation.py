@@ -20,9 +20,9 @@ def digits() -> Dataset:
 
 @pytest.fixture(scope="module")
 def brief() -> Recipe:
-    reference = RECIPES["reference"].on("digits")
+    reference = RECIPES["reference"].for_dataset("digits")
     return reference.changed(
-        cnn=replace(reference.networks["cnn"], network=ResidualCNNConfig(8), epochs=15, average=0.9)
+        cnn=replace(reference.networks["cnn"], network=ResidualCNNConfig(8), epochs=15, ema_half_life=400.0)
     )
 
 

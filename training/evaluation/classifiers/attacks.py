@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.data.arrays import philox
+from training.data.arrays import Images, philox
 from training.graphs.gradient import Differentiable
 from training.graphs.session import CHUNK
-
-Images = NDArray[np.uint8]
 
 EPSILONS = (1, 2, 4, 8, 16, 32)  # grey levels of 255; the literature's 0.1 on MNIST is 25.5
 STEPS = 20

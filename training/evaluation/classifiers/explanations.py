@@ -14,18 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
 
 from services.inference.bundle import Bundle
 from services.inference.explanation import occlusion, rise
-from training.data.arrays import Array, philox
+from training.data.arrays import Array, Images, Labels, philox
 from training.evaluation.tables import table
 from training.graphs.session import open_graph, run
 
-Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
 Map = Callable[[onnxruntime.InferenceSession, Images, Labels], Array]
 
 SHARES = np.linspace(0, 1, 29)  # of the pixels, deleted or inserted

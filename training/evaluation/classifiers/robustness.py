@@ -9,13 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
-from training.data.arrays import Array
+from training.data.arrays import Array, Images
 from training.evaluation.shifts.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from training.evaluation.tables import table
 from training.graphs.inference import predict
 from training.metrics.calibration import expected_calibration_error, negative_log_likelihood
-
-Images = NDArray[np.uint8]
 
 
 class Measured(NamedTuple):

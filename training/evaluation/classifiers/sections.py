@@ -8,7 +8,7 @@ import numpy as np
 
 from services.inference.bundle import Bundle
 from training.data import Dataset, Split
-from training.data.arrays import spread
+from training.data.arrays import evenly_spaced
 from training.evaluation import figures
 from training.evaluation.classifiers import explanations, robustness
 from training.evaluation.shifts.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -132,7 +132,7 @@ def _chapter(title: str, *parts: str) -> str:
 
 
 def _some(test: Split, count: int) -> Split:
-    return test.take(spread(len(test), count))
+    return test.take(evenly_spaced(len(test), count))
 
 
 def _labels(test: Split) -> np.ndarray:

@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
 from training.data import Dataset, Split
-from training.data.arrays import philox, spread
+from training.data.arrays import Images, evenly_spaced, philox
 from training.evaluation import figures
 from training.evaluation.figures import Picture
 from training.evaluation.generators import elbo, likelihood, sample_metrics
 from training.evaluation.generators.judge import judge_of, perceptual_distance
 from training.graphs.inference import by_class, decode, encode, from_noise, sample
-
-Images = NDArray[np.uint8]
 
 PLOTTED = 2000  # points of a latent map
 GRID = 15  # images a side of the decoded latent plane
@@ -64,7 +62,7 @@ def vae(
     figures.image_grid(samples, COLUMNS, directory / "samples.png")
     drawn = [
         Picture("samples.png", "Samples decoded from standard normal latents."),
-        _reconstructions(bundle, images[spread(len(images), COLUMNS)], None, directory),
+        _reconstructions(bundle, images[evenly_spaced(len(images), COLUMNS)], None, directory),
         _latent_map(bundle, dataset, directory),
     ]
     if bundle.manifest.latent_size == 2:
@@ -83,10 +81,10 @@ def conditional_vae(
     images, labels = dataset.test.images, dataset.test.labels
     metrics = conditional_vae_metrics(bundle, dataset.train, dataset.test, judge)
     if elbo.has_likelihood(bundle):
-        metrics |= likelihood.likelihood_metrics(bundle, images[spread(len(images), BOUNDED)], samples=DRAWS)
+        metrics |= likelihood.likelihood_metrics(bundle, images[evenly_spaced(len(images), BOUNDED)], samples=DRAWS)
     drawn = _drawn(bundle, dataset, directory)
     if labels is None:
-        drawn.append(_reconstructions(bundle, images[spread(len(images), COLUMNS)], None, directory))
+        drawn.append(_reconstructions(bundle, images[evenly_spaced(len(images), COLUMNS)], None, directory))
     else:
         firsts = np.array([int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)])
         drawn.append(_reconstructions(bundle, images[firsts], labels[firsts], directory))
@@ -105,7 +103,7 @@ def _perceived(
 
 
 def _latent_map(bundle: Bundle, dataset: Dataset, directory: Path) -> Picture:
-    rows = spread(len(dataset.test), PLOTTED)
+    rows = evenly_spaced(len(dataset.test), PLOTTED)
     labels = None if dataset.test.labels is None else dataset.test.labels[rows]
     means = encode(bundle, dataset.test.images[rows])[0]
     figures.latent_map(means, labels, dataset.class_names, directory / "latent_map.png")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
 from training.graphs.session import open_graph, run
-from training.metrics.samples import Seen, mean_distance
+from training.metrics.samples import Features, mean_distance
 
 FEATURES = "features"
 
@@ -31,9 +31,9 @@ class Judge:
     name: str
     session: onnxruntime.InferenceSession
 
-    def __call__(self, images: NDArray[np.uint8]) -> Seen:
+    def __call__(self, images: NDArray[np.uint8]) -> Features:
         outputs = run(self.session, {"images": images})
-        return Seen(outputs[FEATURES], outputs["probabilities"])
+        return Features(outputs[FEATURES], outputs["probabilities"])
 
 
 def perceptual_distance(judge: Judge, images: NDArray[np.uint8], others: NDArray[np.uint8]) -> float:

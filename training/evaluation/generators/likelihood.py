@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from services.inference.bundle import Bundle
-from training.data.arrays import Array, binarised
+from training.data.arrays import Array, Images, Labels, binarised
 from training.evaluation.generators.elbo import log_probability
 from training.graphs.inference import by_class, prior
 from training.graphs.session import open_graph, run
 from training.metrics.likelihood import Density, log_marginal
 
 TOGETHER = 64  # draws that are decoded at once, so that their pixels fit the processor's cache
-
-Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
 
 
 def density(bundle: Bundle) -> Density:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.inference.bundle import Bundle
 from training.data import Split
-from training.data.arrays import spread
+from training.data.arrays import evenly_spaced
 from training.graphs.inference import balanced_labels, sample
 from training.metrics.samples import relative_diversity
 
@@ -37,12 +37,12 @@ def gan_metrics(
     from training.evaluation.generators.judge import judge_of  # noqa: PLC0415  (torch takes seconds to import)
     from training.metrics.samples import class_metrics, distribution_metrics, memorisation  # noqa: PLC0415
 
-    look = judge_of(judge)
-    rows = spread(len(training), count)
-    seen, real, measure = look(samples), look(unseen.images), look(training.images[rows])
+    extract = judge_of(judge)
+    rows = evenly_spaced(len(training), count)
+    seen, real, measure = extract(samples), extract(unseen.images), extract(training.images[rows])
     equal = min(len(seen), len(real))
     of_samples = distribution_metrics(seen.at(slice(equal)), measure)
-    of_real = distribution_metrics(real.at(spread(len(real), equal)), measure)
+    of_real = distribution_metrics(real.at(evenly_spaced(len(real), equal)), measure)
     return {
         **class_metrics(seen, wanted),
         "conditional_accuracy/real": class_metrics(real, unseen.labels)["conditional_accuracy"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
@@ -13,7 +12,7 @@ from services.inference.bundle import Bundle
 from services.inference.chain import STEPS, Chains
 from services.inference.noise import latents
 from training.data import Dataset
-from training.data.arrays import spread
+from training.data.arrays import Images, Labels, evenly_spaced
 from training.evaluation.generators.judge import judge_of
 from training.evaluation.generators.sample_metrics import MINIMUM, SAMPLES
 from training.graphs.inference import balanced_labels
@@ -22,9 +21,6 @@ from training.graphs.session import open_graph, run
 SEEDS = (0, 1, 2)
 MEASURES = ("conditional_accuracy", "frechet_distance", "precision", "recall", "coverage")
 TOGETHER = 500  # chains that run at once
-
-Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
 
 
 def samplers_metrics(bundle: Bundle, dataset: Dataset, judge: Bundle, progress: str = "") -> dict[str, float]:
@@ -40,15 +36,15 @@ def samplers_metrics(bundle: Bundle, dataset: Dataset, judge: Bundle, progress: 
     labels = balanced_labels(bundle, count)
     if labels is None:
         return {}
-    look = judge_of(judge)
-    real = look(dataset.train.images[spread(len(dataset.train), count)])
+    extract = judge_of(judge)
+    real = extract(dataset.train.images[evenly_spaced(len(dataset.train), count)])
     metrics: dict[str, float] = {}
     distances = []
     for sampler, chosen in (("prior", False), ("metropolis-hastings", True)):
         rows = []
         for seed in SEEDS:
             told = f"{progress}, {sampler}, seed {seed}" if progress else ""
-            drawn = look(sampled(bundle, seed, labels, chosen=chosen, progress=told))
+            drawn = extract(sampled(bundle, seed, labels, chosen=chosen, progress=told))
             rows.append(class_metrics(drawn, labels) | distribution_metrics(drawn, real))
         for name in MEASURES:
             values = [row[name] for row in rows]

@@ -8,7 +8,7 @@ import numpy as np
 
 from services.inference.bundle import Bundle
 from training.data import Dataset
-from training.data.arrays import Array, Images, spread
+from training.data.arrays import Array, Images, evenly_spaced
 from training.evaluation import figures
 from training.evaluation.figures import Picture
 from training.evaluation.shifts.sets import simple_anomalies
@@ -24,7 +24,7 @@ def metrics(bundle: Bundle, images: Images, p_values: Array, scores: Array, seed
     """False-positive rates of normal `images` at each alpha, and the AUROC of their scores against each anomaly."""
     # Compared in float32, like p_value: float32(0.05) is above 0.05.
     result = {f"false_positive_rate/{alpha:.2f}": float((p_values <= np.float32(alpha)).mean()) for alpha in ALPHAS}
-    chosen = spread(len(images), SCORED)
+    chosen = evenly_spaced(len(images), SCORED)
     for name, anomalies in simple_anomalies(images[chosen], seed).items():
         result[f"auroc/{name}"] = auroc(scores[chosen], score(bundle, anomalies)["score"])
     return result
@@ -43,7 +43,7 @@ def assess(
     images = dataset.test.images
     outputs = score(bundle, images)
     measured = metrics(bundle, images, outputs["p_value"], outputs["score"])
-    normals = images[spread(len(images), NORMALS)]
+    normals = images[evenly_spaced(len(images), NORMALS)]
     anomalies = simple_anomalies(normals[:1])
     shown = np.concatenate([normals, *anomalies.values()])
     scored = score(bundle, shown)

@@ -9,12 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from training.data.arrays import Array
+from training.data.arrays import Array, Images
 from training.metrics.detection import Separation, separation
-
-Images = NDArray[np.uint8]
 
 BORDER = 2  # pixels
 

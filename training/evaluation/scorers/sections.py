@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
 from services.inference.bundle import Bundle
 from training.data import Dataset
-from training.data.arrays import Array, spread
+from training.data.arrays import Array, Images, evenly_spaced
 from training.evaluation import figures
 from training.evaluation.scorers.ablation import Ablation, Fusion, ablation, sum_of_squares
 from training.evaluation.scorers.border_baseline import trivial
@@ -22,10 +21,9 @@ from training.evaluation.shifts.defects import defects
 from training.evaluation.shifts.sets import OTHER, anomaly_sets
 from training.evaluation.tables import table
 from training.graphs.inference import score
-from training.metrics.detection import ALPHA, RESAMPLES, found, separation
+from training.metrics.detection import ALPHA, RESAMPLES, detection_rate, separation
 from training.metrics.localisation import LIMIT, aupro, pixel_auroc
 
-Images = NDArray[np.uint8]
 Scored = Mapping[str, Array]  # outputs of the score graph by name
 
 COUNT, FULL_COUNT = 200, 2000  # anomalies in a set
@@ -55,7 +53,7 @@ def scorer_chapters(
     """
     count = FULL_COUNT if full else COUNT
     test = dataset.test.images
-    images = test if full else test[spread(len(test), NORMALS)]
+    images = test if full else test[evenly_spaced(len(test), NORMALS)]
     sets = anomaly_sets(dataset, images, other, count)
     normal = score(bundle, images)
     shown = track(sets.items(), "scoring anomalies", console=Console(stderr=True), transient=True, disable=not full)
@@ -96,7 +94,7 @@ def _anomalies(
     for name, outputs in scored.items():
         area, low, high = separation(normal["score"], outputs["score"])
         areas.append(area)
-        shares.append(found(outputs["p_value"]))
+        shares.append(detection_rate(outputs["p_value"]))
         best = "{}: {:.4f}".format(*measured.best(name)) if measured else ""
         interval = f"{area:.4f} [{low:.4f}, {high:.4f}]"
         rows.append((_spoken(name), f"{len(sets[name]):,}", interval, f"{shares[-1]:.1%}", best))
@@ -138,7 +136,7 @@ def _validity(bundle: Bundle, normal: Scored) -> str:
 
 
 def _defects(images: Images, count: int, scored: Mapping[str, Scored]) -> str:
-    made = defects(images[spread(len(images), count)])  # the same defects as in the sets, with their masks
+    made = defects(images[evenly_spaced(len(images), count)])  # the same defects as in the sets, with their masks
     rows = []
     for name, (_, mask) in made.items():
         if name not in scored:
@@ -188,7 +186,7 @@ def _examples(
     images: Images, normal: Scored, sets: Mapping[str, Images], scored: Mapping[str, Scored], scale: float, path: Path
 ) -> None:
     """Heat maps of some normal images and of the first image of each set."""
-    rows = spread(len(images), SHOWN)
+    rows = evenly_spaced(len(images), SHOWN)
 
     def column(name: str) -> Array:
         return np.concatenate([normal[name][rows], *(outputs[name][:1] for outputs in scored.values())])

@@ -8,7 +8,7 @@ import numpy as np
 
 from training.data.arrays import Array
 from training.evaluation.tables import table
-from training.metrics.detection import false_positive_band, found
+from training.metrics.detection import detection_rate, false_positive_band
 
 ALPHAS = (0.001, 0.01, 0.05, 0.10)
 QUANTILE = 1.358  # of Kolmogorov's distribution, at 95 % (N. Smirnov, 1948)
@@ -56,7 +56,7 @@ def validity(p_values: Array, calibration: int) -> Validity:
     """
     size = len(p_values)
     rates = tuple(
-        Rate(alpha, found(p_values, alpha), *false_positive_band(alpha, calibration, size)) for alpha in ALPHAS
+        Rate(alpha, detection_rate(p_values, alpha), *false_positive_band(alpha, calibration, size)) for alpha in ALPHAS
     )
     ordered = np.sort(p_values.astype(np.float64))
     steps = np.arange(size + 1) / size

@@ -11,11 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from training.data.arrays import Array, philox
-
-Images = NDArray[np.uint8]
+from training.data.arrays import Array, Images, philox
 
 SEVERITIES = (1, 2, 3, 4, 5)
 NOISE = (0.04, 0.08, 0.12, 0.18, 0.26)  # standard deviation, pixels in 0..1

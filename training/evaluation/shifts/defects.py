@@ -9,12 +9,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from training.data.arrays import Array, philox
-
-Images = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
+from training.data.arrays import Array, Images, Mask, philox
 
 WIDTH = 28
 BLOT = (3, 7)  # both diameters

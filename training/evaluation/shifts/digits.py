@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from training.data.arrays import Images
 from training.data.digits import enlarged
-
-Images = NDArray[np.uint8]
 
 SIZE = 28
 BOX = 20  # pixels a side, as large as MNIST's digits are

@@ -8,12 +8,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.ft2font import FT2Font
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from training.data.arrays import philox
-
-Images = NDArray[np.uint8]
+from training.data.arrays import Images, philox
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 # Letters that look like a handwritten digit are left out: O o Q D 0; I i J j l 1; Z z 2; Y 4; S s 5; G b e 6; T 7;

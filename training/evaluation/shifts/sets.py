@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 
 from training.data import Dataset, load
-from training.data.arrays import Images, philox, spread
+from training.data.arrays import Images, evenly_spaced, philox
 from training.data.download import SHA256, cache_directory
 from training.evaluation.shifts.defects import blot, defects
 from training.evaluation.shifts.digits import padded_digits, stretched_digits
@@ -42,21 +42,21 @@ def anomaly_sets(
     Raises:
         ValueError: `other` has images of another shape.
     """
-    normals = normal_images[spread(len(normal_images), count)]
+    normals = normal_images[evenly_spaced(len(normal_images), count)]
     damaged = {name: made.images for name, made in defects(normals, seed).items() if len(made.images)}
     sets = far_anomalies(normals, seed) | damaged
     if dataset.image_shape == (1, 28, 28):
         sets |= {"letters": letters(count, seed=seed), "letters_unlike_digits": letters(count, UNLIKE, seed)}
         if dataset.name != "digits":  # for which they are normal
             drawn = {"digits_stretched": stretched_digits(), "digits_padded": padded_digits()}
-            sets |= {name: images[spread(len(images), count)] for name, images in drawn.items()}
+            sets |= {name: images[evenly_spaced(len(images), count)] for name, images in drawn.items()}
     if other is not None:
         if other.image_shape != dataset.image_shape:
             raise ValueError(
                 f"{other.name} has images of shape {other.image_shape}, but {dataset.name} has {dataset.image_shape}; "
                 "give data of the same shape"
             )
-        sets[other.name] = other.test.images[spread(len(other.test), count)]
+        sets[other.name] = other.test.images[evenly_spaced(len(other.test), count)]
     return sets
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from training.data.arrays import Array, philox
+from training.data.arrays import Array, Images, philox
 from training.evaluation.shifts.corruptions import corrupt
 
-Images = NDArray[np.uint8]
 Maker = Callable[[Images, np.random.Generator], Images]
 
 PATCH = 4  # pixels a side

@@ -9,7 +9,7 @@ from typing import Any
 
 from services.inference.bundle import Bundle
 from training.data import Dataset
-from training.data.augmentation import Affine, Augmentation, Cutout, Flip, InTurn, Shift
+from training.data.augmentation import Affine, Augmentation, Compose, Cutout, Flip, Shift
 from training.export.bundle import export_bundle
 from training.export.classifier import export_classifier
 from training.loops.classifier import CNNRecipe, train_cnn
@@ -18,7 +18,7 @@ from training.loops.launch import launch
 from training.loops.precision import fastest
 from training.loops.run import open_run
 from training.loops.vae import VAERecipe
-from training.networks.defect_unet import DefectNetConfig
+from training.networks.defect_unet import DefectUNetConfig
 from training.networks.residual_cnn import ResidualCNNConfig
 from training.networks.vae import VAEConfig
 from training.scorer.export import export_scorer
@@ -26,8 +26,8 @@ from training.scorer.recipe import ScorerRecipe
 from training.scorer.train import train_scorer
 from training.studies.anomaly_trials.run import Fit
 
-SEEN: dict[str, Augmentation] = {"fashion-mnist": InTurn((Flip(), Shift(2), Cutout(12)))}
-DRAWN: Augmentation = InTurn((Affine(rotation=0.26, scale=0.12, shear=0.15, shift=0.2), Cutout(8)))
+SEEN: dict[str, Augmentation] = {"fashion-mnist": Compose((Flip(), Shift(2), Cutout(12)))}
+DRAWN: Augmentation = Compose((Affine(rotation=0.26, scale=0.12, shear=0.15, shift=0.2), Cutout(8)))
 
 # Like the reference recipe with a fifth of its steps, because there are five or ten trainings.
 CNN = CNNRecipe(
@@ -38,12 +38,12 @@ CNN = CNNRecipe(
     schedule="cosine",
     optimizer="sgd",
     weight_decay=5e-4,
-    average=0.998,
+    ema_half_life=44317.043334335,
     arithmetic="fastest",
     patience=None,
 )
 SCORER = ScorerRecipe(
-    defects=DefectRecipe(DefectNetConfig(channels=8), steps=600),
+    defects=DefectRecipe(DefectUNetConfig(channels=8), steps=600),
     vae=VAERecipe(network=VAEConfig(latent_size=32), epochs=10, learning_rate=2e-3, schedule="cosine", patience=None),
     views=CNNRecipe(
         network=ResidualCNNConfig(channels=32),
@@ -53,7 +53,7 @@ SCORER = ScorerRecipe(
         optimizer="sgd",
         weight_decay=5e-4,
         augment=Affine(rotation=0.08, scale=0.05, shift=0.05),
-        average=0.99,
+        ema_half_life=8827.8481838756,
         arithmetic="fastest",
         patience=None,
     ),

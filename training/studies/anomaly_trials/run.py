@@ -10,18 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from services.inference.bundle import Bundle
 from training.data import Dataset
+from training.data.arrays import Images
 from training.graphs.inference import score
 from training.loops.header import difference
 from training.loops.header import header as header_of
 from training.loops.progress import write
-from training.metrics.detection import found, separation
+from training.metrics.detection import detection_rate, separation
 
-Images = NDArray[np.uint8]
 Fit = Callable[[Dataset, int], Bundle]  # trains with data and a seed, and returns the scorer
 
 
@@ -132,9 +129,9 @@ def measure(bundle: Bundle, task: Task, seconds: float) -> Trial:
         auroc=area,
         low=low,
         high=high,
-        found_1=found(strange["p_value"], 0.01),
-        false_1=found(normal["p_value"], 0.01),
-        false_5=found(normal["p_value"], 0.05),
+        found_1=detection_rate(strange["p_value"], 0.01),
+        false_1=detection_rate(normal["p_value"], 0.01),
+        false_5=detection_rate(normal["p_value"], 0.05),
         seconds=round(seconds, 1),
     )
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from training.data import Dataset, Split
-from training.data.augmentation import Affine, Augmentation, Flip, InTurn, Shift
+from training.data.augmentation import Affine, Augmentation, Compose, Flip, Shift
 from training.data.dataset import joined
 from training.export.wrappers import Generate
 from training.loops.classifier import CNNRecipe, train_cnn
@@ -36,7 +36,7 @@ GAN = GANRecipe(
     batch_size=BATCH,
     generator_learning_rate=2e-3,
     discriminator_learning_rate=2e-3,
-    average=0.99,
+    ema_half_life=2206.9620459689,
     augment=Affine(scale=0.05, shift=0.12),
     picture_every=2,
 )
@@ -94,7 +94,7 @@ def recipes(dataset: str, source: str | None) -> dict[str, LogisticRecipe | SVMR
         learning_rate=3e-3,
         schedule="cosine",
         weight_decay=0.01,
-        average=0.99,
+        ema_half_life=2206.9620459689,
         patience=None,
     )
     started = None if source is None else transfer(cnn, source, frozen=False)
@@ -117,7 +117,7 @@ def recipes(dataset: str, source: str | None) -> dict[str, LogisticRecipe | SVMR
 
 def augmentation(dataset: str) -> Augmentation:
     if dataset == "fashion-mnist":
-        return InTurn((Flip(), Shift(2)))
+        return Compose((Flip(), Shift(2)))
     return Affine(rotation=0.17, scale=0.1, shear=0.1, shift=0.15)
 
 

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import Published
-from training.evaluation.generators.collapse import Watch
+from training.evaluation.generators.collapse import CollapseMonitor
 from training.metrics.samples import collapsed
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def watch(published: Published) -> Watch:
-    return Watch(published.dataset, published.classifier)
+def monitor(published: Published) -> CollapseMonitor:
+    return CollapseMonitor(published.dataset, published.classifier)
 
 
 def drawn(published: Published, labels: np.ndarray, *, vary: bool) -> np.ndarray:
@@ -25,19 +25,19 @@ def drawn(published: Published, labels: np.ndarray, *, vary: bool) -> np.ndarray
     )
 
 
-def test_real_images_are_no_collapse(published: Published, watch: Watch) -> None:
-    seen = watch(drawn(published, watch.labels, vary=True))
+def test_real_images_are_no_collapse(published: Published, monitor: CollapseMonitor) -> None:
+    seen = monitor(drawn(published, monitor.labels, vary=True))
     assert not collapsed(seen)
     assert seen["conditional_accuracy"] > 0.9
     assert seen["coverage_ratio"] > 0.8
 
 
-def test_one_image_a_class_is_a_collapse_however_right_the_classes(published: Published, watch: Watch) -> None:
-    seen = watch(drawn(published, watch.labels, vary=False))
+def test_one_image_a_class_is_a_collapse_however_right(published: Published, monitor: CollapseMonitor) -> None:
+    seen = monitor(drawn(published, monitor.labels, vary=False))
     assert seen["conditional_accuracy"] > 0.9
     assert collapsed(seen)
 
 
-def test_noise_is_a_collapse(watch: Watch) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (len(watch.labels), 1, 28, 28), dtype=np.uint8)
-    assert collapsed(watch(noise))
+def test_noise_is_a_collapse(monitor: CollapseMonitor) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (len(monitor.labels), 1, 28, 28), dtype=np.uint8)
+    assert collapsed(monitor(noise))

@@ -10,7 +10,7 @@ from training.data import Dataset, Split
 from training.evaluation.generators import judge, sample_metrics
 from training.evaluation.generators.sample_metrics import gan_metrics
 from training.graphs.inference import balanced_labels, sample
-from training.metrics.samples import Seen, total_variation
+from training.metrics.samples import Features, total_variation
 
 if TYPE_CHECKING:
     from conftest import Published
@@ -36,9 +36,9 @@ def test_a_perfect_generator_covers_as_much_as_real_images_do(monkeypatch: pytes
 
     data = Dataset("noise", ("0", "1"), split(1200), split(300), split(300), split(300))
 
-    def look(given: np.ndarray) -> Seen:
+    def look(given: np.ndarray) -> Features:
         features = given.reshape(len(given), -1).astype(np.float32)
-        return Seen(features, np.full((len(given), 2), 0.5, np.float32))
+        return Features(features, np.full((len(given), 2), 0.5, np.float32))
 
     monkeypatch.setattr(sample_metrics, "sample", lambda bundle, count, labels, seed: images(count))
     monkeypatch.setattr(judge, "judge_of", lambda bundle: look)

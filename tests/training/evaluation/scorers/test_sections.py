@@ -13,7 +13,7 @@ from training.evaluation.scorers import sections as module
 from training.evaluation.scorers.sections import scorer_chapters
 from training.evaluation.shifts.sets import anomaly_sets
 from training.graphs.inference import score
-from training.metrics.detection import found, separation
+from training.metrics.detection import detection_rate, separation
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +72,7 @@ def test_full_takes_every_image_and_says_what_statistics_are_worth(
     for name, images in made.items():
         outputs = score(bundle, images)
         area, low, high = separation(normal["score"], outputs["score"])
-        share = found(outputs["p_value"])
+        share = detection_rate(outputs["p_value"])
         start = f"| {name.replace('_', ' ')} | 40 | {area:.4f} [{low:.4f}, {high:.4f}] | {share:.1%} | "
         assert start in written[0]
     assert "| brightened | 40 | 1.0000 [1.0000, 1.0000] | 100.0% | brightness: 1.0000 |" in written[0]

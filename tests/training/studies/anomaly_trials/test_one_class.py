@@ -8,7 +8,7 @@ import pytest
 
 from services.inference.bundle import Bundle
 from training.data import Dataset, Split
-from training.data.arrays import spread
+from training.data.arrays import evenly_spaced
 from training.data.dataset import ROLES
 from training.studies.anomaly_trials.one_class import one_class, one_class_tasks
 
@@ -36,7 +36,7 @@ def test_data_of_no_classes_are_refused(digits: Dataset) -> None:
 def test_each_class_is_trained_once_with_its_number_as_seed(
     digits: Dataset, small_scorer: Bundle, tmp_path: Path
 ) -> None:
-    few = replace(digits, test=digits.test.take(spread(447, 60)))
+    few = replace(digits, test=digits.test.take(evenly_spaced(447, 60)))
     fitted: list[tuple[str, int]] = []
 
     def fit(dataset: Dataset, seed: int) -> Bundle:

@@ -90,8 +90,10 @@ def test_a_curve_of_another_recipe_is_not_continued(
     digits: Dataset, whole: tuple[Curve, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = shutil.copy(whole[1], tmp_path / "curve.json")
-    monkeypatch.setattr(methods, "GAN", replace(methods.GAN, average=0.98))
-    with pytest.raises(CurveError, match=r"holds the curve of recipes\.gan\.average 0\.99, but 0\.98 is asked for"):
+    monkeypatch.setattr(methods, "GAN", replace(methods.GAN, ema_half_life=1000.0))
+    with pytest.raises(
+        CurveError, match=r"holds the curve of recipes\.gan\.ema_half_life 2206\.\d+, but 1000\.0 is asked for"
+    ):
         learning_curve(digits, None, path)
 
 
