@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ class Flow(nn.Module):
 class FlowRecipe(StepRecipe):
     hidden: int = 128
     couplings: int = 4
-    epochs: int = 30
+    epochs: int = 8
 
 
 def negative_log_likelihood(network: nn.Module, x: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
@@ -134,7 +134,7 @@ def few() -> Dataset:
 def test_a_row_is_enough_to_train_publish_and_evaluate_a_new_kind(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     data, recipe = few(), Recipe("probe", {"flow": FlowRecipe(batch_size=64, learning_rate=2e-3)})
-    how = {"seed": 0, "out": tmp_path, "accelerator": "cpu"}
+    how: dict[str, Any] = {"seed": 0, "out": tmp_path, "accelerator": "cpu"}
     [made] = train(data, recipe, ["flow"], resume=False, **how)
     stored = bundle.load(made.path)
     assert (stored.name, stored.manifest.network, stored.manifest.task) == ("few-flow", "flow", "generation")
