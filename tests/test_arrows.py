@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import ROOT, circles_of, files_of, imports, modules
+from tests.house import ROOT, circles_of, files_of, imports, modules, room
 
 # Each layer may import those below it. Layers of one row know nothing of each other.
 LAYERS: list[set[str]] = [
@@ -22,6 +22,19 @@ LAYERS: list[set[str]] = [
     {"inference"},
     {"call"},
     {"telemetry", "settings", "errors", "shims", "eager", "__version__"},
+]
+# The rooms of training in the same way: a folder with code, or a file at the top.
+ROOMS: list[set[str]] = [
+    {"__main__"},
+    {"cli"},
+    {"commands"},
+    {"studies", "studies.learning_curve", "studies.anomaly_trials", "train"},
+    {"kinds", "recipes"},
+    {"publishing", "scorer"},
+    {"evaluation.classifiers", "evaluation.generators", "evaluation.scorers", "export"},
+    {"evaluation", "evaluation.shifts", "loops"},
+    {"metrics", "graphs", "networks"},
+    {"data"},
 ]
 ENTRIES = LAYERS[0]
 # What a service must run without: training's code and its libraries.
@@ -70,6 +83,17 @@ def _refusal_in_training(module: str, imported: str) -> str | None:
     if module == "training.data.folder" and imported.startswith(reading):
         return None  # files are found and read for training as they are for requests
     return "training knows the bundle and the registry alone"
+
+
+def upward(here: str, there: str) -> str | None:
+    """Why a room of training may not import another, None where it may."""
+    if here == there:
+        return None
+    depths = []
+    for name in (here, there):
+        depths += [depth for depth, names in enumerate(ROOMS) if name in names]
+        assert len(depths) in (1, 2), f"training.{name} has no place in ROOMS: give it one"
+    return None if depths[0] < depths[1] else "the arrow points upwards or sideways"
 
 
 def _layer(name: str) -> int:
@@ -131,6 +155,24 @@ def test_the_services_load_nothing_that_trains_models(tmp_path: Path) -> None:
     assert run.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("package", ["services", "loadtests", "deploy"])
+def test_no_room_of_training_imports_one_above() -> None:
+    wrong = []
+    for one, other in files_of("training").edges:
+        here, there = (room("training", module).partition(".")[2] for module in (one, other))
+        if here and there and (reason := upward(here, there)):
+            wrong.append(f"{one} imports {other}: {reason}")
+    assert not wrong, "\n".join(sorted(wrong))
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [("scorer", "publishing"), ("loops", "evaluation"), ("publishing", "kinds"), ("evaluation", "publishing")],
+)
+def test_an_upward_import_of_training_is_noticed(here: str, there: str) -> None:
+    assert upward(here, there)
+    assert upward("kinds", "publishing") is None
+
+
+@pytest.mark.parametrize("package", ["services", "loadtests", "deploy", "training"])
 def test_no_files_import_each_other_in_a_circle(package: str) -> None:
     assert circles_of(files_of(package)) == []

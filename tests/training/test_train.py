@@ -71,4 +71,4 @@ def test_trains_publishes_and_publishes_again(tmp_path: Path, capsys: pytest.Cap
 
     (directory / "config.json").write_text((directory / "config.json").read_text().replace(digits.digest, "0" * 64))
     with pytest.raises(RunError, match="digest"):
-        train(digits, demo, ["cnn"], seed=0, out=tmp_path, resume=False, accelerator="cpu")
+        train(digits, demo, ["cnn"], seed=0, out=tmp_path, resume=True, accelerator="cpu")

@@ -9,17 +9,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
-from torch import nn
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
 
 from training.data.arrays import Array, Images, Labels, evenly_spaced, philox
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 PRECISION_NEIGHBOURS = 3  # T. Kynkäänniemi et al., NeurIPS 2019
 DENSITY_NEIGHBOURS = 5  # M. F. Naeem et al., ICML 2020
@@ -35,6 +34,9 @@ def distribution_metrics(samples: Features, real: Features, *, seed: int = 0) ->
     frechet_distance, kernel_distance (M. Bińkowski et al., ICLR 2018, unbiased, cubic kernel), inception_score
     (T. Salimans et al., NeurIPS 2016, by the judge's classes, one split), precision, recall, density, coverage.
     """
+    import torch  # noqa: PLC0415  (the other metrics need none of these)
+    from torchmetrics.image.kid import KernelInceptionDistance  # noqa: PLC0415
+
     torch.manual_seed(seed)  # subsets of the kernel distance
     size = min(1000, len(samples), len(real))
     with warnings.catch_warnings():  # about features kept in memory; they are in memory anyway
@@ -52,6 +54,9 @@ def distribution_metrics(samples: Features, real: Features, *, seed: int = 0) ->
 
 def frechet_distance(samples: Features, real: Features) -> float:
     """The distance of two Gaussians fitted to the features (M. Heusel et al., NeurIPS 2017, equation 6)."""
+    import torch  # noqa: PLC0415
+    from torchmetrics.image.fid import FrechetInceptionDistance  # noqa: PLC0415
+
     metric = FrechetInceptionDistance(feature=_given(samples)).set_dtype(torch.float64)
     metric.update(torch.from_numpy(real.features), real=True)
     metric.update(torch.from_numpy(samples.features), real=False)
@@ -122,8 +127,10 @@ def memorisation(samples: Images, training: Images, unseen: Images) -> dict[str,
     }
 
 
-def _given(seen: Features) -> nn.Module:
+def _given(seen: Features) -> Module:
     """Replaces the network from which torchmetrics takes features, because the features are already computed."""
+    from torch import nn  # noqa: PLC0415
+
     given = nn.Identity()
     given.num_features = seen.features.shape[1]
     return given

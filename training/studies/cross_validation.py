@@ -51,8 +51,10 @@ def cross_validate(dataset: Dataset, recipe: Recipe, *, folds: int, seed: int) -
     fabric, accuracies = launch("auto", 1), []
     start = time.process_time()
     first = first_of_equal(images)
-    apart = StratifiedKFold if len(np.unique(first)) == len(first) else StratifiedGroupKFold
-    parts = apart(folds, shuffle=True, random_state=ORDER).split(images, labels, groups=first)
+    if len(np.unique(first)) == len(first):  # no copies
+        parts = StratifiedKFold(folds, shuffle=True, random_state=ORDER).split(images, labels)
+    else:
+        parts = StratifiedGroupKFold(folds, shuffle=True, random_state=ORDER).split(images, labels, groups=first)
     for fold, (fitted, held) in enumerate(parts):
         some = Split(images[fitted][:SHOWN], labels[fitted][:SHOWN])
         data = replace(
