@@ -50,9 +50,12 @@ def cross_validate(dataset: Dataset, recipe: Recipe, *, folds: int, seed: int) -
         raise ValueError(f"{dataset.name}: a class has fewer than {folds} images; give fewer --folds")
     fabric, accuracies = launch("auto", 1), []
     start = time.process_time()
+    how_split = {"n_splits": folds, "shuffle": True, "random_state": ORDER}
     first = first_of_equal(images)
-    apart = StratifiedKFold if len(np.unique(first)) == len(first) else StratifiedGroupKFold
-    parts = apart(folds, shuffle=True, random_state=ORDER).split(images, labels, groups=first)
+    if len(np.unique(first)) == len(first):
+        parts = StratifiedKFold(**how_split).split(images, labels)
+    else:  # it gives other folds than the one above, where there are no copies
+        parts = StratifiedGroupKFold(**how_split).split(images, labels, groups=first)
     for fold, (fitted, held) in enumerate(parts):
         some = Split(images[fitted][:SHOWN], labels[fitted][:SHOWN])
         data = replace(

@@ -66,11 +66,11 @@ def correlation(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
 
 def _thumbnails(images: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
     """The means [N,C,h,w] of at most `side` x `side` blocks."""
-    found = images.astype(np.float32)
+    found: NDArray[np.float32] = images.astype(np.float32)
     for axis in (2, 3):
         edges = np.linspace(0, images.shape[axis], min(side, images.shape[axis]) + 1).astype(np.int64)
         sizes = np.diff(edges).reshape((-1, 1) if axis == 2 else (1, -1))
-        found = np.add.reduceat(found, edges[:-1], axis=axis) / sizes.astype(np.float32)
+        found = (np.add.reduceat(found, edges[:-1], axis=axis) / sizes).astype(np.float32)
     return found
 
 
