@@ -1,0 +1,136 @@
+"""What was traced on its way to a collector: a bounded queue, and a thread that makes spans of it and sends them.
+
+A request never waits for it. What the queue has no room for is dropped, and counted. The thread alone imports the SDK
+of OpenTelemetry and its exporter, so that a process that traces nothing has none of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from services.telemetry import metrics
+from services.telemetry.trace import Batch, Trace
+
+if TYPE_CHECKING:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from services.telemetry.spans import Spans
+
+log = logging.getLogger("duet.traces")
+
+QUEUE_SPANS = 8192  # that may wait: about 5 MB
+BATCH_SPANS = 512  # in one request to the collector, about
+PAUSE_SECONDS = 1.0  # between requests to the collector, unless a whole batch waits
+STOP_SECONDS = 2.0  # that the end of the process waits for the collector
+
+
+class SpanExport:
+    """Sends what ended to a collector.
+
+    Args:
+        endpoint: URL of the collector; its headers, certificates, timeout and compression are in the environment.
+        service: the name of the service.
+    """
+
+    def __init__(self, endpoint: str, service: str) -> None:
+        self._endpoint, self._service = endpoint, service
+        self._ended: deque[Trace | Batch] = deque()
+        self._taken = 0  # spans, written by the thread only
+        self._put = 0  # spans, written by the event loop only
+        self._wake = threading.Event()
+        self._stopping = False
+        self._exported, self._dropped, self._failed = map(metrics.SPANS.labels, ("exported", "dropped", "failed"))
+        self._answers = True  # whether the collector took the last batch
+        self._exporter: OTLPSpanExporter | None = None
+        self._thread = threading.Thread(target=self._run, name="duet-traces", daemon=True)
+
+    @property
+    def waiting(self) -> int:
+        """Spans in the queue."""
+        return self._put - self._taken
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, ended: Trace | Batch) -> None:
+        """Queue what ended, or drop it; called on the event loop only."""
+        count = ended.spans
+        waiting = self._put - self._taken + count
+        if waiting > QUEUE_SPANS:
+            self._dropped.inc(count)
+            return
+        self._put += count
+        self._ended.append(ended)
+        if waiting >= BATCH_SPANS and not self._wake.is_set():
+            self._wake.set()
+
+    def stop(self) -> None:
+        """Send what waits, for a short time, and end; may block."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(STOP_SECONDS)
+        if self._thread.is_alive() and self._exporter is not None:
+            self._exporter.shutdown()
+
+    def _run(self) -> None:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
+        from services.telemetry.spans import Spans  # noqa: PLC0415
+
+        reason = _quiet(logging.getLogger("opentelemetry"))
+        try:
+            self._exporter = OTLPSpanExporter(self._endpoint)
+            spans = Spans(self._service)
+        except Exception as error:  # a certificate or another OTEL_ variable
+            log.error("traces: none are sent, for the exporter does not start (%s)", error)
+            return
+        while not self._stopping:
+            self._wake.wait(PAUSE_SECONDS)
+            self._wake.clear()
+            while self._ended:
+                self._send(self._exporter, spans, reason)
+        self._exporter.shutdown()
+
+    def _send(self, exporter: OTLPSpanExporter, spans: Spans, reason: Reason) -> None:
+        made: list[ReadableSpan] = []
+        count, answers = 0, False
+        try:
+            while self._ended and count < BATCH_SPANS:
+                ended = self._ended.popleft()
+                count += ended.spans
+                made += spans.of(ended)
+                time.sleep(0)  # the event loop waits for the interpreter meanwhile
+            answers = exporter.export(made).name == "SUCCESS"
+        except Exception as error:
+            reason.text = f"{type(error).__name__}: {error}"
+        self._taken += count  # what is being sent still takes memory
+        (self._exported if answers else self._failed).inc(count)
+        if answers != self._answers and not self._stopping:
+            self._answers = answers
+            if answers:
+                log.info("traces: the collector takes spans again")
+            else:
+                log.warning("traces: the collector takes no spans, and they are lost (%s)", reason.text)
+
+
+class Reason(logging.Handler):
+    """Keeps the last message of OpenTelemetry, which else writes lines of its own form for each try."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text = record.getMessage()
+
+
+def _quiet(logger: logging.Logger) -> Reason:
+    reason = Reason()
+    logger.handlers[:] = [reason]
+    logger.propagate = False
+    return reason

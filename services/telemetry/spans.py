@@ -1,0 +1,154 @@
+"""Traces and batches as spans of OpenTelemetry.
+
+Names and attributes are those of the semantic conventions for HTTP and for Redis; what these do not have begins with
+`duet.`. The spans are made as they are, without the SDK's tracer: it makes spans while the work is done, on the event
+loop, and none at all under `OTEL_SDK_DISABLED`, which Duet sets for BentoML's layers.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+
+from services import __version__
+from services.telemetry.trace import Batch, Command, Stage, Trace
+
+Attributes = dict[str, str | int]
+
+SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+UNSET, FAILED = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
+SCOPE = InstrumentationScope("duet", __version__)
+COMMANDS = {"get": "MGET", "lease": "PIPELINE"}
+
+
+class Spans:
+    """Makes spans of what has ended.
+
+    Args:
+        service: the name of the service, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES gives another.
+    """
+
+    def __init__(self, service: str) -> None:
+        own = Resource({"service.name": f"duet-{service}", "service.version": __version__})
+        given = {
+            name: value for name, value in Resource.create().attributes.items() if "unknown_service" not in str(value)
+        }
+        self._resource = own.merge(Resource(given))
+
+    def of(self, ended: Trace | Batch) -> list[ReadableSpan]:
+        """The spans of a request, its own first; or that of a batch."""
+        self._epoch = time.time_ns() - time.perf_counter_ns()
+        return list(self._of_request(ended)) if isinstance(ended, Trace) else [self._of_batch(ended)]
+
+    def _of_request(self, trace: Trace) -> Iterator[ReadableSpan]:
+        state = TraceState.from_header([trace.state.decode("latin-1")]) if trace.state else None
+        own = SpanContext(trace.trace_id, trace.span_id, False, SAMPLED, state)
+        parent = trace.parent
+        above = None if parent is None else SpanContext(parent.trace_id, parent.span_id, True, SAMPLED, state)
+        name = f"{trace.method} {trace.route}" if trace.route else trace.method
+        failed = trace.status >= 500
+        yield self._span(
+            name, own, above, trace.begin, trace.end, _of_http(trace), SpanKind.SERVER, FAILED if failed else UNSET
+        )
+        contexts = []
+        for stage in trace.stages:
+            context = SpanContext(trace.trace_id, random.getrandbits(64) or 1, False, SAMPLED, state)
+            contexts.append(context)
+            links, attributes = [], {}
+            if stage.batch is not None:
+                links, attributes = [Link(_context(stage.batch))], _of_model(stage.batch.model)
+            yield self._span(stage.name, context, own, stage.begin, stage.end, attributes, links=links)
+        for command in trace.commands:
+            around = next((c for c, stage in zip(contexts, trace.stages, strict=True) if _within(command, stage)), own)
+            context = SpanContext(trace.trace_id, random.getrandbits(64) or 1, False, SAMPLED, state)
+            status = FAILED if command.error else UNSET
+            named = COMMANDS.get(command.name, command.name.upper())
+            attributes = _of_redis(command, named)
+            yield self._span(named, context, around, command.begin, command.end, attributes, SpanKind.CLIENT, status)
+
+    def _of_batch(self, batch: Batch) -> ReadableSpan:
+        attributes = {**_of_model(batch.model), "duet.batch.items": batch.items, "duet.batch.requests": batch.requests}
+        if batch.error:
+            attributes["error.type"] = batch.error
+        links = [Link(_context(trace)) for trace in batch.served]
+        status = FAILED if batch.error else UNSET
+        return self._span(
+            "batch", _context(batch), None, batch.begin, batch.end, attributes, status=status, links=links
+        )
+
+    def _span(
+        self,
+        name: str,
+        context: SpanContext,
+        parent: SpanContext | None,
+        begin: float,
+        end: float,
+        attributes: Attributes,
+        kind: SpanKind = SpanKind.INTERNAL,
+        status: Status = UNSET,
+        links: list[Link] | None = None,
+    ) -> ReadableSpan:
+        return ReadableSpan(
+            name,
+            context,
+            parent,
+            self._resource,
+            attributes,
+            links=links or (),
+            kind=kind,
+            status=status,
+            start_time=self._epoch + int(begin * 1e9),
+            end_time=self._epoch + int(end * 1e9),
+            instrumentation_scope=SCOPE,
+        )
+
+
+def _context(of: Trace | Batch) -> SpanContext:
+    return SpanContext(of.trace_id, of.span_id, False, SAMPLED)
+
+
+def _of_http(trace: Trace) -> Attributes:
+    attributes: Attributes = {
+        "http.request.method": trace.method,
+        "url.path": trace.path,
+        "url.scheme": "http",
+        "http.response.status_code": trace.status,
+        "duet.request.id": trace.request_id.decode("latin-1"),
+    }
+    if trace.route:
+        attributes["http.route"] = trace.route
+    if trace.host:
+        name, _, port = trace.host.decode("latin-1").rpartition(":")
+        numbered = bool(name) and port.isdecimal()
+        attributes["server.address"] = name if numbered else trace.host.decode("latin-1")
+        if numbered:
+            attributes["server.port"] = int(port)
+    if trace.error:
+        attributes["error.type" if trace.status >= 500 else "duet.problem"] = trace.error
+    if trace.model is not None:
+        attributes |= _of_model(trace.model)
+    return attributes
+
+
+def _of_model(model: tuple[str, ...]) -> Attributes:
+    names = ("duet.model.name", "duet.model.version", "duet.model.digest", "duet.model.operation")
+    return dict(zip(names, model, strict=False))
+
+
+def _of_redis(command: Command, named: str) -> Attributes:
+    attributes: Attributes = {"db.system.name": "redis", "db.operation.name": named, "duet.cache.keys": command.keys}
+    if command.address is not None:
+        attributes["server.address"], attributes["server.port"] = command.address
+    if command.error:
+        attributes["error.type"] = command.error
+    return attributes
+
+
+def _within(command: Command, stage: Stage) -> bool:
+    return stage.begin <= command.begin and command.end <= stage.end
