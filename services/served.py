@@ -107,7 +107,7 @@ class Served(Generic[M_co]):
         Raises:
             QueueFull, DeadlineExceeded, InferenceFailed: see `Batcher.submit`.
         """
-        if call.trace is not None and call.trace.model is None:
+        if call.trace is not None and not call.trace.model:
             call.trace.model = self.entry.name, self.entry.version, self.model.bundle.digest
         compute = partial(self._compute, self.batchers[operation], call, inputs)
         if not cacheable:

@@ -204,7 +204,7 @@ class RedisTier:
             raise RedisUnavailable from None
         finally:
             if trace is not None:
-                trace.commands.append(Command(command, keys, self._address, begin, time.perf_counter(), failure))
+                trace.command(Command(command, keys, self._address, begin, time.perf_counter(), failure))
 
     def _failed(self, command: str, error: Exception) -> None:
         # An error answer means that Redis is reachable; after a refused write, reads can go on.

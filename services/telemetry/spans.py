@@ -17,13 +17,14 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from services import __version__
-from services.telemetry.trace import Batch, Command, Stage, Trace
+from services.telemetry.trace import Batch, Command, Ids, Model, Stage, Trace
 
 Attributes = dict[str, str | int]
 
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 UNSET, FAILED = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
 SCOPE = InstrumentationScope("duet", __version__)
+METHODS = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "QUERY"}
 COMMANDS = {"get": "MGET", "lease": "PIPELINE"}
 
 
@@ -48,39 +49,31 @@ class Spans:
 
     def _of_request(self, trace: Trace) -> Iterator[ReadableSpan]:
         state = TraceState.from_header([trace.state.decode("latin-1")]) if trace.state else None
-        own = SpanContext(trace.trace_id, trace.span_id, False, SAMPLED, state)
-        parent = trace.parent
+        own, parent = _context(trace.ids, state), trace.parent
         above = None if parent is None else SpanContext(parent.trace_id, parent.span_id, True, SAMPLED, state)
-        name = f"{trace.method} {trace.route}" if trace.route else trace.method
-        failed = trace.status >= 500
-        yield self._span(
-            name, own, above, trace.begin, trace.end, _of_http(trace), SpanKind.SERVER, FAILED if failed else UNSET
-        )
-        contexts = []
-        for stage in trace.stages:
-            context = SpanContext(trace.trace_id, random.getrandbits(64) or 1, False, SAMPLED, state)
-            contexts.append(context)
-            links, attributes = [], {}
-            if stage.batch is not None:
-                links, attributes = [Link(_context(stage.batch))], _of_model(stage.batch.model)
-            yield self._span(stage.name, context, own, stage.begin, stage.end, attributes, links=links)
+        method = trace.method if trace.method in METHODS else "HTTP"
+        name = f"{method} {trace.route}" if trace.route else method
+        status = FAILED if trace.status >= 500 else UNSET
+        yield self._span(name, own, above, trace.begin, trace.end, _of_http(trace), SpanKind.SERVER, status)
+        contexts = [_context((trace.ids[0], random.getrandbits(64) or 1), state) for _ in trace.stages]
+        for context, stage in zip(contexts, trace.stages, strict=True):
+            links = [] if stage.batch is None else [Link(_context(stage.batch))]
+            yield self._span(stage.name, context, own, stage.begin, stage.end, _of_model(stage.model), links=links)
         for command in trace.commands:
             around = next((c for c, stage in zip(contexts, trace.stages, strict=True) if _within(command, stage)), own)
-            context = SpanContext(trace.trace_id, random.getrandbits(64) or 1, False, SAMPLED, state)
+            context = _context((trace.ids[0], random.getrandbits(64) or 1), state)
             status = FAILED if command.error else UNSET
-            named = COMMANDS.get(command.name, command.name.upper())
-            attributes = _of_redis(command, named)
-            yield self._span(named, context, around, command.begin, command.end, attributes, SpanKind.CLIENT, status)
+            name = COMMANDS.get(command.name, command.name.upper())
+            of = _of_redis(command, name)
+            yield self._span(name, context, around, command.begin, command.end, of, SpanKind.CLIENT, status)
 
     def _of_batch(self, batch: Batch) -> ReadableSpan:
         attributes = {**_of_model(batch.model), "duet.batch.items": batch.items, "duet.batch.requests": batch.requests}
         if batch.error:
             attributes["error.type"] = batch.error
-        links = [Link(_context(trace)) for trace in batch.served]
-        status = FAILED if batch.error else UNSET
-        return self._span(
-            "batch", _context(batch), None, batch.begin, batch.end, attributes, status=status, links=links
-        )
+        links = [Link(_context(ids)) for ids in batch.served]
+        status, own = FAILED if batch.error else UNSET, _context(batch.ids)
+        return self._span("batch", own, None, batch.begin, batch.end, attributes, status=status, links=links)
 
     def _span(
         self,
@@ -109,13 +102,13 @@ class Spans:
         )
 
 
-def _context(of: Trace | Batch) -> SpanContext:
-    return SpanContext(of.trace_id, of.span_id, False, SAMPLED)
+def _context(ids: Ids, state: TraceState | None = None) -> SpanContext:
+    return SpanContext(*ids, False, SAMPLED, state)
 
 
 def _of_http(trace: Trace) -> Attributes:
     attributes: Attributes = {
-        "http.request.method": trace.method,
+        "http.request.method": trace.method if trace.method in METHODS else "_OTHER",
         "url.path": trace.path,
         "url.scheme": "http",
         "http.response.status_code": trace.status,
@@ -131,12 +124,12 @@ def _of_http(trace: Trace) -> Attributes:
             attributes["server.port"] = int(port)
     if trace.error:
         attributes["error.type" if trace.status >= 500 else "duet.problem"] = trace.error
-    if trace.model is not None:
-        attributes |= _of_model(trace.model)
-    return attributes
+    if trace.left_out:
+        attributes["duet.stages.left_out"] = trace.left_out
+    return attributes | _of_model(trace.model)
 
 
-def _of_model(model: tuple[str, ...]) -> Attributes:
+def _of_model(model: Model) -> Attributes:
     names = ("duet.model.name", "duet.model.version", "duet.model.digest", "duet.model.operation")
     return dict(zip(names, model, strict=False))
 

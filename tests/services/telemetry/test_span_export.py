@@ -56,7 +56,7 @@ def request(tracer: Tracer) -> Trace:
     trace.request_id, trace.status, trace.end = b"mine", 200, 10.5
     trace.model = MODEL[:3]
     trace.stage("cache", 10.1, 10.3)
-    trace.commands.append(Command("get", 4, ("127.0.0.1", 6379), 10.1, 10.2, ""))
+    trace.command(Command("get", 4, ("127.0.0.1", 6379), 10.1, 10.2, ""))
     tracer.end(trace)
     return trace
 

@@ -7,7 +7,7 @@ import random
 import pytest
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
-from services.telemetry.trace import Batch, Trace, Tracer
+from services.telemetry.trace import MOST, Batch, Command, Trace, Tracer
 
 TRACE, SPAN = 0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7
 
@@ -25,8 +25,8 @@ def test_a_caller_that_traces_is_followed() -> None:
     trace = tracer.begin(header() | {b"tracestate": b"vendor=1"}, 2.0)
     assert trace is not None
     assert trace.parent is not None
-    assert (trace.trace_id, trace.parent.span_id, trace.state, trace.begin) == (TRACE, SPAN, b"vendor=1", 2.0)
-    assert trace.span_id not in (0, SPAN)
+    assert (trace.ids[0], trace.parent.span_id, trace.state, trace.begin) == (TRACE, SPAN, b"vendor=1", 2.0)
+    assert trace.ids[1] not in (0, SPAN)
     assert trace.id == "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -38,7 +38,7 @@ def test_a_caller_decides_nothing_where_it_is_not_asked() -> None:
     assert Tracer(0.0, Kept(), by_parent=False).begin(header(), 0.0) is None
     trace = Tracer(1.0, Kept(), by_parent=False).begin(header(flags="00"), 0.0)
     assert trace is not None
-    assert trace.trace_id == TRACE
+    assert trace.ids[0] == TRACE
 
 
 def test_a_malformed_caller_begins_a_new_trace_without_its_state() -> None:
@@ -46,7 +46,7 @@ def test_a_malformed_caller_begins_a_new_trace_without_its_state() -> None:
     trace = Tracer(1.0, Kept()).begin(headers, 0.0)
     assert trace is not None
     assert (trace.parent, trace.state) == (None, b"")
-    assert trace.trace_id not in (0, TRACE)
+    assert trace.ids[0] not in (0, TRACE)
     assert Tracer(0.0, Kept()).begin(headers, 0.0) is None
 
 
@@ -82,10 +82,20 @@ def test_a_batch_and_the_requests_that_it_served_know_each_other() -> None:
     batch = Batch(("digits", "1", "sha256:0", "classify"), 5, 3, 2.0, 3.0)
     tracer.batch(batch, [(first, 1.0), (second, None)])
     assert kept == [batch]
-    assert batch.served == [first, second]
+    assert batch.served == [first.ids, second.ids]
     assert [(s.name, s.begin, s.end, s.batch) for s in first.stages] == [
         ("queue", 1.0, 2.0, None),
-        ("compute", 2.0, 3.0, batch),
+        ("compute", 2.0, 3.0, batch.ids),
     ]
     assert [s.name for s in second.stages] == ["compute"]
     assert (first.spans, second.spans, batch.spans) == (3, 2, 1)
+
+
+def test_a_request_of_many_parts_notes_a_bounded_number() -> None:
+    """As a stream has; what is left out is counted."""
+    trace = Tracer(1.0, Kept()).begin({}, 0.0)
+    assert trace is not None
+    for part in range(MOST + 3):
+        trace.stage("compute", part, part + 1)
+        trace.command(Command("get", 1, None, part, part + 1, ""))
+    assert (len(trace.stages), len(trace.commands), trace.left_out) == (MOST, MOST, 6)
