@@ -14,6 +14,7 @@ from typing import Any
 import bentoml
 from starlette.responses import Response
 
+from services import __version__
 from services.dataplane import DataPlane
 from services.inference.bundle import Task
 from services.protocol.direct import connection_class
@@ -99,7 +100,7 @@ def _start_traces(service: str) -> SpanExport | None:
     _, settings = _settings()
     if settings is None:
         return None
-    export = SpanExport(settings.endpoint, service)
+    export = SpanExport(settings.endpoint, service, __version__)
     export.start()
     by_parent = settings.traces_sampler.startswith("parentbased_")
     TRACING.tracer = Tracer(settings.share, export, by_parent=by_parent)

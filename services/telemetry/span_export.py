@@ -35,10 +35,11 @@ class SpanExport:
     Args:
         endpoint: URL of the collector; its headers, certificates, timeout and compression are in the environment.
         service: the name of the service.
+        version: of Duet.
     """
 
-    def __init__(self, endpoint: str, service: str) -> None:
-        self._endpoint, self._service = endpoint, service
+    def __init__(self, endpoint: str, service: str, version: str) -> None:
+        self._endpoint, self._about = endpoint, (service, version)
         self._ended: deque[Trace | Batch] = deque()
         self._taken = 0  # spans, written by the thread only
         self._put = 0  # spans, written by the event loop only
@@ -85,11 +86,11 @@ class SpanExport:
         reason = _quiet(logging.getLogger("opentelemetry"))
         try:
             self._exporter = OTLPSpanExporter(self._endpoint)
-            spans = Spans(self._service)
+            spans = Spans(*self._about)
         except Exception as error:  # a certificate or another OTEL_ variable
             log.error("traces: none are sent, for the exporter does not start (%s)", error)
             return
-        while not self._stopping:
+        while self._ended or not self._stopping:
             self._wake.wait(PAUSE_SECONDS)
             self._wake.clear()
             while self._ended:

@@ -16,14 +16,12 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from services import __version__
 from services.telemetry.trace import Batch, Command, Ids, Model, Stage, Trace
 
 Attributes = dict[str, str | int]
 
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 UNSET, FAILED = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
-SCOPE = InstrumentationScope("duet", __version__)
 METHODS = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "QUERY"}
 COMMANDS = {"get": "MGET", "lease": "PIPELINE"}
 
@@ -33,10 +31,12 @@ class Spans:
 
     Args:
         service: the name of the service, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES gives another.
+        version: of Duet.
     """
 
-    def __init__(self, service: str) -> None:
-        own = Resource({"service.name": f"duet-{service}", "service.version": __version__})
+    def __init__(self, service: str, version: str) -> None:
+        self._scope = InstrumentationScope("duet", version)
+        own = Resource({"service.name": f"duet-{service}", "service.version": version})
         given = {
             name: value for name, value in Resource.create().attributes.items() if "unknown_service" not in str(value)
         }
@@ -98,7 +98,7 @@ class Spans:
             status=status,
             start_time=self._epoch + int(begin * 1e9),
             end_time=self._epoch + int(end * 1e9),
-            instrumentation_scope=SCOPE,
+            instrumentation_scope=self._scope,
         )
 
 

@@ -67,7 +67,7 @@ def test_the_sdks_own_tracer_is_off_and_spans_are_sent_all_the_same(
     """`OTEL_SDK_DISABLED`, which quiets BentoML's layers, makes every tracer of the SDK one that does nothing."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     assert isinstance(TracerProvider(shutdown_on_exit=False).get_tracer("duet"), NoOpTracer)
-    export = SpanExport(f"{collector.url}/v1/traces", "tested")
+    export = SpanExport(f"{collector.url}/v1/traces", "tested", "1.2.3")
     export.start()
     trace = request(Tracer(1.0, export))
     assert len(collector.trace(trace.id)) == 3
@@ -76,7 +76,7 @@ def test_the_sdks_own_tracer_is_off_and_spans_are_sent_all_the_same(
 
 def test_spans_have_the_names_of_the_conventions(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "k8s.pod.name=duet-0,service.version=mine")
-    export = SpanExport(f"{collector.url}/v1/traces", "tested")
+    export = SpanExport(f"{collector.url}/v1/traces", "tested", "1.2.3")
     tracer = Tracer(1.0, export)
     export.start()
     trace = request(tracer)
@@ -117,7 +117,7 @@ def test_spans_have_the_names_of_the_conventions(collector: Collector, monkeypat
 def test_an_error_of_the_server_is_one_and_a_refusal_is_none(
     collector: Collector, status: int, name: str, failed: bool
 ) -> None:
-    export = SpanExport(f"{collector.url}/v1/traces", "tested")
+    export = SpanExport(f"{collector.url}/v1/traces", "tested", "1.2.3")
     tracer = Tracer(1.0, export)
     trace = tracer.begin({}, 0.0)
     assert trace is not None
@@ -136,7 +136,7 @@ def test_an_error_of_the_server_is_one_and_a_refusal_is_none(
 
 def test_what_has_no_room_is_dropped_and_counted(collector: Collector) -> None:
     before = counts()
-    export = SpanExport(f"{collector.url}/v1/traces", "tested")  # it does not run yet
+    export = SpanExport(f"{collector.url}/v1/traces", "tested", "1.2.3")  # it does not run yet
     tracer = Tracer(1.0, export)
     for _ in range(QUEUE_SPANS):
         request(tracer)
@@ -155,9 +155,10 @@ def test_a_collector_that_is_away_is_told_once_and_its_return_too(
     collector: Collector, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
-    before, caplog.handler.level = counts(), logging.INFO
-    logging.getLogger("duet.traces").addHandler(caplog.handler)
-    export = SpanExport(f"{collector.url}/v1/traces", "tested")
+    monkeypatch.setattr(logging.getLogger("duet"), "propagate", True)
+    caplog.set_level(logging.INFO, "duet.traces")
+    before = counts()
+    export = SpanExport(f"{collector.url}/v1/traces", "tested", "1.2.3")
     tracer = Tracer(1.0, export)
     collector.status = 400
     export.start()
@@ -168,7 +169,6 @@ def test_a_collector_that_is_away_is_told_once_and_its_return_too(
     request(tracer)
     until(lambda: export.waiting == 0)
     export.stop()
-    logging.getLogger("duet.traces").removeHandler(caplog.handler)
     assert grown(before) == {"exported": 3, "dropped": 0, "failed": 9}
     lines = [record.getMessage() for record in caplog.records if record.name == "duet.traces"]
     assert len(lines) == 2
@@ -182,7 +182,7 @@ def test_nobody_waits_for_a_collector(kind: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(span_export, "STOP_SECONDS", 0.1)
     before = counts()
     with frozen() as url:
-        export = SpanExport(url if kind == "frozen" else f"http://127.0.0.1:{free_port()}", "tested")
+        export = SpanExport(url if kind == "frozen" else f"http://127.0.0.1:{free_port()}", "tested", "1.2.3")
         tracer = Tracer(1.0, export)
         export.start()
         while grown(before)["dropped"] < QUEUE_SPANS:
