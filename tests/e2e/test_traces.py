@@ -99,7 +99,9 @@ def test_four_requests_in_one_batch(traced: Traced) -> None:
         clients = [stack.enter_context(socket.create_connection(address, PATIENCE)) for _ in traces]
         for client in clients:
             client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert b"200 OK" in client.recv(4096)
+            answer = b""
+            while not answer.endswith(b"alive\n"):
+                answer += client.recv(4096)
         worker.send_signal(signal.SIGSTOP)
         try:
             for number, (client, trace) in enumerate(zip(clients, traces, strict=True)):
@@ -114,8 +116,8 @@ def test_four_requests_in_one_batch(traced: Traced) -> None:
     servers = {(own(spans).trace, own(spans).id) for spans in found.values()}
     batches = [span for span in traced.collector.spans if span.name == "batch" and span.links & servers]
     shared = max(batches, key=lambda span: len(span.links))
-    assert len(shared.links) >= 4
-    assert shared.links <= servers
+    assert len(shared.links) == 4
+    assert shared.links < servers
     assert {link for span in batches for link in span.links} == servers
     assert shared.attributes["duet.batch.requests"] == shared.attributes["duet.batch.items"] == len(shared.links)
     assert len({trace for trace, _ in shared.links}) == len(shared.links), "each request has its own trace"
@@ -187,19 +189,10 @@ def test_exemplars_and_counts_are_on_the_page(traced: Traced) -> None:
     assert float(exported.rpartition(" ")[2]) > 0
 
 
-@pytest.mark.parametrize(
-    ("variables", "said"),
-    [
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT: 'collector:4318' must be"),
-        (
-            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
-            "OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' is not one of http/protobuf",
-        ),
-    ],
-)
-def test_a_wrong_variable_ends_the_start_with_a_sentence(variables: dict[str, str], said: str, tmp_path: Path) -> None:
-    environment = clean_environment(BENTOML_HOME=str(tmp_path), DUET_BUNDLES=str(REFERENCE / "mnist-cnn"), **variables)
+def test_a_wrong_variable_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    environment = clean_environment(BENTOML_HOME=str(tmp_path), **variables)
     run = subprocess.run(command(free_port()), env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 1
-    assert said in run.stdout + run.stderr
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' is not one of http/protobuf" in run.stdout + run.stderr
     assert "Traceback" not in run.stdout + run.stderr
