@@ -71,6 +71,7 @@ class Exchange:
         self._in_flight.count += 1
         tracer = TRACING.tracer
         self.trace = None if tracer is None or not traced else tracer.begin(headers, self._begin)
+        metrics.BEGUN.count += 1
 
     def refused(self, error: Exception) -> RawResponse:
         """The answer that tells an error."""
