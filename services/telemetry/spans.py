@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.util.types import AttributeValue
 
 from services.telemetry.trace import Batch, Command, Ids, Model, Stage, Trace
 
@@ -24,6 +25,17 @@ SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 UNSET, FAILED = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
 METHODS = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "QUERY"}
 COMMANDS = {"get": "MGET", "lease": "PIPELINE"}
+
+
+class HashedOnce(Resource):
+    """A resource whose hash is kept: the encoder asks for it for each span, and the SDK's writes JSON each time."""
+
+    def __init__(self, attributes: Mapping[str, AttributeValue]) -> None:
+        super().__init__(attributes)
+        self._kept = super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._kept
 
 
 class Spans:
@@ -36,11 +48,8 @@ class Spans:
 
     def __init__(self, service: str, version: str) -> None:
         self._scope = InstrumentationScope("duet", version)
-        own = Resource({"service.name": f"duet-{service}", "service.version": version})
-        given = {
-            name: value for name, value in Resource.create().attributes.items() if "unknown_service" not in str(value)
-        }
-        self._resource = own.merge(Resource(given))
+        given = {name: value for name, value in Resource.create().attributes.items() if not _is_made_up(value)}
+        self._resource = HashedOnce({"service.name": f"duet-{service}", "service.version": version} | given)
 
     def of(self, ended: Trace | Batch) -> list[ReadableSpan]:
         """The spans of a request, its own first; or that of a batch."""
@@ -100,6 +109,11 @@ class Spans:
             end_time=self._epoch + int(end * 1e9),
             instrumentation_scope=self._scope,
         )
+
+
+def _is_made_up(value: AttributeValue) -> bool:
+    """Whether this is the name that the SDK gives a service without one."""
+    return isinstance(value, str) and value.startswith("unknown_service")
 
 
 def _context(ids: Ids, state: TraceState | None = None) -> SpanContext:
