@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -23,6 +24,7 @@ MODEL = ("digits", "1", "sha256:0", "classify")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(span_export, "PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(span_export, "CPU_SHARE", 1.0)
     for name in ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_EXPORTER_OTLP_TIMEOUT"):
         monkeypatch.delenv(name, raising=False)
 
@@ -189,3 +191,32 @@ def test_nobody_waits_for_a_collector(kind: str, monkeypatch: pytest.MonkeyPatch
             request(tracer)
         assert export.waiting <= QUEUE_SPANS
         export.stop()
+
+
+def test_the_thread_takes_a_bounded_share_of_the_processor(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It pauses for the share of its own work, and loses nothing by it."""
+    monkeypatch.setattr(span_export, "CPU_SHARE", 0.25)
+    export = SpanExport(f"{collector.url}/v1/traces", "tested", "1.2.3")
+    waits: list[float] = []
+    wait = export._stopping.wait
+    monkeypatch.setattr(export._stopping, "wait", lambda seconds: waits.append(seconds) or wait(0))
+    worked: list[float] = []
+    send = export._send
+
+    def measured(*arguments: Any) -> None:
+        begin = time.thread_time()
+        send(*arguments)
+        worked.append(time.thread_time() - begin)
+
+    monkeypatch.setattr(export, "_send", measured)
+    tracer = Tracer(1.0, export)
+    for _ in range(500):
+        request(tracer)
+    export.start()
+    until(lambda: export.waiting == 0)
+    export.stop()
+    assert len(collector.spans) == 1500
+    assert len(waits) == len(worked) >= 1500 // span_export.BATCH_SPANS
+    assert all(pause >= 3 * work for pause, work in zip(waits, worked, strict=True))
