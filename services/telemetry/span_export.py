@@ -18,8 +18,8 @@ from services.telemetry import metrics
 from services.telemetry.trace import Batch, Trace
 
 if TYPE_CHECKING:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter
 
     from services.telemetry.spans import Spans
 
@@ -50,7 +50,7 @@ class SpanExport:
         self._stopping = threading.Event()
         self._exported, self._dropped, self._failed = map(metrics.SPANS.labels, ("exported", "dropped", "failed"))
         self._answers = True  # whether the collector took the last batch
-        self._exporter: OTLPSpanExporter | None = None
+        self._exporter: SpanExporter | None = None
         self._thread = threading.Thread(target=self._run, name="duet-traces", daemon=True)
 
     @property
@@ -102,7 +102,7 @@ class SpanExport:
                 self._stopping.wait((time.thread_time() - begin) * (1 / CPU_SHARE - 1))
         self._exporter.shutdown()
 
-    def _send(self, exporter: OTLPSpanExporter, spans: Spans, reason: Reason) -> None:
+    def _send(self, exporter: SpanExporter, spans: Spans, reason: Reason) -> None:
         made: list[ReadableSpan] = []
         count, answers = 0, False
         try:
