@@ -82,13 +82,11 @@ class SpanExport:
             self._exporter.shutdown()
 
     def _run(self) -> None:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-
         from services.telemetry.spans import Spans  # noqa: PLC0415
 
         reason = _quiet(logging.getLogger("opentelemetry"))
         try:
-            self._exporter = OTLPSpanExporter(self._endpoint)
+            self._exporter = _exporter(self._endpoint)
             spans = Spans(*self._about)
         except Exception as error:  # a certificate or another OTEL_ variable
             log.error("traces: none are sent, for the exporter does not start (%s)", error)
@@ -122,6 +120,12 @@ class SpanExport:
                 log.info("traces: the collector takes spans again")
             else:
                 log.warning("traces: the collector takes no spans, and they are lost (%s)", reason.text)
+
+
+def _exporter(endpoint: str) -> SpanExporter:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
+    return OTLPSpanExporter(endpoint)
 
 
 class Reason(logging.Handler):
