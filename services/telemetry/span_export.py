@@ -109,6 +109,7 @@ class SpanExport:
                 count += ended.spans
                 made += spans.of(ended)
                 time.sleep(0)  # the event loop waits for the interpreter meanwhile
+            reason.text = ""
             answers = exporter.export(made).name == "SUCCESS"
         except Exception as error:
             reason.text = f"{type(error).__name__}: {error}"
@@ -129,14 +130,14 @@ def _exporter(endpoint: str) -> SpanExporter:
 
 
 class Reason(logging.Handler):
-    """Keeps the last message of OpenTelemetry, which else writes lines of its own form for each try."""
+    """Keeps OpenTelemetry's first message about a request; it would write lines of its own form for each try."""
 
     def __init__(self) -> None:
         super().__init__()
         self.text = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.text = record.getMessage()
+        self.text = self.text or record.getMessage()  # the first one says why, the last one that it gave up
 
 
 def _quiet(logger: logging.Logger) -> Reason:

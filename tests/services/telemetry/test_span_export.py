@@ -179,10 +179,14 @@ def test_a_collector_that_is_away_is_told_once_and_its_return_too(
 
 
 @pytest.mark.parametrize("kind", ["away", "frozen"])
-def test_nobody_waits_for_a_collector(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_for_a_collector(
+    kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Until it is stopped, the thread alone waits; the queue fills up and stays as long as it is."""
     monkeypatch.setattr(span_export, "STOP_SECONDS", 0.1)
     before = counts()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    monkeypatch.setattr(logging.getLogger("duet"), "propagate", True)
     with frozen() as url:
         export = SpanExport(url if kind == "frozen" else f"http://127.0.0.1:{free_port()}", "tested", "1.2.3")
         tracer = Tracer(1.0, export)
@@ -190,7 +194,11 @@ def test_nobody_waits_for_a_collector(kind: str, monkeypatch: pytest.MonkeyPatch
         while grown(before)["dropped"] < QUEUE_SPANS:
             request(tracer)
         assert export.waiting <= QUEUE_SPANS
+        until(lambda: grown(before)["failed"] > 0)
+        until(lambda: bool(caplog.records))
+        assert ("refused" if kind == "away" else "timed out") in caplog.records[0].getMessage()
         export.stop()
+        until(lambda: export.waiting == 0)  # its messages are not those of the next test
 
 
 def test_the_thread_takes_a_bounded_share_of_the_processor(
