@@ -242,6 +242,12 @@ class TraceSettings(BaseSettings):
         "than on answers.",
     )
 
+    bsp_schedule_delay: int = Field(
+        default=5000,
+        ge=1,
+        description="Milliseconds between two requests to the collector, unless many spans wait.",
+    )
+
     @field_validator("exporter_otlp_endpoint", "exporter_otlp_traces_endpoint")
     @classmethod
     def _is_a_url(cls, url: str) -> str:

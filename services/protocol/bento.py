@@ -100,7 +100,7 @@ def _start_traces(service: str) -> SpanExport | None:
     _, settings = _settings()
     if settings is None:
         return None
-    export = SpanExport(settings.endpoint, service, __version__)
+    export = SpanExport(settings.endpoint, service, __version__, pause_seconds=settings.bsp_schedule_delay / 1000)
     export.start()
     by_parent = settings.traces_sampler.startswith("parentbased_")
     TRACING.tracer = Tracer(settings.share, export, by_parent=by_parent)

@@ -28,7 +28,6 @@ log = logging.getLogger("duet.traces")
 QUEUE_SPANS = 8192  # that may wait: about 5 MB
 BATCH_SPANS = 256  # in one request to the collector, about
 CPU_SHARE = 0.2  # of a processor that the thread takes, at most: under load more is dropped instead
-PAUSE_SECONDS = 1.0  # between requests to the collector, unless a whole batch waits
 STOP_SECONDS = 2.0  # that the end of the process waits for the collector
 
 
@@ -39,9 +38,11 @@ class SpanExport:
         endpoint: URL of the collector; its headers, certificates, timeout and compression are in the environment.
         service: the name of the service.
         version: of Duet.
+        pause_seconds: between two requests to the collector, unless a whole batch waits.
     """
 
-    def __init__(self, endpoint: str, service: str, version: str) -> None:
+    def __init__(self, endpoint: str, service: str, version: str, *, pause_seconds: float) -> None:
+        self._pause = pause_seconds
         self._endpoint, self._about = endpoint, (service, version)
         self._ended: deque[Trace | Batch] = deque()
         self._taken = 0  # spans, written by the thread only
@@ -92,7 +93,7 @@ class SpanExport:
             log.error("traces: none are sent, for the exporter does not start (%s)", error)
             return
         while self._ended or not self._stopping.is_set():
-            self._wake.wait(PAUSE_SECONDS)
+            self._wake.wait(self._pause)
             self._wake.clear()
             while self._ended:
                 begin = time.thread_time()

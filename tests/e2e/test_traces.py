@@ -58,6 +58,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
             DUET_LOG_FORMAT="json",
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
             OTEL_TRACES_SAMPLER_ARG="1",
+            OTEL_BSP_SCHEDULE_DELAY="100",
             OTEL_SDK_DISABLED="true",
         )
         log = folder / "log"

@@ -23,7 +23,6 @@ MODEL = ("digits", "1", "sha256:0", "classify")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(span_export, "PAUSE_SECONDS", 0.02)
     monkeypatch.setattr(span_export, "CPU_SHARE", 1.0)
     for name in ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_EXPORTER_OTLP_TIMEOUT"):
         monkeypatch.delenv(name, raising=False)
@@ -69,7 +68,7 @@ def test_the_sdks_own_tracer_is_off_and_spans_are_sent_all_the_same(
     """`OTEL_SDK_DISABLED`, which quiets BentoML's layers, makes every tracer of the SDK one that does nothing."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     assert isinstance(TracerProvider(shutdown_on_exit=False).get_tracer("duet"), NoOpTracer)
-    export = SpanExport(f"{collector.url}/v1/traces", "tested", "1.2.3")
+    export = SpanExport(f"{collector.url}/v1/traces", "tested", "1.2.3", pause_seconds=0.02)
     export.start()
     trace = request(Tracer(1.0, export))
     assert len(collector.trace(trace.id)) == 3
@@ -78,7 +77,7 @@ def test_the_sdks_own_tracer_is_off_and_spans_are_sent_all_the_same(
 
 def test_spans_have_the_names_of_the_conventions(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "k8s.pod.name=duet-0,service.version=mine")
-    export = SpanExport(f"{collector.url}/v1/traces", "tested", "1.2.3")
+    export = SpanExport(f"{collector.url}/v1/traces", "tested", "1.2.3", pause_seconds=0.02)
     tracer = Tracer(1.0, export)
     export.start()
     trace = request(tracer)
@@ -119,7 +118,7 @@ def test_spans_have_the_names_of_the_conventions(collector: Collector, monkeypat
 def test_an_error_of_the_server_is_one_and_a_refusal_is_none(
     collector: Collector, status: int, name: str, failed: bool
 ) -> None:
-    export = SpanExport(f"{collector.url}/v1/traces", "tested", "1.2.3")
+    export = SpanExport(f"{collector.url}/v1/traces", "tested", "1.2.3", pause_seconds=0.02)
     tracer = Tracer(1.0, export)
     trace = tracer.begin({}, 0.0)
     assert trace is not None
@@ -138,7 +137,7 @@ def test_an_error_of_the_server_is_one_and_a_refusal_is_none(
 
 def test_what_has_no_room_is_dropped_and_counted(collector: Collector) -> None:
     before = counts()
-    export = SpanExport(f"{collector.url}/v1/traces", "tested", "1.2.3")  # it does not run yet
+    export = SpanExport(f"{collector.url}/v1/traces", "tested", "1.2.3", pause_seconds=0.02)  # it does not run yet
     tracer = Tracer(1.0, export)
     for _ in range(QUEUE_SPANS):
         request(tracer)
@@ -160,7 +159,7 @@ def test_a_collector_that_is_away_is_told_once_and_its_return_too(
     monkeypatch.setattr(logging.getLogger("duet"), "propagate", True)
     caplog.set_level(logging.INFO, "duet.traces")
     before = counts()
-    export = SpanExport(f"{collector.url}/v1/traces", "tested", "1.2.3")
+    export = SpanExport(f"{collector.url}/v1/traces", "tested", "1.2.3", pause_seconds=0.02)
     tracer = Tracer(1.0, export)
     collector.status = 400
     export.start()
@@ -188,7 +187,9 @@ def test_nobody_waits_for_a_collector(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2" if kind == "away" else "1")
     monkeypatch.setattr(logging.getLogger("duet"), "propagate", True)
     with frozen() as url:
-        export = SpanExport(url if kind == "frozen" else f"http://127.0.0.1:{free_port()}", "tested", "1.2.3")
+        export = SpanExport(
+            url if kind == "frozen" else f"http://127.0.0.1:{free_port()}", "tested", "1.2.3", pause_seconds=0.02
+        )
         tracer = Tracer(1.0, export)
         export.start()
         while grown(before)["dropped"] < QUEUE_SPANS:
@@ -206,7 +207,7 @@ def test_the_thread_takes_a_bounded_share_of_the_processor(
 ) -> None:
     """It pauses for the share of its own work, and loses nothing by it."""
     monkeypatch.setattr(span_export, "CPU_SHARE", 0.25)
-    export = SpanExport(f"{collector.url}/v1/traces", "tested", "1.2.3")
+    export = SpanExport(f"{collector.url}/v1/traces", "tested", "1.2.3", pause_seconds=0.02)
     waits: list[float] = []
     wait = export._stopping.wait
     monkeypatch.setattr(export._stopping, "wait", lambda seconds: waits.append(seconds) or wait(0))
