@@ -13,7 +13,7 @@ MINUTES ?= 30
 
 .PHONY: help demo serve test nightly loadtest drill lint format typecheck docs monitoring bench bench-cache bench-capacity \
 	bench-drift bench-generate bench-memory bench-neighbours bench-overload bench-rollout bench-slow bench-soak bench-start \
-	bench-peers images image-test render manifests-scan lock clean
+	bench-traces bench-peers images image-test render manifests-scan lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,6 +101,9 @@ bench-soak: .venv/dev.installed ## memory and latency over MINUTES (30)
 
 bench-start: .venv/dev.installed ## seconds until `duet serve` is ready, and its memory then
 	$(BIN)/python -m loadtests.bench.start $(ARGS)
+
+bench-traces: .venv/dev.installed ## what traces cost, and a collector that fails (ARGS='--baseline FOLDER'; needs wrk)
+	$(BIN)/python -m loadtests.bench.traces $(ARGS)
 
 bench-peers: .venv/dev.installed ## MLServer, LitServe, Ray Serve and Triton beside Duet (needs wrk; installs them below .duet)
 	$(BIN)/python -m loadtests.bench.peers $(ARGS)
