@@ -107,6 +107,8 @@ class Served(Generic[M_co]):
         Raises:
             QueueFull, DeadlineExceeded, InferenceFailed: see `Batcher.submit`.
         """
+        if call.trace is not None and not call.trace.model:
+            call.trace.model = self.entry.name, self.entry.version, self.model.bundle.digest
         compute = partial(self._compute, self.batchers[operation], call, inputs)
         if not cacheable:
             return await compute(None)
@@ -212,9 +214,9 @@ def serve(
     """The handle of an open model, with its metrics; slow operations run in `executor`."""
     batchers, subjects = {}, {}
     for operation, found in warm.items():
-        limit = settings.batch_items
+        limit, alone = settings.batch_items, 0
         if found.seconds <= INLINE_SECONDS:
-            limit = min(limit, int(FAST_BATCH_SECONDS / found.batched))
+            limit = alone = min(limit, int(FAST_BATCH_SECONDS / found.batched))
             if not found.gains:
                 limit = min(limit, int(INLINE_SECONDS / found.seconds))
         elif operation in model.estimated_operations:
@@ -224,7 +226,9 @@ def serve(
             partial(model.run, operation),
             labels,
             executor,
+            digest=model.bundle.digest,
             batch_items=max(1, limit),
+            alone_items=alone,
             queue_items=settings.queue_items,
             batch_bytes=settings.batch_bytes,
             item_seconds=found.seconds,

@@ -20,8 +20,11 @@ import numpy as np
 from services.call import TIMEOUT, Call, late
 from services.errors import DeadlineExceeded, InferenceFailed, NotReady, QueueFull
 from services.scheduling.job import Arrays, Job, Slice, join
+from services.scheduling.notes import Notes
 from services.scheduling.queue import FairQueue
+from services.scheduling.room import Room
 from services.telemetry import metrics
+from services.telemetry.trace import of_monotonic
 
 log = logging.getLogger("duet.batcher")
 
@@ -38,11 +41,13 @@ class Batcher:
         labels: model, version and operation, for metrics.
         executor: where `run` runs, so that the event loop stays free; None: always on the event loop.
         batch_items: most items in a batch.
+        alone_items: most items in a batch on the event loop while no other requests come, if more than `batch_items`.
         queue_items: most items that may wait.
         batch_bytes: most bytes of inputs in a batch (one item is always allowed).
         item_seconds: compute time of an item, measured at warm-up; the running mean starts from it.
         inline_seconds: a batch that takes at most so long runs on the event loop, because handing it to a thread and
         back takes about 0.1 ms.
+        digest: of the model's bundle, for traces.
 
     Attributes:
         item_seconds: seconds that one more item takes, as a running mean.
@@ -55,14 +60,16 @@ class Batcher:
         executor: Executor | None,
         *,
         batch_items: int,
+        alone_items: int = 0,
         queue_items: int,
         batch_bytes: int = 2**31,
         item_seconds: float = 0.0,
         inline_seconds: float = 0.0,
+        digest: str = "",
     ) -> None:
         self._run = run
         self._executor = executor
-        self._batch_items = batch_items
+        self._room = Room(batch_items, alone_items)
         self._batch_bytes = batch_bytes
         self._queue_items = queue_items
         self._queue = FairQueue(self._count_lost)
@@ -70,6 +77,7 @@ class Batcher:
         self._wake = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
         self._model = labels[0]
+        self._notes = Notes((labels[0], labels[1], digest, labels[2]))
         metrics.QUEUE_ITEMS.labels(*labels).set_function(lambda: self.waiting)
         self._sizes = metrics.BATCH_ITEMS.labels(*labels)
         self._waits = metrics.QUEUE_SECONDS.labels(self._model, "served")
@@ -136,6 +144,8 @@ class Batcher:
         finally:
             if job.timer is not None:
                 job.timer.cancel()
+            if call.trace is not None and not job.taken:  # nobody computed it
+                call.trace.stage("queue", of_monotonic(now), time.perf_counter())
         return job
 
     def compute_now(self, inputs: Arrays, call: Call) -> Arrays | None:
@@ -144,23 +154,28 @@ class Batcher:
         That is faster while requests come one by one. When a second one comes in the same step of the event loop, it
         and those after it are queued, until a batch has one request again.
         """
+        count = len(next(iter(inputs.values())))
+        self._room.came(count)
         if not self._alone or self.waiting or self._computing or self._owner is None or self._owner.done():
             return None
-        count = len(next(iter(inputs.values())))
         if self._stepped:
             self._alone = False
-        if self._stepped or count > self._inline_items or call.expired or (call.gone is not None and call.gone()):
+        begin = time.monotonic()
+        room = self._room.items(begin)
+        most = room if room > self._room.shared else self._inline_items
+        if self._stepped or count > most or call.expired or (call.gone is not None and call.gone()):
             return None
         self._stepped = True
         asyncio.get_running_loop().call_soon(self._step)
-        begin = time.monotonic()
         try:
             outputs = self._checked(self._run(inputs), count)
         except Exception:
             message = "%s failed on %d items of request %s; queueing them"
-            log.exception(message, self._model, count, call.id, extra={"request_id": call.id})
+            log.exception(message, self._model, count, call.id, extra=call.log_fields)
             return None
         seconds = time.monotonic() - begin
+        if call.trace is not None:
+            self._notes.alone(call, count, begin, begin + seconds)
         self._sizes.observe(count)
         self._waits.observe(0.0)
         self._learn(seconds / count)
@@ -206,7 +221,7 @@ class Batcher:
     async def _work(self) -> None:
         try:
             while True:
-                self._batch = self._queue.take(self._batch_items, self._batch_bytes)
+                self._batch = self._queue.take(self._room.items(time.monotonic()), self._batch_bytes)
                 if self._batch:
                     await self._compute(self._batch)
                     if self._always_inline:
@@ -226,7 +241,8 @@ class Batcher:
         self._computing = size
         try:
             outputs = await self._infer(join(batch), size)
-        except Exception:
+        except Exception as error:
+            self._notes.batch(batch, begin, time.monotonic(), type(error).__name__)
             requests = ", ".join(part.job.call.id for part in batch[:LISTED])
             message = "%s failed on a batch of %d items of %d requests (%s); running them one by one"
             log.exception(message, self._model, size, len(batch), requests)
@@ -241,6 +257,7 @@ class Batcher:
         # While jobs wait, the time from batch to batch counts: sending answers and refusals takes time too.
         self._learn((end - (self._busy_since or begin)) / size)
         self._busy_since = end if self._queue else None
+        self._notes.batch(batch, begin, end)
         self._deliver(batch, outputs, begin, seconds)
         self._count_last(batch)
 
@@ -274,7 +291,7 @@ class Batcher:
             offset += size
 
     async def _infer(self, inputs: Arrays, size: int) -> Arrays:
-        if self._executor is None or size <= self._inline_items:
+        if self._always_inline or size <= self._inline_items:
             outputs = self._run(inputs)
         else:
             outputs = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, inputs)
@@ -295,7 +312,10 @@ class Batcher:
                 try:
                     outputs = await self._infer(part.job.rows(row, row + 1), 1)
                 except Exception as error:  # the batch has one item, so that item causes the error
+                    self._notes.alone(part.job.call, 1, begin, time.monotonic(), type(error).__name__)
                     failure = InferenceFailed(f"{self._model} failed on item {row}: {type(error).__name__}")
                     part.job.fail(failure)
                     break
-                self._deliver([Slice(part.job, row, row + 1)], outputs, begin, time.monotonic() - begin)
+                end = time.monotonic()
+                self._notes.alone(part.job.call, 1, begin, end)
+                self._deliver([Slice(part.job, row, row + 1)], outputs, begin, end - begin)

@@ -105,11 +105,16 @@ DRIFT_REPEATS = Gauge(
     "Share of scored images that their client had sent before, in the last 128 slices; they do not count for drift.",
     ["model", "version"],
 )
+SPANS = Counter(
+    "duet_spans_total",
+    "Spans of traced requests: exported, dropped (too many waited), failed (the collector did not take them).",
+    ["outcome"],
+)
 SAMPLES = Counter("duet_generated_samples_total", "Images generated.", ["model", "version"])
 
 
-class InFlight:
-    """Requests of one route in progress: a plain number, because a gauge's lock costs more than counting."""
+class Count:
+    """Of requests: a plain number, because a gauge's lock costs more than counting."""
 
     __slots__ = ("count",)
 
@@ -117,10 +122,13 @@ class InFlight:
         self.count = 0
 
 
+BEGUN = Count()  # requests of all routes that have begun, ended ones too; the batchers read it
+
+
 @cache
-def in_flight(route: str) -> InFlight:
+def in_flight(route: str) -> Count:
     """The count behind `IN_FLIGHT` of one route."""
-    counted = InFlight()
+    counted = Count()
     IN_FLIGHT.labels(route).set_function(lambda: counted.count)
     return counted
 
