@@ -11,9 +11,9 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 MINUTES ?= 30
 
-.PHONY: help demo serve test nightly loadtest lint format typecheck docs monitoring bench bench-cache bench-drift bench-generate \
-	bench-memory bench-neighbours bench-overload bench-rollout bench-slow bench-soak bench-start bench-peers \
-	images image-test render manifests-scan lock clean
+.PHONY: help demo serve test nightly loadtest drill lint format typecheck docs monitoring bench bench-cache bench-capacity \
+	bench-drift bench-generate bench-memory bench-neighbours bench-overload bench-rollout bench-slow bench-soak bench-start \
+	bench-traces bench-peers images image-test render manifests-scan lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ monitoring: .venv/dev.installed ## make alerting rules and dashboards of deploy/
 loadtest: .venv/dev.installed ## load the three services, started here, and say whether they met their objectives
 	$(BIN)/python -m loadtests.load $(ARGS)
 
+drill: .venv/dev.installed ## cause faults under load: which alerts come, after how long (needs Redis, Prometheus, DUET_DATA_DIR)
+	$(BIN)/pytest -m nightly -s tests/deploy/monitoring/test_drill.py $(ARGS)
+
 bench: .venv/dev.installed ## ratios to stock BentoML, bare uvicorn and ONNX Runtime (ARGS='--baseline FOLDER': to a tree; needs wrk)
 	$(BIN)/python -m loadtests.bench $(ARGS)
 
@@ -67,6 +70,9 @@ bench-cache: .venv/dev.installed ## what the cache is worth, stampedes, its memo
 	$(BIN)/python -m loadtests.bench.stampede $(ARGS)
 	$(BIN)/python -m loadtests.bench.cache_memory $(ARGS)
 	$(BIN)/python -m loadtests.bench.faults $(ARGS)
+
+bench-capacity: .venv/dev.installed ## capacity of each service on one core: five searches in steps of the load test
+	$(BIN)/python -m loadtests.bench.capacity $(ARGS)
 
 bench-generate: .venv/dev.installed ## samples a second by count and format, beside the graph alone (needs wrk)
 	$(BIN)/python -m loadtests.bench.generate $(ARGS)
@@ -95,6 +101,9 @@ bench-soak: .venv/dev.installed ## memory and latency over MINUTES (30)
 
 bench-start: .venv/dev.installed ## seconds until `duet serve` is ready, and its memory then
 	$(BIN)/python -m loadtests.bench.start $(ARGS)
+
+bench-traces: .venv/dev.installed ## what traces cost, and a collector that fails (ARGS='--baseline FOLDER'; needs wrk)
+	$(BIN)/python -m loadtests.bench.traces $(ARGS)
 
 bench-peers: .venv/dev.installed ## MLServer, LitServe, Ray Serve and Triton beside Duet (needs wrk; installs them below .duet)
 	$(BIN)/python -m loadtests.bench.peers $(ARGS)

@@ -22,19 +22,22 @@ worker died.
 import random
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gevent
 from gevent.lock import BoundedSemaphore
-from geventhttpclient.client import HTTPClientPool
-from locust import FastHttpUser, constant, events, tag, task
+from geventhttpclient import HTTPClient
+from geventhttpclient._parser import HTTPParseError
+from locust import User, constant, events, tag, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
-from locust.exception import StopUser
+from locust.exception import CatchResponseError, StopUser
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadtests.load import questions, session, trace
+from loadtests.load import questions, session, trace, workers
 from loadtests.load.outcomes import Outcome, of_status
 from loadtests.load.profile import parse
 from loadtests.load.questions import BY_ROUTE, Question, World
@@ -42,6 +45,8 @@ from loadtests.load.service import NotAnswered
 from loadtests.load.session import STOP_SECONDS, Session, add_options, end, fail
 
 CONNECTIONS = 1024  # of a process; what is due beyond waits for one, and its clock runs
+LEAD = 0.02  # seconds before a request is due in which it is prepared, so that this is no part of its latency
+TICK = 0.001  # seconds to which the event loop rounds up
 SESSION = Session()
 FREE = BoundedSemaphore(CONNECTIONS)
 V2 = questions.V2
@@ -58,7 +63,20 @@ def asks(route: str, weight: int, kind: str, ask: Ask) -> Callable[["DuetUser"],
     return tagged
 
 
-class DuetUser(FastHttpUser):
+def wait_until(due: float) -> None:
+    """Sleep until a monotonic time, more precisely than the event loop does."""
+    gevent.sleep(max(0.0, due - time.monotonic() - TICK / 2))
+    while time.monotonic() < due:
+        gevent.sleep(0)
+
+
+@cache
+def client_of(host: str) -> HTTPClient:
+    """The connections of this process to a host. Locust's own client takes twice as much processor time a request."""
+    return HTTPClient.from_url(host, concurrency=CONNECTIONS, connection_timeout=10, network_timeout=60, insecure=True)
+
+
+class DuetUser(User):
     """One of many independent senders; each is a Poisson process of its own.
 
     Attributes:
@@ -67,11 +85,11 @@ class DuetUser(FastHttpUser):
 
     abstract = True
     needs: tuple[str, ...] = ()
-    client_pool = HTTPClientPool(concurrency=CONNECTIONS, connection_timeout=10, network_timeout=60)
 
     def __init__(self, environment: Environment) -> None:
         self.host = (environment.host or self.host or "").rstrip("/")  # else the routes begin with two slashes
         super().__init__(environment)
+        self._client, self._base = client_of(self.host), urlsplit(self.host).path
         options: Any = environment.parsed_options
         self._rate = options.user_rate
         self._under_way: dict[gevent.Greenlet, tuple[str, float]] = {}
@@ -79,15 +97,15 @@ class DuetUser(FastHttpUser):
         self._due = time.monotonic() + random.expovariate(self._rate)
 
     def on_start(self) -> None:
-        gevent.sleep(max(0.0, self._due - time.monotonic()))
+        gevent.sleep(max(0.0, self._due - LEAD - time.monotonic()))
 
     def wait_time(self) -> float:
-        """Until the next request is due."""
+        """Until the next request has to be prepared."""
         self._due += random.expovariate(self._rate)
-        return max(0.0, self._due - time.monotonic())
+        return max(0.0, self._due - LEAD - time.monotonic())
 
     def begin(self, route: str, ask: Ask) -> None:
-        """Send a question that is due now; the answer is awaited elsewhere."""
+        """Prepare a question and send it when it is due; the answer is awaited elsewhere."""
         greenlet = gevent.Greenlet(self._ask, ask, self._due)
         self._under_way[greenlet] = (route, self._due)
         greenlet.link(self._ended)
@@ -100,32 +118,42 @@ class DuetUser(FastHttpUser):
     def _ask(self, ask: Ask, due: float) -> None:
         assert SESSION.world is not None
         question = ask(SESSION.world)
+        wait_until(due)
         SESSION.outcomes.add_lag(max(0.0, time.monotonic() - due))
         with FREE:
             self._send(question, due)
 
     def _send(self, question: Question, due: float) -> None:
         self._sent.add(gevent.getcurrent())
-        with self.client.request(
-            "POST",
-            question.path,
-            name=question.route,
-            data=question.body,  # type: ignore[arg-type]  # bytes are sent as they are
-            headers=question.headers,
-            catch_response=True,
-        ) as response:
-            seconds = time.monotonic() - due
-            response.request_meta["response_time"] = 1000 * seconds
-            outcome = of_status(response.status_code)
-            if outcome is Outcome.right:
-                try:
-                    question.check(response.content or b"")
-                except (AssertionError, KeyError, IndexError, TypeError, ValueError) as error:
-                    outcome = Outcome.wrong
-                    response.failure(f"{question.route}: {type(error).__name__} {error}")
-            else:
-                response.failure(f"{question.route}: {response.status_code} {response.text or response.error}"[:300])
+        status, content, failure = 0, b"", None
+        begun = time.time()
+        try:
+            answer = self._client.request("POST", self._base + question.path, question.body, question.headers)
+            content = bytes(answer.read())
+            status = answer.status_code
+        except (OSError, HTTPParseError) as error:
+            failure = f"{type(error).__name__} {error}"
+        seconds = time.monotonic() - due
+        outcome = of_status(status)
+        if outcome is Outcome.right:
+            try:
+                question.check(content)
+            except (AssertionError, KeyError, IndexError, TypeError, ValueError) as error:
+                outcome, failure = Outcome.wrong, f"{type(error).__name__} {error}"
+        elif status:
+            failure = f"{status} {content[:300].decode(errors='replace')}"
         SESSION.outcomes.add(question.route, outcome, time.time() - seconds, seconds)
+        self.environment.events.request.fire(
+            request_type="POST",
+            name=question.route,
+            response_time=1000 * seconds,
+            response_length=len(content),
+            response=None,
+            context={},
+            exception=None if failure is None else CatchResponseError(f"{question.route}: {failure}"[:300]),
+            start_time=begun,
+            url=question.path,
+        )
 
     def on_stop(self) -> None:
         """Wait for answers; count what has none, and what could not be sent."""
@@ -196,13 +224,13 @@ class ReplayUser(DuetUser):
     def replay(self) -> None:
         options: Any = self.environment.parsed_options
         assert SESSION.world is not None
-        begin = time.monotonic()
+        begin = time.monotonic() + LEAD
         for arrival in trace.read(Path(options.replay), set(BY_ROUTE)):
             needed, build = BY_ROUTE[arrival.route]
             if needed not in SESSION.world.models:
                 fail(f"--replay {options.replay}: it has {arrival.route}, and no model for {needed} is served")
             self._due = begin + arrival.at
-            gevent.sleep(max(0.0, self._due - time.monotonic()))
+            gevent.sleep(max(0.0, self._due - LEAD - time.monotonic()))
             again = SESSION.world.popular()
             self.begin(arrival.route, lambda world, b=build, n=arrival.items, k=again: b(world, n, k))
         self.on_stop()
@@ -223,7 +251,7 @@ def _(environment: Environment, **_: Any) -> None:
     environment.events.quitting.add_listener(_quitting)
     runner = environment.runner
     if isinstance(runner, WorkerRunner):
-        runner.environment.events.report_to_master.add_listener(_report)
+        workers.follow(runner, SESSION)
         return
     if not 0 < options.user_rate <= 1000:
         fail(f"--user-rate {options.user_rate}: it must be above 0 and at most 1000")
@@ -238,7 +266,7 @@ def _(environment: Environment, **_: Any) -> None:
     else:
         environment.user_classes = [user for user in environment.user_classes if user is not ReplayUser]
     if isinstance(runner, MasterRunner):
-        environment.events.worker_report.add_listener(_merge)
+        workers.lead(runner, SESSION)
     if options.rate and not options.replay:
         environment.shape_class = session.ProfileShape(environment, SESSION, parse(options.rate), options.user_rate)
         environment.shape_class.runner = runner
@@ -272,16 +300,6 @@ def _(environment: Environment, **_: Any) -> None:
         fail(error)
 
 
-def _report(client_id: str, data: dict[str, Any], **_: Any) -> None:
-    data["duet"] = SESSION.outcomes.dump()
-    SESSION.outcomes.clear()
-
-
-def _merge(client_id: str, data: dict[str, Any], **_: Any) -> None:
-    if "duet" in data:
-        SESSION.outcomes.merge(data["duet"])
-
-
 def _quitting(environment: Environment, **_: Any) -> None:
     runner: Any = environment.runner
     if (
@@ -290,6 +308,4 @@ def _quitting(environment: Environment, **_: Any) -> None:
         and not isinstance(runner, WorkerRunner)
     ):
         runner.stop()
-    if isinstance(runner, MasterRunner):
-        SESSION.lost += [f"worker {client.id} died" for client in runner.clients.all if client.state == "missing"]
     end(environment, SESSION)

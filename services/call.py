@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from services.eager import in_task
 from services.errors import CallerLeft, DeadlineExceeded
+from services.telemetry.trace import Trace
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class Stage:
         self._begin = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        self._call.add(self._name, time.perf_counter() - self._begin)
+        self._call.ended(self._name, self._begin)
 
 
 @dataclass(slots=True)
@@ -52,6 +53,7 @@ class Call:
         hits: items answered by the cache.
         lookups: items looked up in the cache.
         oldest: when the oldest hit was computed, seconds since 1970; None without a hit.
+        trace: what is noted for its spans; None: it is not traced.
     """
 
     deadline: float | None = None
@@ -65,6 +67,12 @@ class Call:
     hits: int = 0
     lookups: int = 0
     oldest: int | None = None
+    trace: Trace | None = None
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What a log line about this request has beside its text."""
+        return log_fields(self.id, self.trace)
 
     def dated(self, seconds: int) -> None:
         """Note a hit that was computed at that time."""
@@ -72,6 +80,13 @@ class Call:
 
     def add(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    def ended(self, stage: str, begin: float) -> None:
+        """Add the time since `begin`, of `time.perf_counter()`, to a stage."""
+        end = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + end - begin
+        if self.trace is not None:
+            self.trace.stage(stage, begin, end)
 
     def stage(self, name: str) -> Stage:
         """A context that adds its time to a stage."""
@@ -130,6 +145,11 @@ class Call:
     def server_timing(self) -> str:
         """The `Server-Timing` header (W3C): milliseconds by stage."""
         return ", ".join(["%s;dur=%.3f" % (name, 1000 * seconds) for name, seconds in self.seconds.items()])  # noqa: UP031
+
+
+def log_fields(request_id: str, trace: Trace | None) -> dict[str, str]:
+    """What a log line about a request has beside its text."""
+    return {"request_id": request_id} if trace is None else {"request_id": request_id, "trace_id": trace.id}
 
 
 def late(missed: str = "no answer was ready") -> DeadlineExceeded:

@@ -107,6 +107,8 @@ class Served(Generic[M_co]):
         Raises:
             QueueFull, DeadlineExceeded, InferenceFailed: see `Batcher.submit`.
         """
+        if call.trace is not None and not call.trace.model:
+            call.trace.model = self.entry.name, self.entry.version, self.model.bundle.digest
         compute = partial(self._compute, self.batchers[operation], call, inputs)
         if not cacheable:
             return await compute(None)
@@ -224,6 +226,7 @@ def serve(
             partial(model.run, operation),
             labels,
             executor,
+            digest=model.bundle.digest,
             batch_items=max(1, limit),
             alone_items=alone,
             queue_items=settings.queue_items,

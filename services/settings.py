@@ -1,9 +1,14 @@
-"""Every setting of the serving side, once, with type, default, unit and help; the environment sets `DUET_<NAME>`."""
+"""Every setting of the serving side, once, with type, default, unit and help.
+
+The environment sets `DUET_<NAME>`, and for traces `OTEL_<NAME>`.
+"""
 
 from __future__ import annotations
 
+import os
 import re
-from typing import Literal, get_args
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal, TypeVar, get_args
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -13,6 +18,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # of RFC 9110, 5.6.2
 SECRET_HEADERS = ("authorization", "cookie", "proxy-authorization")
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+EXPORTER = "opentelemetry-exporter-otlp-proto-http"
 
 
 class Settings(BaseSettings):
@@ -149,7 +156,7 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         default="text",
         description="How log lines are written. json: one object a line, with time, level, logger, process, message, "
-        "and where there are any request_id and exception; lines of BentoML and other libraries too.",
+        "and where there are any request_id, trace_id and exception; lines of BentoML and other libraries too.",
     )
     log_lines: int = Field(
         default=20,
@@ -194,8 +201,81 @@ class Settings(BaseSettings):
         return url
 
 
+class TraceSettings(BaseSettings):
+    """Where traces go and how many: the standard variables, which operators of a platform set for every program."""
+
+    model_config = SettingsConfigDict(env_prefix="OTEL_", frozen=True, hide_input_in_errors=True, env_ignore_empty=True)
+
+    exporter_otlp_endpoint: str = Field(
+        default="",
+        description="URL of a collector that takes OTLP over HTTP, such as http://collector:4318; /v1/traces is added. "
+        "Empty, like the next one: no traces.",
+    )
+    exporter_otlp_traces_endpoint: str = Field(
+        default="", description="The same for traces alone, with its path; it goes before the other."
+    )
+    exporter_otlp_protocol: Literal["http/protobuf"] = Field(
+        default="http/protobuf", description="The only one that Duet sends; grpc, at port 4317, is refused."
+    )
+    exporter_otlp_traces_protocol: Literal["http/protobuf"] = Field(
+        default="http/protobuf", description="The same for traces alone."
+    )
+    traces_exporter: Literal["otlp", "none"] = Field(default="otlp", description="none: no traces in any case.")
+    traces_sampler: Literal[
+        "parentbased_traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "traceidratio",
+        "always_on",
+        "always_off",
+    ] = Field(
+        default="parentbased_traceidratio",
+        description="Which requests are traced. parentbased_...: one whose caller has decided (`traceparent`) as its "
+        "caller wants; others, and without parentbased_ all: a share (traceidratio), each one, or none.",
+    )
+    traces_sampler_arg: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="The share of traceidratio. The standard's is 1, at which a fast model spends more time on traces "
+        "than on answers.",
+    )
+
+    bsp_schedule_delay: int = Field(
+        default=5000,
+        ge=1,
+        description="Milliseconds between two requests to the collector, unless many spans wait.",
+    )
+
+    @field_validator("exporter_otlp_endpoint", "exporter_otlp_traces_endpoint")
+    @classmethod
+    def _is_a_url(cls, url: str) -> str:
+        if url and not re.match(r"https?://[^/]", url):
+            raise ValueError("must be empty or begin with http:// or https:// and the name of a host")
+        return url
+
+    @property
+    def endpoint(self) -> str:
+        """Where traces are sent to; empty: nowhere."""
+        if self.traces_exporter == "none":
+            return ""
+        if self.exporter_otlp_traces_endpoint or not self.exporter_otlp_endpoint:
+            return self.exporter_otlp_traces_endpoint
+        return self.exporter_otlp_endpoint.rstrip("/") + "/v1/traces"
+
+    @property
+    def share(self) -> float:
+        """Of the requests whose caller has not decided, or does not decide."""
+        _, _, kind = self.traces_sampler.rpartition("_")
+        return {"on": 1.0, "off": 0.0}.get(kind, self.traces_sampler_arg)
+
+
 class SettingsError(Exception):
     """Variables of the environment have values that are not allowed; one sentence a variable."""
+
+
+S = TypeVar("S", bound=BaseSettings)
 
 
 def read() -> Settings:
@@ -204,15 +284,37 @@ def read() -> Settings:
     Raises:
         SettingsError: a value is not allowed; the message names the variable, the value and what is allowed.
     """
+    return _read(Settings)
+
+
+def read_traces() -> TraceSettings | None:
+    """Where traces go; None: nowhere.
+
+    Raises:
+        SettingsError: as `read`; or the package that sends them is not installed.
+    """
+    if not any(os.environ.get(name) for name in ENDPOINTS) or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
+        return None  # whatever the other variables are: they are for other programs
+    traces = _read(TraceSettings)
     try:
-        return Settings()
+        version(EXPORTER)
+    except PackageNotFoundError:
+        name = next(name for name in reversed(ENDPOINTS) if os.environ.get(name))
+        message = f"{name} is set, but the package {EXPORTER}, which sends traces, is not installed"
+        raise SettingsError(f"{message}; install it, or unset the variable") from None
+    return traces
+
+
+def _read(kind: type[S]) -> S:
+    try:
+        return kind()
     except ValidationError as error:
-        sentences = [_refusal(str(part["loc"][0]), part) for part in error.errors()]
+        sentences = [_refusal(kind, str(part["loc"][0]), part) for part in error.errors()]
     raise SettingsError(". ".join(sentences))
 
 
-def _refusal(name: str, problem: ErrorDetails) -> str:
-    field, variable = Settings.model_fields[name], f"DUET_{name.upper()}"
+def _refusal(kind: type[BaseSettings], name: str, problem: ErrorDetails) -> str:
+    field, variable = kind.model_fields[name], f"{kind.model_config['env_prefix']}{name.upper()}"
     if field.annotation is SecretStr:
         return f"{variable}: its value (not shown, for it may hold a password) {problem['ctx']['error']}"
     if field.annotation is str:

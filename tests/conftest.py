@@ -191,11 +191,12 @@ class RedisServer:
 
 
 @contextlib.contextmanager
-def start_redis(directory: Path) -> Iterator[RedisServer]:
+def start_redis(directory: Path, port: int | None = None) -> Iterator[RedisServer]:
+    """A Redis on a free port, or on a given one, where another was before."""
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
-    port = free_port()
+    port = port or free_port()
     process = subprocess.Popen(
         [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)],
         stdout=subprocess.DEVNULL,

@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -24,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
 from typer.testing import CliRunner, Result
 
 from services.commands.models import app
-from tests.conftest import PATIENCE, free_port
+from tests.conftest import free_port
+from tests.programs import answering
 
 
 @contextlib.contextmanager
@@ -42,20 +40,9 @@ def start_registry(directory: Path, **configuration: object) -> Iterator[str]:
         **configuration,
     }
     (directory / "registry.yaml").write_text(yaml.safe_dump(content))
-    with (directory / "registry.log").open("wb") as log:
-        process = subprocess.Popen([program, "serve", directory / "registry.yaml"], stdout=log, stderr=log)
-    try:
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            assert process.poll() is None, (directory / "registry.log").read_text()
-            with contextlib.suppress(httpx.TransportError):
-                httpx.get(f"http://{address}/v2/")
-                break
-            time.sleep(0.02)
+    command = [program, "serve", directory / "registry.yaml"]
+    with answering(command, f"http://{address}/", directory / "registry.log"):
         yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=PATIENCE)
 
 
 def duet_models(*arguments: str | Path, answer: str | None = None) -> Result:

@@ -33,6 +33,7 @@ CHECKS: dict[str, Check] = {
     "references": images.references,
     "network": network.closed,
     "dns": network.dns,
+    "traces": network.traces,
     "redis network": network.redis,
     "redis memory": redis.cache,
     "redis access": redis.access,

@@ -6,8 +6,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any
+from urllib.parse import urlsplit
 
-from deploy.manifests.objects import PART_OF, Object, Objects, labels, name, of_kind, selects, services, workloads
+from deploy.manifests.objects import (
+    PART_OF,
+    Object,
+    Objects,
+    labels,
+    name,
+    of_kind,
+    selects,
+    services,
+    serving,
+    variables,
+    workloads,
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,15 @@ def dns(objects: Objects) -> Iterator[str]:
             for protocol in ("UDP", "TCP"):
                 if not allowed(objects, item, "Egress", peer, port, protocol):
                     yield f"{name(item)}: its pods do not reach {where} at {protocol} {port}"
+
+
+def traces(objects: Objects) -> Iterator[str]:
+    """Services reach the collector that their variables name, if it is in the cluster."""
+    for item in services(objects):
+        url = urlsplit(variables(objects, serving(item)).get("OTEL_EXPORTER_OTLP_ENDPOINT") or "")
+        port = url.port or (443 if url.scheme == "https" else 80)
+        if url.hostname and not allowed(objects, item, "Egress", STRANGER, port):
+            yield f"{name(item)}: its pods do not reach {url.hostname} at port {port}, where traces are sent to"
 
 
 def redis(objects: Objects) -> Iterator[str]:

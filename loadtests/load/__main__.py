@@ -10,9 +10,11 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from loadtests.bench import cores, server
+from loadtests.load.verdict import INVALID
 
 USERS = {"generation": "GenerationUser", "classification": "ClassificationUser", "anomaly": "AnomalyUser"}
 LOCUST = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--headless", "--only-summary"]
@@ -32,7 +34,12 @@ def main() -> None:
                 options = ["--host", target.url, "--draw-from", painter.url, "--rate", given.rate]
                 options += ["--report", f"{given.report}/{service}"] if given.report else []
                 statuses.append(subprocess.call([*LOCUST, *options, *others, user], cwd=cores.ROOT))
-    sys.exit(max(statuses))
+    sys.exit(worst(statuses))
+
+
+def worst(statuses: Sequence[int]) -> int:
+    """The worst exit status; a run that a signal ended (a negative status) is invalid."""
+    return max(INVALID if status < 0 else status for status in statuses)
 
 
 def _serve(service: str, home: str) -> AbstractContextManager[server.Server]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -103,11 +104,17 @@ def patterns(shape: tuple[int, int, int]) -> Pictures:
 
 def fresh(file: bytes, generator: np.random.Generator) -> bytes:
     """The picture with noise in its lowest bits, which was never sent before."""
+    known = _decoded(file)
+    return png(known ^ generator.integers(0, 2, known.shape, dtype=np.uint8), compress_level=1)
+
+
+@lru_cache(maxsize=1024)
+def _decoded(file: bytes) -> np.ndarray:
+    """uint8 [C,H,W] of one or three channels."""
     with Image.open(io.BytesIO(file)) as image:
         grey = image.mode in ("L", "1", "I", "I;16")
-        pixels = np.asarray(image.convert("L" if grey else "RGB"))
-    noisy = pixels ^ generator.integers(0, 2, pixels.shape, dtype=np.uint8)
-    return png(noisy[None] if grey else noisy.transpose(2, 0, 1))
+        found = np.asarray(image.convert("L" if grey else "RGB"))
+    return found[None] if grey else found.transpose(2, 0, 1)
 
 
 def pixels(file: bytes, shape: tuple[int, int, int]) -> np.ndarray:
@@ -119,8 +126,9 @@ def pixels(file: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     return found[None] if channels == 1 else found.transpose(2, 0, 1)
 
 
-def png(image: np.ndarray) -> bytes:
-    """uint8 [C,H,W] of one or three channels as a PNG file."""
+def png(image: np.ndarray, compress_level: int = 6) -> bytes:
+    """uint8 [C,H,W] of one or three channels as a PNG file; a low level of compression is faster."""
     stream = io.BytesIO()
-    Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))).save(stream, "PNG")
+    lines = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
+    Image.fromarray(lines).save(stream, "PNG", compress_level=compress_level)
     return stream.getvalue()

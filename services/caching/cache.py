@@ -230,7 +230,7 @@ class Cache:
             else:
                 with lookup.call.stage("cache"):
                     try:
-                        found = arrive(await self._redis.get(keys))
+                        found = arrive(await self._redis.get(keys, lookup.call.trace))
                         metrics.CACHE_REQUESTS.labels("redis", "hit").inc(len(found))
                         metrics.CACHE_REQUESTS.labels("redis", "miss").inc(len(keys) - len(found))
                         keys = [key for key in keys if key not in found]
@@ -241,7 +241,10 @@ class Cache:
                 remaining = lookup.call.remaining()
                 seconds = worth.lease_seconds(len(keys))
                 patience = seconds if remaining is None else remaining - expected
-                await compute_under_lease(self._redis, keys, compute, arrive, seconds=seconds, patience=patience)
+                trace = lookup.call.trace
+                await compute_under_lease(
+                    self._redis, keys, compute, arrive, seconds=seconds, patience=patience, trace=trace
+                )
                 return
         if keys:
             await compute(keys, remote=remote)

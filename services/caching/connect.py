@@ -75,6 +75,14 @@ def connect(url: str, timeout_seconds: float) -> Client:
     return client
 
 
+def address(client: Client) -> tuple[str, int] | None:
+    """Host and port of one server; None where Sentinels or a cluster choose it, and of a socket."""
+    if isinstance(client, RedisCluster):
+        return None
+    options = client.connection_pool.connection_kwargs
+    return (options["host"], int(options.get("port", PORT))) if "host" in options else None
+
+
 async def hang_up(client: Client) -> None:
     """Close every connection, also those to Sentinels; the next use connects again and asks for the primary again."""
     await client.aclose()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from services.caching.breaker import RedisUnavailable
 from services.telemetry import metrics
+from services.telemetry.trace import Trace
 
 if TYPE_CHECKING:
     from services.caching.redis import RedisTier
@@ -30,6 +31,7 @@ async def compute_under_lease(
     *,
     seconds: float,
     patience: float,
+    trace: Trace | None = None,
 ) -> Values:
     """The values of `keys`; if possible, one replica computes each of them.
 
@@ -40,6 +42,7 @@ async def compute_under_lease(
         arrive: stores values from Redis, and returns those that are not damaged.
         seconds: how long a lease holds.
         patience: seconds to wait for other replicas before the values are computed here.
+        trace: of the request, if it is traced.
     """
     values: Values = {}
     missing = list(keys)
@@ -47,7 +50,7 @@ async def compute_under_lease(
     pause = POLL_SECONDS[0]
     while missing:
         try:
-            ours, there = await redis.lease(missing, seconds)
+            ours, there = await redis.lease(missing, seconds, trace)
         except RedisUnavailable:
             break
         known = arrive(there)

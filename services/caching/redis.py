@@ -25,11 +25,12 @@ from redis.exceptions import ConnectionError as StaleConnection
 from redis.exceptions import ResponseError
 
 from services.caching.breaker import Breaker, RedisUnavailable
-from services.caching.connect import CONNECTIONS, connect, hang_up
+from services.caching.connect import CONNECTIONS, address, connect, hang_up
 from services.caching.keys import PREFIX
 from services.caching.loop_aware_timeout import LoopAwareTimeout
 from services.eager import in_task
 from services.telemetry import metrics
+from services.telemetry.trace import Command, Trace
 
 T = TypeVar("T")
 
@@ -56,6 +57,7 @@ class RedisTier:
 
     def __init__(self, url: str, *, timeout_seconds: float, ttl_seconds: int) -> None:
         self._redis = connect(url, timeout_seconds)
+        self._address = address(self._redis)
         self._timeout = timeout_seconds
         self._ttl_ms = 1000 * ttl_seconds
         self._turns = asyncio.Semaphore(CONNECTIONS)
@@ -75,17 +77,28 @@ class RedisTier:
         await self._probe()
         self._watch = asyncio.create_task(self._probe_for_ever())
 
-    async def get(self, keys: Sequence[str]) -> dict[str, bytes]:
+    async def get(self, keys: Sequence[str], trace: Trace | None = None) -> dict[str, bytes]:
         """The values of those `keys` that Redis holds: one MGET.
+
+        Args:
+            keys: to be read.
+            trace: of the request, if it is traced.
 
         Raises:
             RedisUnavailable: Redis failed, or the breaker is open.
         """
-        found = await self._ask("get", lambda: self._mget(keys))
+        found = await self._ask("get", lambda: self._mget(keys), len(keys), trace)
         return {key: value for key, value in zip(keys, found, strict=True) if value is not None}
 
-    async def lease(self, keys: Sequence[str], seconds: float) -> tuple[set[str], dict[str, bytes]]:
+    async def lease(
+        self, keys: Sequence[str], seconds: float, trace: Trace | None = None
+    ) -> tuple[set[str], dict[str, bytes]]:
         """Take a lease on the keys that no other replica computes, and read their values again: one pipeline.
+
+        Args:
+            keys: to be computed.
+            seconds: that the lease holds.
+            trace: of the request, if it is traced.
 
         Returns:
             The keys whose lease is now ours, and the values that Redis holds.
@@ -105,7 +118,7 @@ class RedisTier:
             return _answers(pipeline)
 
         token, until = f"{self._owner}-{next(self._count)}".encode(), time.monotonic() + seconds
-        answers = await self._ask("lease", send)
+        answers = await self._ask("lease", send, len(keys), trace)
         ours = {key for key, taken in zip(keys, answers[0::2], strict=True) if taken}
         self._leases |= dict.fromkeys(ours, (token, until))
         return ours, {key: value for key, value in zip(keys, answers[1::2], strict=True) if isinstance(value, bytes)}
@@ -176,15 +189,22 @@ class RedisTier:
             return cast("list[bytes | None]", await self._redis.mget_nonatomic(keys))
         return cast("list[bytes | None]", await self._redis.mget(keys))
 
-    async def _ask(self, command: str, send: Callable[[], Awaitable[T]]) -> T:
+    async def _ask(
+        self, command: str, send: Callable[[], Awaitable[T]], keys: int = 0, trace: Trace | None = None
+    ) -> T:
         if self._reads.open:
             raise RedisUnavailable
         await in_task()
+        begin, failure = time.perf_counter(), ""
         try:
             return await self._timed(command, send)
         except Exception as error:  # redis-py raises many types while a cluster changes; none may fail a request
+            failure = type(error).__name__
             self._failed(command, error)
             raise RedisUnavailable from None
+        finally:
+            if trace is not None:
+                trace.command(Command(command, keys, self._address, begin, time.perf_counter(), failure))
 
     def _failed(self, command: str, error: Exception) -> None:
         # An error answer means that Redis is reachable; after a refused write, reads can go on.

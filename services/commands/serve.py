@@ -68,11 +68,11 @@ def serve(
     settings; the documentation lists them. /readyz answers 200 when every model is verified and warm, and until then
     503 with the reason.
     """
-    from services.settings import read  # noqa: PLC0415
+    from services.settings import read, read_traces  # noqa: PLC0415
 
     if models is not None:
         os.environ["DUET_MODELS"] = models
-    settings = read()  # the server reads them too, and would end with a traceback
+    settings, _ = read(), read_traces()  # the server reads them too, and would end with a traceback
     if settings.trusted_keys:
         from services.inference.keys import public_keys  # noqa: PLC0415
 

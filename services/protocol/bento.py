@@ -14,42 +14,46 @@ from typing import Any
 import bentoml
 from starlette.responses import Response
 
+from services import __version__
 from services.dataplane import DataPlane
 from services.inference.bundle import Task
 from services.protocol.direct import connection_class
 from services.protocol.gateway import FastPathMiddleware, Gateway
 from services.protocol.services import routes_of
-from services.settings import Settings, SettingsError, read
+from services.settings import Settings, SettingsError, TraceSettings, read, read_traces
 from services.shims import before_signals, changes, fork_workers, use_connections, write_server_logs
 from services.telemetry import logs
+from services.telemetry.span_export import SpanExport
+from services.telemetry.trace import TRACING, Tracer
 
 log = logging.getLogger("duet")
 
 
-def _settings() -> Settings:
+def _settings() -> tuple[Settings, TraceSettings | None]:
     """The settings; a wrong one ends the process with one sentence in the log and without BentoML's traceback."""
     try:
-        return read()
+        return read(), read_traces()
     except SettingsError as error:
         raise SystemExit(f"error: {error}") from None
 
 
 def _configure_logs() -> None:
-    settings = _settings()
+    settings, _ = _settings()
     logs.configure(settings.log_format, settings.log_lines)
     if settings.log_format == "json":
         write_server_logs(logs.JsonLines, partial(logs.Bound, settings.log_lines))
 
 
 # BentoML keeps the timer and context of every request for this long, so it is short; Duet itself enforces deadlines.
-TIMEOUT_SECONDS = _settings().request_timeout_ms / 1000 + 1
+TIMEOUT_SECONDS = _settings()[0].request_timeout_ms / 1000 + 1
 
 CONFIG: dict[str, Any] = {
     "workers": 1,  # one process in a pod: one queue, one registry of metrics; replicas scale
     "traffic": {"timeout": TIMEOUT_SECONDS},
     "metrics": {"enabled": False},  # BentoML's use raw paths as labels; Duet's are on /metrics
     "logging": {"access": {"enabled": False}},  # costs 17 % of the throughput; metrics and ingress have the same data
-    "envs": [{"name": "OTEL_SDK_DISABLED", "value": "true"}],  # else BentoML records spans, even if it samples none
+    # Else BentoML records spans, even if it samples none. Duet's do not ask the SDK (services/telemetry/spans.py).
+    "envs": [{"name": "OTEL_SDK_DISABLED", "value": "true"}],
 }
 
 
@@ -60,6 +64,7 @@ class Lifecycle:
     """Starts and stops a service's data plane with its worker."""
 
     plane: DataPlane
+    service_name: str
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
@@ -76,6 +81,7 @@ class Lifecycle:
         _configure_logs()
         for change in changes():
             log.warning("a library has changed: %s", change)
+        self._traces = _start_traces(self.service_name)
         self._starting = asyncio.create_task(self.plane.start())
         _drain_on_signals(self.plane)
 
@@ -84,6 +90,23 @@ class Lifecycle:
         self._starting.cancel()
         await asyncio.gather(self._starting, return_exceptions=True)
         await self.plane.stop()
+        if self._traces is not None:
+            TRACING.tracer = None
+            await asyncio.to_thread(self._traces.stop)
+
+
+def _start_traces(service: str) -> SpanExport | None:
+    """Trace requests from now on, if the environment names a collector."""
+    _, settings = _settings()
+    if settings is None:
+        return None
+    export = SpanExport(settings.endpoint, service, __version__, pause_seconds=settings.bsp_schedule_delay / 1000)
+    export.start()
+    by_parent = settings.traces_sampler.startswith("parentbased_")
+    TRACING.tracer = Tracer(settings.share, export, by_parent=by_parent)
+    callers = "and those that callers trace" if by_parent else "whatever callers trace"
+    log.info("traces are sent: a share of %g of the requests, %s", settings.share, callers)
+    return export
 
 
 def _drain_on_signals(plane: DataPlane) -> None:
@@ -136,7 +159,7 @@ def make_service(name: str, tasks: Sequence[Task], description: str) -> Any:
     plane = DataPlane(tasks)
     routes = routes_of(tasks)
     methods = {path.strip("/"): route.api() for path, route in routes.items()}
-    made = type(name, (Lifecycle,), {"plane": plane, "__doc__": description, **methods})
+    made = type(name, (Lifecycle,), {"plane": plane, "service_name": name.lower(), "__doc__": description, **methods})
     gateway = Gateway(NOT_STARTED, plane, routes, name.lower())
     use_connections(connection_class(gateway))
     service = bentoml.service(name=name.lower(), **CONFIG)(made)

@@ -18,8 +18,10 @@ from services.protocol.problems import problem, refusal
 from services.protocol.raw_response import RawResponse
 from services.protocol.stream import Stream
 from services.telemetry import metrics
+from services.telemetry.trace import TRACING, Trace
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+METHOD, PATH, HOST = 16, 256, 256  # characters of a request that are kept in a trace
 CLOSE = (b"connection", b"close")
 
 Headers = dict[bytes, bytes]
@@ -36,10 +38,12 @@ class ModelRoute:
 
     Attributes:
         label: of metrics.
+        path: of the URL.
         respond: returns the answer, or raises a `DuetError`.
     """
 
     label: str
+    path: str
     respond: Callable[[Headers, Body, Call], Awaitable[Answer]]
 
 
@@ -50,11 +54,12 @@ class Exchange:
         label: the route, for metrics.
         headers: of the request, by lower-case name.
         closing: whether the connection is to be closed after the answer: the service is draining.
+        traced: whether it may be traced.
     """
 
-    __slots__ = ("_begin", "_closing", "_in_flight", "body", "headers", "id", "label")
+    __slots__ = ("_begin", "_closing", "_in_flight", "body", "headers", "id", "label", "trace")
 
-    def __init__(self, label: str, headers: Headers, *, closing: bool) -> None:
+    def __init__(self, label: str, headers: Headers, *, closing: bool, traced: bool = True) -> None:
         self._begin = time.perf_counter()
         self.label = label
         self.headers = headers
@@ -64,11 +69,13 @@ class Exchange:
         self._closing = closing
         self._in_flight = metrics.in_flight(label)
         self._in_flight.count += 1
+        tracer = TRACING.tracer
+        self.trace = None if tracer is None or not traced else tracer.begin(headers, self._begin)
         metrics.BEGUN.count += 1
 
     def refused(self, error: Exception) -> RawResponse:
         """The answer that tells an error."""
-        return problem(refusal(error, self.label, self.id.decode()))
+        return problem(refusal(error, self.label, self.id.decode(), self.trace))
 
     def sign(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Add to an answer's headers what every answer has."""
@@ -82,7 +89,25 @@ class Exchange:
             self.body.close()
         self._in_flight.count -= 1
         seconds = time.perf_counter() - self._begin
-        metrics.REQUEST_SECONDS.labels(self.label, str(status)).observe_request(seconds, self.id)
+        series = metrics.REQUEST_SECONDS.labels(self.label, str(status))
+        if self.trace is None:
+            series.observe_request(seconds, self.id)
+        else:
+            series.observe_traced(seconds, self.id, self.trace.id)
+            self._end(self.trace, status, self._begin + seconds)
+
+    def about(self, method: str, path: str) -> None:
+        """Note what was asked, if the request is traced."""
+        if self.trace is not None:
+            self.trace.method, self.trace.path = method[:METHOD], path[:PATH]
+
+    def _end(self, trace: Trace, status: int, end: float) -> None:
+        trace.route = "" if self.label == "unknown" else self.label
+        trace.host = self.headers.get(b"host", b"")[:HOST]
+        trace.request_id = self.id
+        trace.status, trace.end = status, end
+        if TRACING.tracer is not None:
+            TRACING.tracer.end(trace)
 
     async def send(self, app: Callable[..., Awaitable[None]], scope: Scope, receive: Receive, send: Send) -> None:
         """Let an ASGI application answer: a `RawResponse`, a stream, or BentoML.

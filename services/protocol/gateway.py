@@ -87,7 +87,7 @@ class Gateway:
         self._routes = routes
         self._name = name
         self._probes = PROBES | {DOCUMENT} | ({DRIFT} if "anomaly" in plane.tasks else set())
-        self._native = {path: ModelRoute(path, partial(route.respond, plane)) for path, route in routes.items()}
+        self._native = {path: ModelRoute(path, path, partial(route.respond, plane)) for path, route in routes.items()}
         self._v2 = V2(plane, name)
         self._bodies = Bodies(plane.settings, plane.offload)
         self._direct: dict[bytes, ModelRoute] = {}
@@ -96,7 +96,9 @@ class Gateway:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = Exchange(self._label(scope["path"]), headers_to_dict(scope["headers"]), closing=self.plane.draining)
+        label, headers = self._label(scope["path"]), headers_to_dict(scope["headers"])
+        exchange = Exchange(label, headers, closing=self.plane.draining, traced=label not in PROBES)
+        exchange.about(scope["method"], scope["path"])
         try:
             answer = await self._answer(scope, receive, exchange)
         except Exception as error:
@@ -129,6 +131,7 @@ class Gateway:
             waited: seconds since the head had come.
         """
         exchange = Exchange(route.label, headers, closing=self.plane.draining)
+        exchange.about("POST", route.path)
         try:
             _refuse_pickle(headers)
             exchange.body = body = Body(self._bodies, None, headers, content)
@@ -176,7 +179,7 @@ class Gateway:
 
     def _model_route(self, path: str, method: str, label: str) -> ModelRoute | None:
         if label.startswith("/v2"):
-            return ModelRoute(label, partial(self._v2.answer, method, path))
+            return ModelRoute(label, path, partial(self._v2.answer, method, path))
         return self._native.get(path) if method == "POST" else None
 
     def _check(self, path: str, method: str, label: str) -> None:
@@ -197,6 +200,7 @@ class Gateway:
         call = call_from_headers(exchange.headers, self.plane.settings, self.plane.lag.seconds + waited)
         call.id = exchange.id.decode()
         call.gone = gone
+        call.trace = exchange.trace
         return call
 
     def _probe(self, path: str, headers: Headers) -> Response:

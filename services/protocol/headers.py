@@ -11,15 +11,17 @@ from services.errors import InvalidInput
 from services.settings import Settings
 
 WISH_BYTES = 64  # of a header whose meaning is kept
+LISTS = {b"cache-control", b"tracestate"}  # headers whose lines form one list
 KNOWN = 256  # combinations of headers whose meaning is kept
 _known: dict[tuple[bytes | None, ...], tuple[float, bool, bool, bool]] = {}
 
 
 def headers_to_dict(lines: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """ASGI's headers by name. Lines of `Cache-Control` form one list (RFC 9110, 5.3); of others the last counts."""
+    """ASGI's headers by name. Lines of some headers form one list (RFC 9110, 5.3); of others the last counts."""
     headers = dict(lines)
-    if len(headers) < len(lines) and b"cache-control" in headers:
-        headers[b"cache-control"] = b",".join([value for name, value in lines if name == b"cache-control"])
+    if len(headers) < len(lines):
+        for listed in LISTS & headers.keys():
+            headers[listed] = b",".join([value for name, value in lines if name == listed])
     return headers
 
 

@@ -9,22 +9,26 @@ import json
 import logging
 import math
 
+from services.call import log_fields
 from services.errors import CallerLeft, DuetError, MethodNotAllowed, Unexpected
 from services.protocol.raw_response import RawResponse
 from services.telemetry import metrics
+from services.telemetry.trace import Trace
 
 log = logging.getLogger("duet.protocol")
 
 MEDIA_TYPE = "application/problem+json"
 
 
-def refusal(error: Exception, route: str, request_id: str) -> DuetError:
+def refusal(error: Exception, route: str, request_id: str, trace: Trace | None = None) -> DuetError:
     """The error that the caller is told, counted by route; one that is not in the catalogue is logged."""
     known = error if isinstance(error, DuetError) else Unexpected()
     if known is not error:
-        log.error("%s failed (request %s)", route, request_id, exc_info=error, extra={"request_id": request_id})
+        log.error("%s failed (request %s)", route, request_id, exc_info=error, extra=log_fields(request_id, trace))
     if not isinstance(known, CallerLeft):
         metrics.REJECTIONS.labels(route, known.slug).inc()
+    if trace is not None:
+        trace.error = known.slug
     return known
 
 

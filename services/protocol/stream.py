@@ -58,7 +58,7 @@ class Stream(StreamingResponse):
                 await send({"type": "http.response.body", "body": last, "more_body": False})
         except TimeoutError:  # the server closes the connection, so the client notices that the end is missing
             message = "%s: the client did not read its answer before the deadline (request %s)"
-            log.info(message, self.route, self._call.id, extra={"request_id": self._call.id})
+            log.info(message, self.route, self._call.id, extra=self._call.log_fields)
         finally:
             left.cancel()
             await self._parts.aclose()
@@ -75,5 +75,5 @@ class Stream(StreamingResponse):
         except StopAsyncIteration:
             pass
         except Exception as error:
-            return body_of(refusal(error, self.route, self._call.id)) + b"\n"
+            return body_of(refusal(error, self.route, self._call.id, self._call.trace)) + b"\n"
         return b""

@@ -20,9 +20,11 @@ import numpy as np
 from services.call import TIMEOUT, Call, late
 from services.errors import DeadlineExceeded, InferenceFailed, NotReady, QueueFull
 from services.scheduling.job import Arrays, Job, Slice, join
+from services.scheduling.notes import Notes
 from services.scheduling.queue import FairQueue
 from services.scheduling.room import Room
 from services.telemetry import metrics
+from services.telemetry.trace import of_monotonic
 
 log = logging.getLogger("duet.batcher")
 
@@ -45,6 +47,7 @@ class Batcher:
         item_seconds: compute time of an item, measured at warm-up; the running mean starts from it.
         inline_seconds: a batch that takes at most so long runs on the event loop, because handing it to a thread and
         back takes about 0.1 ms.
+        digest: of the model's bundle, for traces.
 
     Attributes:
         item_seconds: seconds that one more item takes, as a running mean.
@@ -62,6 +65,7 @@ class Batcher:
         batch_bytes: int = 2**31,
         item_seconds: float = 0.0,
         inline_seconds: float = 0.0,
+        digest: str = "",
     ) -> None:
         self._run = run
         self._executor = executor
@@ -73,6 +77,7 @@ class Batcher:
         self._wake = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
         self._model = labels[0]
+        self._notes = Notes((labels[0], labels[1], digest, labels[2]))
         metrics.QUEUE_ITEMS.labels(*labels).set_function(lambda: self.waiting)
         self._sizes = metrics.BATCH_ITEMS.labels(*labels)
         self._waits = metrics.QUEUE_SECONDS.labels(self._model, "served")
@@ -139,6 +144,8 @@ class Batcher:
         finally:
             if job.timer is not None:
                 job.timer.cancel()
+            if call.trace is not None and not job.taken:  # nobody computed it
+                call.trace.stage("queue", of_monotonic(now), time.perf_counter())
         return job
 
     def compute_now(self, inputs: Arrays, call: Call) -> Arrays | None:
@@ -164,9 +171,11 @@ class Batcher:
             outputs = self._checked(self._run(inputs), count)
         except Exception:
             message = "%s failed on %d items of request %s; queueing them"
-            log.exception(message, self._model, count, call.id, extra={"request_id": call.id})
+            log.exception(message, self._model, count, call.id, extra=call.log_fields)
             return None
         seconds = time.monotonic() - begin
+        if call.trace is not None:
+            self._notes.alone(call, count, begin, begin + seconds)
         self._sizes.observe(count)
         self._waits.observe(0.0)
         self._learn(seconds / count)
@@ -232,7 +241,8 @@ class Batcher:
         self._computing = size
         try:
             outputs = await self._infer(join(batch), size)
-        except Exception:
+        except Exception as error:
+            self._notes.batch(batch, begin, time.monotonic(), type(error).__name__)
             requests = ", ".join(part.job.call.id for part in batch[:LISTED])
             message = "%s failed on a batch of %d items of %d requests (%s); running them one by one"
             log.exception(message, self._model, size, len(batch), requests)
@@ -247,6 +257,7 @@ class Batcher:
         # While jobs wait, the time from batch to batch counts: sending answers and refusals takes time too.
         self._learn((end - (self._busy_since or begin)) / size)
         self._busy_since = end if self._queue else None
+        self._notes.batch(batch, begin, end)
         self._deliver(batch, outputs, begin, seconds)
         self._count_last(batch)
 
@@ -301,7 +312,10 @@ class Batcher:
                 try:
                     outputs = await self._infer(part.job.rows(row, row + 1), 1)
                 except Exception as error:  # the batch has one item, so that item causes the error
+                    self._notes.alone(part.job.call, 1, begin, time.monotonic(), type(error).__name__)
                     failure = InferenceFailed(f"{self._model} failed on item {row}: {type(error).__name__}")
                     part.job.fail(failure)
                     break
-                self._deliver([Slice(part.job, row, row + 1)], outputs, begin, time.monotonic() - begin)
+                end = time.monotonic()
+                self._notes.alone(part.job.call, 1, begin, end)
+                self._deliver([Slice(part.job, row, row + 1)], outputs, begin, end - begin)

@@ -18,11 +18,12 @@ from prometheus_client.registry import Collector
 class Series:
     """The observations of one combination of label values."""
 
-    __slots__ = ("_bounds", "_examples", "counts", "total")
+    __slots__ = ("_bounds", "_examples", "_traced", "counts", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self._examples: dict[int, tuple[bytes, float, float]] = {}
+        self._traced: dict[int, tuple[bytes, float, float, str]] = {}
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
@@ -37,8 +38,18 @@ class Series:
         self.total += value
         self._examples[place] = request, value, time.time()
 
+    def observe_traced(self, value: float, request: bytes, trace: str) -> None:
+        """Observe a request that is traced; as an exemplar it goes before those that are not."""
+        place = bisect_left(self._bounds, value)
+        self.counts[place] += 1
+        self.total += value
+        self._traced[place] = request, value, time.time(), trace
+
     def exemplar(self, place: int) -> Exemplar | None:
-        """The last request in a bucket, None if its id was not kept."""
+        """The last request in a bucket, of those that are traced if there are any; None if no id was kept."""
+        if (traced := self._traced.get(place)) is not None:
+            request, value, when, trace = traced
+            return Exemplar({"request_id": request.decode(), "trace_id": trace}, value, when)
         if (example := self._examples.get(place)) is None:
             return None
         request, value, when = example

@@ -15,7 +15,7 @@ BURST_SECONDS = 5  # after a quiet time, so many seconds' worth of lines may com
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, process, message; request_id and exception where there are any."""
+    """One JSON object a line: time, level, logger, process, message, and where there are any ids and exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, object] = {
@@ -25,7 +25,7 @@ class JsonLines(logging.Formatter):
             "process": record.process,
             "message": record.getMessage(),
         }
-        for name in ("request_id", "left_out"):
+        for name in ("request_id", "trace_id", "left_out"):
             if (value := getattr(record, name, None)) is not None:
                 fields[name] = value
         if record.exc_info:

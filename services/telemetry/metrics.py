@@ -105,6 +105,11 @@ DRIFT_REPEATS = Gauge(
     "Share of scored images that their client had sent before, in the last 128 slices; they do not count for drift.",
     ["model", "version"],
 )
+SPANS = Counter(
+    "duet_spans_total",
+    "Spans of traced requests: exported, dropped (too many waited), failed (the collector did not take them).",
+    ["outcome"],
+)
 SAMPLES = Counter("duet_generated_samples_total", "Images generated.", ["model", "version"])
 
 

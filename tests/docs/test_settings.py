@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from services.settings import Settings
+from services.settings import Settings, TraceSettings
 from tests.docs.pages import PAGES, REFERENCE, ROOT, name, rows, section
 
 PAGE = (REFERENCE / "settings.md").read_text()
@@ -31,6 +31,14 @@ def test_every_setting_is_described_with_its_default() -> None:
         f"`DUET_{field.upper()}`": [default(field), info.description] for field, info in Settings.model_fields.items()
     }
     assert documented == expected
+
+
+def test_every_variable_of_traces_is_described_with_its_default() -> None:
+    documented = {row[0]: row[1:] for row in rows(section(PAGE, "Of traces"))}
+    assert documented == {
+        f"`OTEL_{field.upper()}`": [f"`{info.default}`" if info.default != "" else "empty", info.description]
+        for field, info in TraceSettings.model_fields.items()
+    }
 
 
 def test_every_variable_of_training_is_described() -> None:

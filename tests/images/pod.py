@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,25 +22,38 @@ CPU_PERIOD = 100_000  # microseconds
 
 
 def specification(objects: list[Object], image: Object, rootfs: Path, port: int, user: tuple[int, int]) -> Object:
-    """The OCI configuration of the classification service of rendered objects, with one CPU.
-
-    As a kubelet does, it brings the file in which names of hosts are.
-    """
+    """The OCI configuration of the classification service of rendered objects, with one CPU."""
     deployment = of_kind(objects, "Deployment")["duet-classification"]
-    container, config = serving(deployment), image["config"]
-    settings = {}
+    container = serving(deployment)
+    settings = {"DUET_THREADS": "1"}
     for reference in container["envFrom"]:
         settings |= of_kind(objects, "ConfigMap")[reference["configMapRef"]["name"]]["data"]
     arguments = [str(port) if value == "3000" else value for value in container["args"]]
+    return confined(deployment, container, image["config"], rootfs, arguments, user, settings)
+
+
+def confined(
+    workload: Object,
+    container: Object,
+    config: Object,
+    rootfs: Path,
+    arguments: list[str],
+    user: tuple[int, int],
+    settings: Mapping[str, str],
+) -> Object:
+    """The OCI configuration of a container of a Deployment or a Job, with one CPU.
+
+    As a kubelet does, it brings the file in which names of hosts are.
+    """
     security = container["securityContext"]
     assert security["capabilities"] == {"drop": ["ALL"]}
-    (scratch,) = (volume for volume in volumes(deployment).values() if "emptyDir" in volume)
+    (scratch,) = (volume for volume in volumes(workload).values() if "emptyDir" in volume)
     return {
         "ociVersion": "1.0.2",
         "process": {
             "user": {"uid": user[0], "gid": user[1]},
             "args": [*config["Entrypoint"], *arguments],
-            "env": [*config["Env"], "DUET_THREADS=1", *(f"{key}={value}" for key, value in settings.items())],
+            "env": [*config["Env"], *(f"{key}={value}" for key, value in settings.items())],
             "cwd": config["WorkingDir"],
             "capabilities": {},
             "noNewPrivileges": not security["allowPrivilegeEscalation"],

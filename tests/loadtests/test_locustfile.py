@@ -3,19 +3,18 @@
 import csv
 import json
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
+from tests.loadtests.runs import PROGRAM, once, outcomes, report
 
 V2 = "/v2/models/{model}/infer"
 ROUTES = {"/classify", "/generate", "/interpolate", "/reconstruct", "/score", V2}
@@ -28,22 +27,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.server]
 def locust(url: str, folder: Path, routes: set[str], *arguments: str) -> tuple[int, dict[str, dict[str, str]]]:
     """Load until every one of `routes` has had some requests: the exit code, and each route's row of the table."""
     log = folder / "log"
-    program = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--host", url]
-    options = [
-        "--headless",
-        "--only-summary",
-        "-u",
-        "10",
-        "-r",
-        "10",
-        "--user-rate",
-        "5",
-        "--csv",
-        str(folder / "load"),
-    ]
-    options += ["--report", str(folder)]
+    options = ["--host", url, "-u", "10", "-r", "10", "--user-rate", "5"]
+    options += ["--csv", str(folder / "load"), "--report", str(folder)]
     with log.open("w") as stream:
-        process = subprocess.Popen([*program, *options, *arguments], cwd=ROOT, stdout=stream, stderr=stream)
+        process = subprocess.Popen([*PROGRAM, *options, *arguments], cwd=ROOT, stdout=stream, stderr=stream)
     try:
         end = time.monotonic() + PATIENCE
         while any(requests(folder).get(route, 0) < ENOUGH for route in routes):
@@ -69,24 +56,6 @@ def table(folder: Path) -> dict[str, dict[str, str]]:
 def requests(folder: Path) -> dict[str, int]:
     """Locust writes the table while this reads it, so a row may be incomplete."""
     return {name: int(row["Request Count"] or 0) for name, row in table(folder).items()}
-
-
-def report(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "report.json").read_text())
-    return found
-
-
-def outcomes(folder: Path) -> dict[str, int]:
-    """Counts over all routes."""
-    found: dict[str, int] = report(folder)["routes"][-1]["outcomes"]
-    return found
-
-
-def once(*arguments: str) -> tuple[int, str]:
-    """A run that ends by itself: its exit status and what it printed."""
-    program = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--headless", "--only-summary"]
-    run = subprocess.run([*program, *arguments], check=False, capture_output=True, text=True, cwd=ROOT, timeout=180)
-    return run.returncode, run.stdout + run.stderr
 
 
 def test_no_request_fails_on_a_real_server(allinone_url: str, tmp_path: Path) -> None:

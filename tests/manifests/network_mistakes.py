@@ -22,6 +22,11 @@ def _(objects: Objects) -> None:
     of_kind(objects, "NetworkPolicy")["duet-dns"]["spec"]["egress"][0]["to"] = [{"namespaceSelector": selector}]
 
 
+@mistake("traces are sent to a port that no policy lets through", "traces", "overlays/production", "traces")
+def _(objects: Objects) -> None:
+    variable(objects, "OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel-collector.observability:4317")
+
+
 @mistake("every pod of the cluster reaches Redis", "redis network")
 def _(objects: Objects) -> None:
     of_kind(objects, "NetworkPolicy")["duet-redis"]["spec"]["ingress"][0]["from"] = [{"namespaceSelector": {}}]

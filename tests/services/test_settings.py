@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
-from services.settings import Settings
+from services import settings
+from services.settings import EXPORTER, Settings, SettingsError, TraceSettings, read_traces
 
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(f"DUET_{name.upper()}", raising=False)
+    for name in TraceSettings.model_fields:
+        monkeypatch.delenv(f"OTEL_{name.upper()}", raising=False)
 
 
 def test_every_setting_has_a_default_and_help_with_its_unit() -> None:
@@ -28,8 +34,8 @@ def test_the_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUET_MODELS", "digits-cnn,digits-vae:0123")
     monkeypatch.setenv("DUET_QUEUE_ITEMS", "7")
     monkeypatch.setenv("QUEUE_ITEMS", "8")
-    settings = Settings()
-    assert (settings.models, settings.queue_items) == ("digits-cnn,digits-vae:0123", 7)
+    found = Settings()
+    assert (found.models, found.queue_items) == ("digits-cnn,digits-vae:0123", 7)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +73,9 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, valu
 
 def test_the_redis_password_is_shown_by_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUET_REDIS_URL", "redis://user:hunter2@host:6379/0")
-    settings = Settings()
-    assert "hunter2" not in f"{settings!r} {settings} {settings.model_dump_json()}"
-    assert settings.redis_url.get_secret_value() == "redis://user:hunter2@host:6379/0"
+    found = Settings()
+    assert "hunter2" not in f"{found!r} {found} {found.model_dump_json()}"
+    assert found.redis_url.get_secret_value() == "redis://user:hunter2@host:6379/0"
     monkeypatch.setenv("DUET_REDIS_URL", "http://user:hunter2@host")
     with pytest.raises(ValidationError) as caught:
         Settings()
@@ -117,3 +123,82 @@ def test_no_memory_tier_is_a_choice() -> None:
 def test_settings_do_not_change_while_serving() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().queue_items = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("variables", "endpoint", "share"),
+    [
+        ({"EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, "http://c:4318/v1/traces", 0.01),
+        ({"EXPORTER_OTLP_ENDPOINT": "https://c/otlp/"}, "https://c/otlp/v1/traces", 0.01),
+        ({"EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4318/mine"}, "http://c:4318/mine", 0.01),
+        (
+            {"EXPORTER_OTLP_ENDPOINT": "http://a", "EXPORTER_OTLP_TRACES_ENDPOINT": "http://b/t", "TRACES_SAMPLER": ""},
+            "http://b/t",
+            0.01,
+        ),
+        ({"EXPORTER_OTLP_ENDPOINT": "http://c", "TRACES_SAMPLER_ARG": "0.25"}, "http://c/v1/traces", 0.25),
+        ({"EXPORTER_OTLP_ENDPOINT": "http://c", "TRACES_SAMPLER": "always_on"}, "http://c/v1/traces", 1.0),
+        ({"EXPORTER_OTLP_ENDPOINT": "http://c", "TRACES_SAMPLER": "parentbased_always_off"}, "http://c/v1/traces", 0.0),
+    ],
+)
+def test_traces_go_where_the_standard_variables_say(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], endpoint: str, share: float
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"OTEL_{name}", value)
+    found = read_traces()
+    assert found is not None
+    assert (found.endpoint, found.share) == (endpoint, share)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"EXPORTER_OTLP_ENDPOINT": ""},
+        {"EXPORTER_OTLP_ENDPOINT": "http://c", "TRACES_EXPORTER": "none"},
+        {"EXPORTER_OTLP_PROTOCOL": "grpc", "TRACES_SAMPLER": "xray"},  # of other programs: nothing is sent
+    ],
+)
+def test_without_an_endpoint_there_are_no_traces(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"OTEL_{name}", value)
+    assert read_traces() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("EXPORTER_OTLP_ENDPOINT", "c:4318", "'c:4318' must be empty or begin with http:// or https://"),
+        ("EXPORTER_OTLP_TRACES_ENDPOINT", "http://", "'http://' must be empty or begin with"),
+        ("EXPORTER_OTLP_PROTOCOL", "grpc", "'grpc' is not one of http/protobuf"),
+        ("EXPORTER_OTLP_TRACES_PROTOCOL", "http/json", "'http/json' is not one of http/protobuf"),
+        ("TRACES_EXPORTER", "zipkin", "'zipkin' is not one of otlp, none"),
+        ("TRACES_SAMPLER", "xray", "'xray' is not one of parentbased_traceidratio, "),
+        ("TRACES_SAMPLER_ARG", "1.5", "'1.5' is not a number of at least 0 and at most 1; the default is 0.01"),
+        ("TRACES_SAMPLER_ARG", "nan", "'nan' is not a number"),
+    ],
+)
+def test_a_wrong_variable_of_traces_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c")
+    monkeypatch.setenv(f"OTEL_{name}", value)
+    with pytest.raises(SettingsError) as caught:
+        read_traces()
+    assert str(caught.value).startswith(f"OTEL_{name}: {said}")
+
+
+def test_without_the_package_that_sends_traces_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "EXPORTER", "a-package-that-nobody-has")
+    assert read_traces() is None
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c")
+    message = (
+        "OTEL_EXPORTER_OTLP_ENDPOINT is set, but the package a-package-that-nobody-has, which sends traces, is not "
+        "installed; install it, or unset the variable"
+    )
+    with pytest.raises(SettingsError, match=message):
+        read_traces()
+
+
+def test_the_package_that_sends_traces_is_installed_with_the_services() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert any(line.startswith(EXPORTER) for line in project["dependencies"])

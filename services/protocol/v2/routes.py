@@ -64,7 +64,9 @@ class V2:
     def routes(self) -> dict[str, ModelRoute]:
         """The infer paths of every model."""
         self._lay_out()
-        return {path: ModelRoute(INFER, partial(self._answer, endpoint)) for path, endpoint in self._infer.items()}
+        return {
+            path: ModelRoute(INFER, path, partial(self._answer, endpoint)) for path, endpoint in self._infer.items()
+        }
 
     async def answer(self, method: str, path: str, headers: Headers, body: Body, call: Call) -> RawResponse:
         """The answer to a request.
@@ -100,7 +102,7 @@ class V2:
             names = frozenset(output.name for output in outputs)
             await self._read(request, endpoint.signature, body, call)
             plan = endpoint.plans.make(text, request, outputs, framed=listed is not None) if text else None
-        call.add("parse", time.perf_counter() - begin)
+        call.ended("parse", begin)
         arrays = await endpoint.signature.infer(self._plane, endpoint.served, request, names, call)
         begin = time.perf_counter()
         compressed = headers.get(b"accept-encoding") in COMPRESSIONS
@@ -110,7 +112,7 @@ class V2:
         else:
             work = partial(encoded, endpoint, request, outputs, arrays, headers, plan)
             answer = await self._plane.offload.run(work, call)
-        call.add("encode", time.perf_counter() - begin)
+        call.ended("encode", begin)
         return answer
 
     async def _parse(self, content: bytes | bytearray, size: int, body: Body, call: Call) -> InferRequest:

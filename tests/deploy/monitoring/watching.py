@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,30 +12,12 @@ from typing import Any
 import httpx
 import yaml
 
-from tests.conftest import PATIENCE, free_port
+from tests.conftest import free_port
 from tests.deploy.monitoring.promtool import program
+from tests.programs import answering
 
 ROOT = Path(__file__).parents[3]
-
-
-@contextlib.contextmanager
-def running(command: list[str], url: str, log: Path) -> Iterator[str]:
-    """A process that answers at a URL, until the end of the block."""
-    with log.open("wb") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
-    try:
-        end = time.monotonic() + PATIENCE
-        while True:
-            assert process.poll() is None, log.read_text()[-3000:]
-            assert time.monotonic() < end, log.read_text()[-3000:]
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(url, timeout=5).is_success:
-                    break
-            time.sleep(0.05)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(timeout=PATIENCE)
+Targets = Mapping[str, list[str]]  # host and port, by job
 
 
 @contextlib.contextmanager
@@ -44,7 +26,7 @@ def redis_exporter(redis_url: str, folder: Path) -> Iterator[str]:
     exporter = program("prometheus-redis-exporter", "prometheus-redis-exporter")
     address = f"127.0.0.1:{free_port()}"
     command = [exporter, "-redis.addr", redis_url, "-web.listen-address", address]
-    with running(command, f"http://{address}/metrics", folder / "exporter.log"):
+    with answering(command, f"http://{address}/metrics", folder / "exporter.log"):
         yield address
 
 
@@ -60,42 +42,56 @@ def alertmanager(configuration: Mapping[str, Any], folder: Path) -> Iterator[str
         f"--web.listen-address={address}",
         "--cluster.listen-address=",
     ]
-    with running(command, f"http://{address}/-/ready", folder / "alertmanager.log"):
+    with answering(command, f"http://{address}/-/ready", folder / "alertmanager.log"):
         yield address
 
 
 @contextlib.contextmanager
 def prometheus(
-    targets: Mapping[str, list[str]],
+    targets: Targets,
     rules: Mapping[str, Any],
     folder: Path,
     *,
     data: Path | None = None,
+    tells: str | None = None,
 ) -> Iterator[str]:
     """The URL of a Prometheus that reads targets by job and evaluates rules, both every second.
 
     Args:
-        targets: host and port of each, by job.
+        targets: host and port of each, by job; `point` changes them.
         rules: of which only the intervals are changed.
         folder: for its files.
         data: a database to begin with.
+        tells: host and port of an Alertmanager.
     """
     server = program("prometheus", "prometheus")
     every_second = {"groups": [{**group, "interval": "1s"} for group in rules["groups"]]}
     (folder / "rules.yaml").write_text(yaml.safe_dump(every_second))
+    point(targets, folder)
     configuration: dict[str, Any] = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "rule_files": ["rules.yaml"],
         "scrape_configs": [
-            {"job_name": job, "static_configs": [{"targets": addresses}]} for job, addresses in targets.items()
+            {"job_name": job, "file_sd_configs": [{"files": [f"targets-{job}.json"], "refresh_interval": "1s"}]}
+            for job in targets
         ],
     }
+    if tells is not None:
+        configuration["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [tells]}]}]}
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
     url = f"http://127.0.0.1:{free_port()}"
     command = [server, f"--config.file={folder / 'prometheus.yaml'}", f"--storage.tsdb.path={data or folder / 'data'}"]
     command += [f"--web.listen-address={url.removeprefix('http://')}", "--enable-feature=exemplar-storage"]
-    with running(command, f"{url}/-/ready", folder / "prometheus.log"):
+    command += ["--rules.alert.resend-delay=1s"]
+    with answering(command, f"{url}/-/ready", folder / "prometheus.log"):
         yield url
+
+
+def point(targets: Targets, folder: Path) -> None:
+    """Change what the Prometheus of a folder reads; the jobs stay."""
+    for job, addresses in targets.items():
+        (folder / "draft.json").write_text(json.dumps([{"targets": addresses}]))
+        (folder / "draft.json").rename(folder / f"targets-{job}.json")  # is never read half-written
 
 
 def database(lines: list[str], folder: Path) -> Path:

@@ -94,6 +94,21 @@ def test_a_baseline_is_measured_in_every_group(model_store: Path, tmp_path: Path
     assert groups == ["1 image"] * 2 + ["64 images"] + ["stock BentoML"] * 4
 
 
+@needs_wrk
+@pytest.mark.nightly  # six servers
+def test_traces(model_store: Path, tmp_path: Path) -> None:
+    bench("loadtests.bench.traces", model_store, tmp_path, "--baseline", str(ROOT))
+    saved: dict[str, Any] = json.loads((tmp_path / "traces.json").read_text())
+    assert saved.keys() >= FACTS
+    names = ["the baseline, no traces", "1 %", "100 %", "100 %, no collector", "100 %, a frozen collector"]
+    assert list(saved["ratios"]["no traces"]) == names
+    assert saved["spans"]["100 %"]["exported"] > saved["spans"]["1 %"]["exported"] > 0
+    assert saved["spans"]["no traces"] == {}
+    for name in names[-2:]:
+        assert saved["spans"][name]["exported"] == 0
+        assert saved["spans"][name]["dropped"] > 0
+
+
 @pytest.mark.nightly
 def test_slow_connections(model_store: Path, tmp_path: Path) -> None:
     bench("loadtests.bench.slow", model_store, tmp_path)

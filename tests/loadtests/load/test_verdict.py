@@ -2,6 +2,7 @@
 
 import pytest
 
+from loadtests.load.__main__ import worst
 from loadtests.load.outcomes import Outcome, Outcomes
 from loadtests.load.verdict import INVALID, MET, MISSED, Generator, Objective, decide
 
@@ -53,3 +54,9 @@ def test_a_slow_generator_or_a_lost_worker_makes_a_run_invalid() -> None:
     lost = decide(outcomes(1, broken=9), [AVAILABLE], Generator(troubles=["worker 1 died"]))
     assert lost.status == INVALID  # even where the objective is missed: what is lost might have been good
     assert decide(Outcomes(), [AVAILABLE], Generator()).reasons == ("no request was due",)
+
+
+def test_the_worst_of_several_runs_counts_and_a_killed_one_is_invalid() -> None:
+    assert worst([MET, MET]) == MET
+    assert worst([MET, MISSED, MET]) == MISSED
+    assert worst([MET, -9, MISSED]) == INVALID

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from starlette.responses import Response
 
 from services.errors import DuetError, MethodNotAllowed, QueueFull, Unexpected
-from services.protocol.problems import MEDIA_TYPE
+from services.protocol.problems import MEDIA_TYPE, refusal
 from services.protocol.problems import problem as raw_problem
+from services.telemetry.logs import JsonLines
+from services.telemetry.trace import Trace
 
 DOCUMENTED = {
     "internal": 500,
@@ -94,3 +97,24 @@ def test_text_that_utf8_cannot_carry_is_escaped() -> None:
     response = problem(DuetError("a lone \ud800 and \x00 and ü", field="\udfff"))
     assert bytes(response.body).isascii()
     assert body(response)["detail"] == "a lone \ud800 and \x00 and ü"
+
+
+def test_a_trace_and_the_log_know_each_other(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("duet"), "propagate", True)
+    trace = Trace(0x4BF92F3577B34DA6A3CE929D0E0E4736, None, b"", 0.0)
+    refusal(ValueError("a defect"), "/classify", "r1", trace)
+    assert trace.error == "internal"
+    [record] = caplog.records
+    line = json.loads(JsonLines().format(record))
+    assert (line["request_id"], line["trace_id"]) == ("r1", "4bf92f3577b34da6a3ce929d0e0e4736")
+    refusal(QueueFull("full"), "/classify", "r2", trace)
+    assert trace.error == "queue-full"
+    assert len(caplog.records) == 1
+
+
+def test_a_request_that_is_not_traced_has_no_id_of_a_trace(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("duet"), "propagate", True)
+    refusal(ValueError("a defect"), "/classify", "r1")
+    assert "trace_id" not in json.loads(JsonLines().format(caplog.records[0]))

@@ -50,6 +50,18 @@ def test_a_bucket_shows_its_last_request_to_who_asks_for_openmetrics(histogram: 
     assert exemplars(text.decode()) == {"0.1": ("second", 0.06), "+Inf": ("slow", 5.0)}
 
 
+def test_a_bucket_shows_the_last_request_that_was_traced_first(histogram: Histogram) -> None:
+    histogram.labels("a").observe_traced(0.05, b"r" * 64, "4bf92f3577b34da6a3ce929d0e0e4736")
+    histogram.labels("a").observe_request(0.06, b"later")
+    text = metrics.exposition(OPENMETRICS)[0].decode()
+    assert exemplars(text) == {"0.1": ("r" * 64, 0.05)}
+    [line] = [line for line in text.splitlines() if "4bf92f3577b34da6a3ce929d0e0e4736" in line]
+    labels = line.partition(" # {")[2].partition("}")[0]
+    pairs = [pair.split("=") for pair in labels.split(",")]
+    assert sum(len(name) + len(value.strip('"')) for name, value in pairs) <= 128, "OpenMetrics allows no more"
+    assert 'tested_duration_seconds_count{kind="a"} 2.0' in text
+
+
 @pytest.mark.parametrize("accept", [b"", b"*/*", b"text/plain", b"application/json;version=a"])
 def test_others_get_the_text_format_without_exemplars(histogram: Histogram, accept: bytes) -> None:
     histogram.labels("a").observe_request(0.05, b"first")

@@ -41,6 +41,25 @@ def test_every_image_is_held_out_once(digits: Dataset, brief: Recipe, monkeypatc
     assert len(np.unique(np.concatenate([split.images for split in held]), axis=0)) > 1700
 
 
+def test_copies_are_in_one_fold(digits: Dataset, brief: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[set[bytes]] = []
+
+    def fit(fabric: object, data: Dataset, *rest: object, **more: object) -> None:
+        held.append({image.tobytes() for image in data.train.images})
+
+    def measured(network: object, images: Split) -> tuple[float, dict[str, float]]:
+        assert held[-1].isdisjoint({image.tobytes() for image in images.images})
+        return 0.0, {}
+
+    monkeypatch.setattr("training.cross_validation.train_cnn", fit)
+    monkeypatch.setattr("training.cross_validation.Images", lambda split, device: split)
+    monkeypatch.setattr("training.cross_validation.evaluate", measured)
+    some = digits.train.take(np.resize(np.arange(200), 400))  # each twice
+    small = replace(digits, train=some, **dict.fromkeys(("validation", "calibration", "test"), digits.test))
+    assert cross_validate(small, brief, folds=3, seed=0) == [1.0] * 3
+    assert len(held) == 3
+
+
 def test_a_recipe_that_selects_is_refused(digits: Dataset) -> None:
     with pytest.raises(ValueError, match="recipe demo selects"):
         cross_validate(digits, RECIPES["demo"], folds=2, seed=0)
