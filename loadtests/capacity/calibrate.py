@@ -1,0 +1,166 @@
+"""The costs of requests, measured on this machine: a server on one core in closed loops, and its model alone."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import time
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import redis
+import uvloop
+
+from loadtests.bench import cores, network
+from loadtests.bench.redis_server import free_port
+from loadtests.bench.server import Server
+from loadtests.capacity import target
+from loadtests.capacity.costs import Costs
+from loadtests.capacity.pod import OPERATION
+from loadtests.capacity.target import CALLERS, Closed
+from services.inference.bundle import Bundle
+from services.inference.model import Model
+from services.inference.registry import Entry
+from services.served import Warm, open_model, warm_up
+from services.settings import Settings
+
+SIZES = (1, 2, 4, 8, 16, 32, 48, 64)
+EXPIRED = 0.001 / 1000  # seconds: over when the request is read
+QUERIES = 5000
+
+
+def computing(served: Bundle, seconds: float) -> tuple[Warm, dict[int, float]]:
+    """What a server measures of the model at its start, and the median seconds of batches by size, on one core."""
+    os.sched_setaffinity(0, {cores.SERVER})
+    entry = Entry(served.name, served.version, "classification", served.path)
+    model: Model = open_model(entry, Settings(threads=1))
+    warm = warm_up(model)[OPERATION]
+    example = model.example(OPERATION)
+    times = {}
+    for size in SIZES:
+        batch = {name: np.repeat(array, size, axis=0) for name, array in example.items()}
+        runs = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            begin = time.perf_counter()
+            model.run(OPERATION, batch)
+            runs.append(time.perf_counter() - begin)
+        times[size] = statistics.median(runs)
+    os.sched_setaffinity(0, {cores.LOAD})
+    return warm, times
+
+
+def asking_redis() -> tuple[float, float]:
+    """CPU seconds of a Redis server for a query of one key, and seconds of a round trip."""
+    port = free_port()
+    with TemporaryDirectory() as folder:
+        command = ["redis-server", "--port", str(port), "--save", "", "--dir", folder, "--bind", "127.0.0.1"]
+        process = subprocess.Popen(cores.pinned(cores.SERVER, command), stdout=subprocess.DEVNULL)
+        client = redis.Redis(port=port)
+        try:
+            while True:
+                try:
+                    client.ping()
+                    break
+                except redis.ConnectionError:
+                    time.sleep(0.01)
+            client.set("duet:key", bytes(100))
+            used, trips = target.cpu_seconds([process.pid]), []
+            for _ in range(QUERIES):
+                begin = time.perf_counter()
+                client.mget("duet:key")
+                trips.append(time.perf_counter() - begin)
+            each = (target.cpu_seconds([process.pid]) - used) / QUERIES
+        finally:
+            client.close()
+            process.kill()
+            process.wait()
+    return each, statistics.median(trips)
+
+
+def calibrate(
+    server: Server, served: Bundle, items: int, seconds: float, item: float, model: tuple[Warm, dict[int, float]]
+) -> tuple[Costs, dict[str, float]]:
+    """The costs of requests with so many images, and what they were computed from.
+
+    Args:
+        server: it runs.
+        served: what it serves.
+        items: images a request.
+        seconds: of each closed loop.
+        item: what the server took for the time of an item when it started.
+        model: from `computing`.
+    """
+    pids = [server.process.pid]
+
+    def loop(connections: int, *, cached: bool = False, deadline: float | None = None, images: int = 1) -> Closed:
+        rows = [
+            target.ask(items, served.name, deadline, cached=cached, image=image).raw("duet") for image in range(images)
+        ]
+        return uvloop.run(target.closed(server.port, rows, connections, seconds, pids))
+
+    loop(CALLERS)  # warm
+    batches = _batches(server.port)
+    full = loop(CALLERS)
+    size = _mean(batches, _batches(server.port))
+    one = loop(1)
+    batches = _batches(server.port)
+    missed = loop(CALLERS, cached=True, images=int(1.5 * seconds / full.each))
+    size_missed = _mean(batches, _batches(server.port))
+    hits = loop(CALLERS, cached=True)
+    refused = loop(CALLERS, deadline=EXPIRED)
+    each_redis, trip = asking_redis()
+    warm, times = model
+    raw = Costs(
+        items=items,
+        sizes=tuple(times),
+        compute=tuple(times.values()),
+        request=0.0,
+        miss=0.0,
+        hit=hits.each,
+        refusal=refused.each,
+        wake=0.0,
+        network=0.0,
+        proxy=0.0,
+        item=item,
+        batched=warm.batched,
+        gains=warm.gains,
+        value_bytes=warm.layout.value_bytes,
+        redis=each_redis,
+        round_trip=trip,
+    )
+    request = full.each - items * raw.batch(round(size)) / round(size)
+    alone = request + raw.batch(items)
+    wake = max(0.0, one.cpu_each - alone)
+    costs = raw.as_json() | {
+        "request": request,
+        "miss": missed.each - items * raw.batch(round(size_missed)) / round(size_missed),
+        "wake": wake,
+        "network": max(0.0, one.median - alone - wake),
+    }
+    seen = {
+        "capacity": 1 / full.each,
+        "core_used": full.cpu_each / full.each,
+        "items_a_batch": size,
+        "one_caller_seconds": one.median,
+        "one_caller_cpu": one.cpu_each,
+    }
+    return Costs(**costs), seen
+
+
+def _batches(port: int) -> tuple[float, float]:
+    """Batches so far, and items in them."""
+    return target.figure(port, "duet_batch_items_count"), target.figure(port, "duet_batch_items_sum")
+
+
+def _mean(before: tuple[float, float], after: tuple[float, float]) -> float:
+    """Items in a batch."""
+    return (after[1] - before[1]) / max(1.0, after[0] - before[0])
+
+
+def check(server: Server, served: Bundle, items: int) -> None:
+    """The answer of the server has to be that of the graph."""
+    asked = target.ask(items, served.name, None)
+    images = np.frombuffer(asked.body[-items * 784 :], np.uint8).reshape(-1, *network.SHAPE)
+    server.check(asked, network.answer(served, images))
