@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 MINUTES ?= 30
 
-.PHONY: help demo serve test nightly loadtest lint format typecheck docs monitoring bench bench-cache bench-drift bench-generate \
+.PHONY: help demo serve test nightly loadtest plan lint format typecheck docs monitoring bench bench-cache bench-capacity bench-drift bench-generate \
 	bench-memory bench-neighbours bench-overload bench-rollout bench-slow bench-soak bench-start bench-peers \
 	images image-test render manifests-scan lock clean
 
@@ -58,6 +58,12 @@ monitoring: .venv/dev.installed ## make alerting rules and dashboards of deploy/
 
 loadtest: .venv/dev.installed ## load the three services, started here, and say whether they met their objectives
 	$(BIN)/python -m loadtests.load $(ARGS)
+
+plan: .venv/dev.installed ## replicas, price, spike, loss of a zone and Redis by load, simulated (ARGS='--rates 1e5 --price 0.02')
+	$(BIN)/python -m loadtests.capacity plan $(ARGS)
+
+bench-capacity: .venv/dev.installed ## measure what plans are made of, and the runs that they are compared with
+	$(BIN)/python -m loadtests.capacity measure $(ARGS)
 
 bench: .venv/dev.installed ## ratios to stock BentoML, bare uvicorn and ONNX Runtime (ARGS='--baseline FOLDER': to a tree; needs wrk)
 	$(BIN)/python -m loadtests.bench $(ARGS)

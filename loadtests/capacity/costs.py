@@ -1,4 +1,4 @@
-"""What work costs on one core, as `calibrate` measured it."""
+"""What work costs on one core, as `measure` found it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Costs:
 
 
 def read(path: Path, items: int) -> Costs:
-    """The costs of requests with so many images, in a file that `calibrate` wrote.
+    """The costs of requests with so many images, in a file that `measure` wrote.
 
     Raises:
         ValueError: they are not in there; the message says what is.
@@ -72,13 +72,15 @@ def read(path: Path, items: int) -> Costs:
         found = json.loads(path.read_text())["costs"]
         by_items = {int(key): value for key, value in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        remedy = "`python -m loadtests.capacity calibrate` writes one"
-        raise ValueError(f"--costs {path}: no costs can be read ({type(error).__name__}: {error}); {remedy}") from None
+        remedy = "`python -m loadtests.capacity measure` writes one"
+        raise ValueError(
+            f"--measured {path}: no costs can be read ({type(error).__name__}: {error}); {remedy}"
+        ) from None
     if items not in by_items:
         known = ", ".join(map(str, sorted(by_items)))
-        raise ValueError(f"--items {items}: {path} has costs of requests with {known} images; calibrate with --items")
+        raise ValueError(f"--items {items}: {path} has costs of requests with {known} images; choose one of them")
     chosen = by_items[items]
     try:
         return Costs(**chosen | {"sizes": tuple(chosen["sizes"]), "compute": tuple(chosen["compute"])})
     except (TypeError, KeyError) as error:
-        raise ValueError(f"--costs {path}: {error}; calibrate again") from None
+        raise ValueError(f"--measured {path}: {error}; measure again") from None
