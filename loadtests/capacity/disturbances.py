@@ -10,7 +10,7 @@ from loadtests.capacity.costs import Costs
 from loadtests.capacity.plan import Assumptions, Goals
 
 SETTLED = 5.0  # seconds before a disturbance
-PATIENCE = 75.0  # seconds after it
+PATIENCE = 60.0  # seconds after it
 
 
 @dataclass(frozen=True)

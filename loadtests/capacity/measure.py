@@ -40,6 +40,7 @@ def measure(home: Path | None, seconds: float, out: Path) -> None:
     """
     cores.require()
     home, served = network.ready(home)
+    home = home.absolute()  # replicas run elsewhere
     about = report.facts(served)
     report.show(about)
     model = calibrate.computing(served, seconds / 30)

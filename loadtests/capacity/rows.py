@@ -67,20 +67,20 @@ def table(
     tick: Callable[[], object] = int,
 ) -> list[Row]:
     """One row a rate; the first autoscaler keeps the replicas before a disturbance."""
-    known: dict[tuple[str, int, int], Lag] = {}
+    known: dict[tuple[str, int, float], Lag] = {}
     hits, entries = assumed.hits(costs), assumed.entries(costs)
     found = []
     for rate in rates:
         needed = count(rate, replica, costs, assumed, scalers[0])
         # Large fleets go through a disturbance alike, for each replica has the same load: one is simulated for all.
         some = min(needed.replicas, LIKE_MANY)
-        each = round(rate / needed.replicas, -1)
+        each = float(f"{rate / needed.replicas:.2g}")
         worlds = {scaler.name: disturbances.spiked(costs, assumed, each * some, scaler) for scaler in scalers}
         worlds["zone"] = disturbances.without_zone(costs, assumed, each * some)
         worlds["change"] = disturbances.changed(costs, assumed, each * some, some)
         lags = {}
         for name, world in worlds.items():
-            key = (name, some, int(each))
+            key = (name, some, each)
             if key not in known:
                 known[key] = disturbances.disturbed(costs, goals, some, world, seeds)
             lags[name] = known[key]
