@@ -14,7 +14,7 @@ from loadtests.capacity import arrivals
 from loadtests.capacity.costs import Costs
 from services.caching.admission import AdmissionEstimate
 
-QUERIES = 20_000  # in one simulation
+QUERIES = 10_000  # in one simulation
 LOADS = tuple(share / 20 for share in range(19, 0, -1))  # of what a server can do, the highest first
 
 

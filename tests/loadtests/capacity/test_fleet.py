@@ -46,16 +46,16 @@ def test_replicas_follow_waiting_work_and_refusals_within_the_policies() -> None
 
 
 def test_a_spike_is_refused_until_new_replicas_are_ready() -> None:
-    spiked = world(rate=lambda now: 1000.0 if now < 5 else 2400.0, seconds=60.0, scaler=CPU, start=5.0)
-    outcome = fleet.run(constant(0.001), spiked, 2, seed=1)
+    spiked = world(rate=lambda now: 200.0 if now < 5 else 480.0, seconds=60.0, scaler=CPU, start=5.0)
+    outcome = fleet.run(constant(0.005), spiked, 2, seed=1)
     times, counts = zip(*outcome.replicas, strict=True)
     assert times[1] == pytest.approx(SYNC + 5.0)
     assert counts[0] == 2
-    assert counts[-1] * 1000 * 0.7 >= 2400 / (1 + autoscaler.TOLERANCE)
+    assert counts[-1] * 200 * 0.7 >= 480 / (1 + autoscaler.TOLERANCE)
     assert outcome.record.between(0, 5).refused == 0
-    assert outcome.record.between(8, SYNC).refused == pytest.approx(1 - 2000 / 2400, abs=0.05)
+    assert outcome.record.between(8, SYNC).refused == pytest.approx(1 - 400 / 480, abs=0.07)
     assert 0 < outcome.recovered(5.0, 60.0, **GOALS) < 40
-    still = fleet.run(constant(0.001), world(rate=spiked.rate, seconds=30.0), 2, seed=1)
+    still = fleet.run(constant(0.005), world(rate=spiked.rate, seconds=30.0), 2, seed=1)
     assert still.recovered(5.0, 30.0, **GOALS) == 25.0
 
 
@@ -70,7 +70,7 @@ def test_an_empty_cache_is_slow_and_a_full_one_is_not() -> None:
     changing = world(rate=lambda _: 300.0, hits=lambda now: 0.0 if 5 <= now < 10 else 1.0)
     outcome = fleet.run(costs(hit=0.0001, refusal=0.0001), changing, 1, seed=1)
     assert outcome.record.between(0, 5).refused == 0
-    assert outcome.record.between(6, 10).refused > 0.2
+    assert outcome.record.between(6, 10).refused > 0.05
     assert outcome.recovered(5.0, 20.0, **GOALS) == pytest.approx(5.0, abs=1)
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from deploy.monitoring import objectives as files
 from loadtests.bench import cores
+from loadtests.capacity import __main__ as program
 from loadtests.capacity import objectives, plan, runs, validity
 from loadtests.capacity.autoscaler import Autoscaler
 from loadtests.capacity.plan import Assumptions, Goals, Replica
@@ -127,8 +128,16 @@ def test_a_plan_says_what_is_extrapolated(tmp_path: Path) -> None:
         (["--rates", "0"], "0 must be above 0"),
     ],
 )
-def test_what_cannot_be_planned_is_refused(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_what_cannot_be_planned_is_refused(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     measured = [] if "--measured" in arguments else ["--measured", str(results(tmp_path))]
-    run = command("plan", *measured, *arguments)
-    assert run.returncode == 2
-    assert re.search(message, run.stderr)
+    monkeypatch.setattr(sys, "argv", ["capacity", "plan", *measured, *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        program.main()
+    assert stopped.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
