@@ -54,13 +54,12 @@ def test_each_demand_can_decide() -> None:
 
 
 def test_a_replica_is_found_to_do_what_its_costs_allow() -> None:
-    found = plan.measure_replica(constant(0.001), GOALS, replace(ASSUMED, cached=False), seeds=2, seconds=2.0)
+    uncached = replace(ASSUMED, cached=False)
+    found = plan.measure_replica(constant(0.005), GOALS, uncached, seeds=2, seconds=4.0)
     assert found.cold == found.warm
-    assert 850 < found.rate("warm") < 1100
-    faster = plan.measure_replica(
-        constant(0.001), GOALS, replace(ASSUMED, cached=False, speed=2.0), seeds=1, seconds=1.0
-    )
-    assert faster.rate("warm") == pytest.approx(2 * found.rate("warm"), rel=0.15)
+    assert 160 < found.rate("warm") < 220
+    faster = plan.measure_replica(constant(0.005), GOALS, replace(uncached, speed=2.0), seeds=1, seconds=2.0)
+    assert faster.rate("warm") == pytest.approx(2 * found.rate("warm"), rel=0.2)
 
 
 def test_the_goals_are_those_of_the_alerts(tmp_path: Path) -> None:
@@ -105,12 +104,13 @@ def test_the_range_of_the_measured_runs(tmp_path: Path) -> None:
     assert validity.of([], 1).beyond(1.0, 1, 0.0, ASSUMED)
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_is_extrapolated(tmp_path: Path) -> None:
-    options = ["--rates", "20", "2000", "--no-cache", "--seeds", "1", "--seconds", "0.1", "--out", str(tmp_path)]
+    options = ["--rates", "20", "500", "--no-cache", "--seeds", "1", "--seconds", "0.1", "--out", str(tmp_path)]
     run = command("plan", "--measured", str(results(tmp_path)), *options)
     assert run.returncode == 0, run.stderr
-    assert "2,000 requests/s: extrapolated: more than 40 requests/s, more than 3 replicas" in run.stdout
-    assert "20 requests/s: extrapolated" not in run.stdout.replace("2,000 requests/s", "")
+    assert "500 requests/s: extrapolated: more than 40 requests/s, more than 3 replicas" in run.stdout
+    assert "20 requests/s: extrapolated" not in run.stdout.replace("500 requests/s", "")
     written: dict[str, Any] = json.loads((tmp_path / "capacity.json").read_text())
     assert [row["status"] for row in written["rows"]] == ["measured", "extrapolated"]
     assert written["rows"][0]["replicas"] < written["rows"][1]["replicas"]
