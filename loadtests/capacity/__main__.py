@@ -1,6 +1,6 @@
 """How many replicas a load needs.
 
-  python -m loadtests.capacity measure     measure costs and runs on this machine; about four minutes, 2 cores
+  python -m loadtests.capacity measure     measure costs and runs on this machine; about three minutes, 2 cores
   python -m loadtests.capacity compare     simulate the measured runs, and show both side by side
   python -m loadtests.capacity plan        replicas, price, spike, loss of a zone and Redis, by load
 
@@ -165,7 +165,7 @@ def make_plan(options: argparse.Namespace) -> None:
         bar = progress.add_task("fleets", total=len(rates) * (len(scalers) + 2))
         found = rows.table(rates, costs, goals, assumed, scalers, replica, valid, options.seeds, tick)
         bar = progress.add_task("sensitivity")
-        moved = sensitivity(costs, goals, assumed, scalers[0], rates[-1], options.seconds)
+        moved = sensitivity(costs, goals, assumed, scalers[0], rates[-1], options.seconds / 3)
         progress.update(bar, completed=100)
     report.out.print(scale(found, assumed))
     for row in found:
@@ -184,16 +184,18 @@ def make_plan(options: argparse.Namespace) -> None:
         "rows": [asdict(row) | {"status": row.status} for row in found],
         "sensitivity": {name: list(pair) for name, pair in moved.items()},
     }
-    report.save(options.out, "capacity", about, results, pictures.draw(compared, found, moved))
+    name = "capacity" if options.items == 1 else f"capacity_{options.items}_images"
+    report.save(options.out, name, about, results, pictures.draw(compared, found, moved))
 
 
 def main() -> None:
     options = parser().parse_args()
     try:
         if options.command == "measure":
-            from loadtests.capacity.measure import measure  # noqa: PLC0415  # needs what serves, and two cores
+            from loadtests.capacity.measure import NAME, measure  # noqa: PLC0415  # needs what serves, and two cores
 
             measure(options.home, options.seconds, options.out)
+            report.out.print(comparison(compare(options.out / f"{NAME}.json")))
         elif options.command == "compare":
             report.out.print(comparison(compare(options.measured)))
         else:

@@ -1,4 +1,4 @@
-"""Measure costs, and runs of a real service that predictions are compared with: about four minutes on a quiet machine.
+"""Measure costs, and runs of a real service that predictions are compared with: about three minutes on a quiet machine.
 
     python -m loadtests.capacity measure
 
