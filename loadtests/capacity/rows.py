@@ -13,7 +13,7 @@ from loadtests.capacity.disturbances import Lag
 from loadtests.capacity.plan import Assumptions, Goals, Replica, count
 from loadtests.capacity.validity import EXTRAPOLATED, Validity
 
-LIKE_MANY = 20  # from so many replicas on, rounding no longer changes how a fleet goes through a disturbance
+LIKE_MANY = 21  # from so many replicas on, rounding no longer changes how a fleet goes through a disturbance
 
 
 @dataclass(frozen=True)
