@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -186,8 +185,11 @@ async def kill_one(
             sending = asyncio.create_task(openloop.send(Load(front, raw), due))
             await asyncio.sleep(openloop.SETTLE + killed)
             victim = those.running.pop(SLOTS[0]).process
+            parent = psutil.Process(victim.pid)
+            family = [parent, *parent.children(recursive=True)]  # the worker would go on without its parent
             at = time.monotonic()
-            os.killpg(victim.pid, signal.SIGKILL)
+            for process in family:
+                process.kill()
             await asyncio.sleep(noticed - killed)
             proxy.leave(SLOTS[0])
             left = time.monotonic()
