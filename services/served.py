@@ -212,9 +212,9 @@ def serve(
     """The handle of an open model, with its metrics; slow operations run in `executor`."""
     batchers, subjects = {}, {}
     for operation, found in warm.items():
-        limit = settings.batch_items
+        limit, alone = settings.batch_items, 0
         if found.seconds <= INLINE_SECONDS:
-            limit = min(limit, int(FAST_BATCH_SECONDS / found.batched))
+            limit = alone = min(limit, int(FAST_BATCH_SECONDS / found.batched))
             if not found.gains:
                 limit = min(limit, int(INLINE_SECONDS / found.seconds))
         elif operation in model.estimated_operations:
@@ -225,6 +225,7 @@ def serve(
             labels,
             executor,
             batch_items=max(1, limit),
+            alone_items=alone,
             queue_items=settings.queue_items,
             batch_bytes=settings.batch_bytes,
             item_seconds=found.seconds,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.house import ROOT, circles_of, files_of, imports, modules
 
 # Each layer may import those below it. Layers of one row know nothing of each other.
 LAYERS: list[set[str]] = [
@@ -28,27 +26,6 @@ LAYERS: list[set[str]] = [
 ENTRIES = LAYERS[0]
 # What a service must run without: training's code and its libraries.
 OFFLINE = {"training", "torch", "torchvision", "lightning_fabric", "onnx", "onnxscript", "sklearn", "matplotlib"}
-
-
-def modules(package: str) -> Iterator[tuple[str, Path]]:
-    for path in sorted((ROOT / package).rglob("*.py")):
-        yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path
-
-
-def imports(module: str, path: Path) -> set[str]:
-    """The full names that a module imports, `from a.b import c` as a.b.c."""
-    found = set()
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")
-            base = (
-                ".".join([*parents[: len(parents) - node.level + 1], node.module or ""]) if node.level else node.module
-            )
-            found |= {f"{str(base).rstrip('.')}.{alias.name}" for alias in node.names}
-    return found
 
 
 def refusal(module: str, imported: str) -> str | None:
@@ -149,3 +126,8 @@ def test_the_services_load_nothing_that_trains_models(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("package", ["services", "loadtests", "deploy"])
+def test_no_files_import_each_other_in_a_circle(package: str) -> None:
+    assert circles_of(files_of(package)) == []

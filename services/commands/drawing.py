@@ -14,7 +14,6 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from services.commands.generate import COUNT
 from services.commands.stop import stop
 from services.inference import registry
 from services.inference.bundle import BundleError
@@ -102,15 +101,15 @@ def _choose(
 
 def _labels(generator: Generator, count: int | None, histogram: str | None) -> np.ndarray:
     """Class indices int64 [count]: in turn, or as the histogram says, one class after the other."""
-    if histogram is None:
-        return generator.classes_in_turn(COUNT if count is None else count)
     if count is not None:
-        stop(f"--count {count}: --histogram gives the number of samples; leave one of the two out")
+        if histogram is not None:
+            stop(f"--count {count}: --histogram gives the number of samples; leave one of the two out")
+        return generator.classes_in_turn(count)
     names = generator.bundle.manifest.class_names
     if not generator.conditional:
         stop(f"--histogram: {generator.bundle.name} does not draw by class; give --count instead")
     parts = []
-    for part in histogram.split(","):
+    for part in (histogram or "").split(","):
         name, _, number = part.rpartition("=")
         if name not in names or not number.isdigit():
             stop(f"--histogram {part!r}: give CLASS=COUNT with one of the classes {', '.join(names)}")

@@ -65,7 +65,7 @@ def generate(
     draw_files(
         model,
         out,
-        count=count,
+        count=COUNT if count is None and histogram is None else count,
         histogram=histogram,
         form=form.value,
         seed=seed,

@@ -15,13 +15,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from services.errors import (
-    DuetError,
-    HeadTimeout,
-    HeadTooLarge,
-    MalformedRequest,
-    TooManyConnections,
-)
+from services.errors import DuetError, HeadTimeout, HeadTooLarge, MalformedRequest, TooManyConnections
 from services.protocol.exchange import Headers
 from services.protocol.headers import headers_to_dict
 from services.protocol.heads import wrong_head
@@ -35,6 +29,7 @@ LINGER_SECONDS = 1.0  # that a refused client has to read the answer
 SILENT_SECONDS = 0.5  # that a client may pause within a body that has been answered early
 LINGER_BYTES = 2**16  # of a refused request that are still read
 UNREAD_SECONDS = 0.1  # in which an answer is usually read
+LEAST_SECONDS = 1.0  # that a client has to read an answer which came at the end of its request's time
 LABEL = "connection"  # the route of what is refused before there is a route
 PEERS: Counter[str] = Counter()  # connections of each client address
 
@@ -47,6 +42,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._began = 0.0  # time of the loop when the last head had come
         self._linger_until = 0.0  # time of the loop when the rest of a body must have come
         self._timer: asyncio.TimerHandle | None = None  # ends what the client takes too long to send
         self._unread: asyncio.TimerHandle | None = None  # ends an answer that the client does not read
@@ -119,6 +115,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._began = self.loop.time()
         if self._timer is not None:
             self._stop()
         named = headers_to_dict(self.headers)
@@ -283,8 +280,10 @@ class Connection(HttpToolsProtocol):
         self._unread = self.loop.call_later(UNREAD_SECONDS, self._still_unread)
 
     def _still_unread(self) -> None:
-        left = self.settings.request_timeout_ms / 1000 - UNREAD_SECONDS
-        self._unread = self.loop.call_later(max(0.0, left), self._end, "unread")
+        """An answer has the time of its request, for computing and reading together, and a second to be read."""
+        deadline = self._began + self.settings.request_timeout_ms / 1000
+        left = max(LEAST_SECONDS - UNREAD_SECONDS, deadline - self.loop.time())
+        self._unread = self.loop.call_later(left, self._end, "unread")
         self.unread.add(self.transport)
 
     def _stop_unread(self) -> None:

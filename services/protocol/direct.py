@@ -35,7 +35,6 @@ class DirectConnection(Connection):
         self._named: Headers = {}
         self._parts: list[bytes] = []  # of its body
         self._size = 0  # of these parts
-        self._since = 0.0  # time of the loop when its head had come
         self._await: asyncio.TimerHandle | None = None  # ends the wait
         self._answered = False  # a request has been answered here since data came
 
@@ -51,7 +50,7 @@ class DirectConnection(Connection):
 
     def begin(self, named: Headers, *, simple: bool) -> None:
         if simple and self._may_be_direct():
-            self._route, self._named, self._since = self.gateway.find(self.url), named, self.loop.time()
+            self._route, self._named = self.gateway.find(self.url), named
         if self._route is None:
             super().enter_asgi()
 
@@ -88,7 +87,7 @@ class DirectConnection(Connection):
             self._answer(self._route)
 
     def _answer(self, route: ModelRoute) -> None:
-        waited = 0.0 if self._await is None else self.loop.time() - self._since
+        waited = 0.0 if self._await is None else self.loop.time() - self._began
         parts = self._leave()
         content = parts[0] if len(parts) == 1 else b"".join(parts)
         self._answered = True

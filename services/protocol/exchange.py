@@ -64,6 +64,7 @@ class Exchange:
         self._closing = closing
         self._in_flight = metrics.in_flight(label)
         self._in_flight.count += 1
+        metrics.BEGUN.count += 1
 
     def refused(self, error: Exception) -> RawResponse:
         """The answer that tells an error."""

@@ -21,6 +21,7 @@ from services.call import TIMEOUT, Call, late
 from services.errors import DeadlineExceeded, InferenceFailed, NotReady, QueueFull
 from services.scheduling.job import Arrays, Job, Slice, join
 from services.scheduling.queue import FairQueue
+from services.scheduling.room import Room
 from services.telemetry import metrics
 
 log = logging.getLogger("duet.batcher")
@@ -38,6 +39,7 @@ class Batcher:
         labels: model, version and operation, for metrics.
         executor: where `run` runs, so that the event loop stays free; None: always on the event loop.
         batch_items: most items in a batch.
+        alone_items: most items in a batch on the event loop while no other requests come, if more than `batch_items`.
         queue_items: most items that may wait.
         batch_bytes: most bytes of inputs in a batch (one item is always allowed).
         item_seconds: compute time of an item, measured at warm-up; the running mean starts from it.
@@ -55,6 +57,7 @@ class Batcher:
         executor: Executor | None,
         *,
         batch_items: int,
+        alone_items: int = 0,
         queue_items: int,
         batch_bytes: int = 2**31,
         item_seconds: float = 0.0,
@@ -62,7 +65,7 @@ class Batcher:
     ) -> None:
         self._run = run
         self._executor = executor
-        self._batch_items = batch_items
+        self._room = Room(batch_items, alone_items)
         self._batch_bytes = batch_bytes
         self._queue_items = queue_items
         self._queue = FairQueue(self._count_lost)
@@ -144,16 +147,19 @@ class Batcher:
         That is faster while requests come one by one. When a second one comes in the same step of the event loop, it
         and those after it are queued, until a batch has one request again.
         """
+        count = len(next(iter(inputs.values())))
+        self._room.came(count)
         if not self._alone or self.waiting or self._computing or self._owner is None or self._owner.done():
             return None
-        count = len(next(iter(inputs.values())))
         if self._stepped:
             self._alone = False
-        if self._stepped or count > self._inline_items or call.expired or (call.gone is not None and call.gone()):
+        begin = time.monotonic()
+        room = self._room.items(begin)
+        most = room if room > self._room.shared else self._inline_items
+        if self._stepped or count > most or call.expired or (call.gone is not None and call.gone()):
             return None
         self._stepped = True
         asyncio.get_running_loop().call_soon(self._step)
-        begin = time.monotonic()
         try:
             outputs = self._checked(self._run(inputs), count)
         except Exception:
@@ -206,7 +212,7 @@ class Batcher:
     async def _work(self) -> None:
         try:
             while True:
-                self._batch = self._queue.take(self._batch_items, self._batch_bytes)
+                self._batch = self._queue.take(self._room.items(time.monotonic()), self._batch_bytes)
                 if self._batch:
                     await self._compute(self._batch)
                     if self._always_inline:
@@ -274,7 +280,7 @@ class Batcher:
             offset += size
 
     async def _infer(self, inputs: Arrays, size: int) -> Arrays:
-        if self._executor is None or size <= self._inline_items:
+        if self._always_inline or size <= self._inline_items:
             outputs = self._run(inputs)
         else:
             outputs = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, inputs)

@@ -108,8 +108,8 @@ DRIFT_REPEATS = Gauge(
 SAMPLES = Counter("duet_generated_samples_total", "Images generated.", ["model", "version"])
 
 
-class InFlight:
-    """Requests of one route in progress: a plain number, because a gauge's lock costs more than counting."""
+class Count:
+    """Of requests: a plain number, because a gauge's lock costs more than counting."""
 
     __slots__ = ("count",)
 
@@ -117,10 +117,13 @@ class InFlight:
         self.count = 0
 
 
+BEGUN = Count()  # requests of all routes that have begun, ended ones too; the batchers read it
+
+
 @cache
-def in_flight(route: str) -> InFlight:
+def in_flight(route: str) -> Count:
     """The count behind `IN_FLIGHT` of one route."""
-    counted = InFlight()
+    counted = Count()
     IN_FLIGHT.labels(route).set_function(lambda: counted.count)
     return counted
 

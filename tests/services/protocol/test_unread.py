@@ -86,6 +86,22 @@ async def test_an_answer_that_is_never_read_ends_with_its_time(plane: DataPlane,
     assert ended("unread") == before + 1
 
 
+async def test_computing_and_reading_share_the_time_of_a_request(plane: DataPlane) -> None:
+    plane.settings = plane.settings.model_copy(update={"request_timeout_ms": 4000})
+
+    async def slow(content: bytes, call: Call) -> bytes:
+        await asyncio.sleep(2)
+        return bytes(ANSWER)
+
+    loop = asyncio.get_running_loop()
+    async with serving(plane, slow) as (port, state), connected(port, post()):
+        begin = loop.time()
+        async with asyncio.timeout(20):
+            while state.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert 3.5 < loop.time() - begin < 5.5
+
+
 async def test_a_short_rest_that_is_never_read_ends_with_its_time(plane: DataPlane) -> None:
     plane.settings = plane.settings.model_copy(update={"request_timeout_ms": 500})
 
