@@ -22,6 +22,7 @@ from services.protocol.headers import call_from_headers
 from services.scheduling.lag import LoopLag
 from services.served import Served, Warm, serve
 from services.settings import Settings
+from services.telemetry import metrics
 
 OPERATION = "classify"
 PRELOADED = 0  # the image that is in the cache from the start
@@ -145,6 +146,7 @@ class Pod:
         self.loop.arrive(arrival, lambda: self._read(due, arrival, image))
 
     def _read(self, due: float, arrival: float, image: int) -> None:
+        metrics.BEGUN.count += 1  # as the gateway does; requests to other simulated replicas count here, too
         if self.loop.now <= arrival + 1e-9:  # nothing kept it: it slept
             self.loop.charge(self._costs.wake * self._slow)
         start(self._respond(image), lambda status: self._answer(due, status), self._tasks)
