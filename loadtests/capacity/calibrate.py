@@ -6,6 +6,7 @@ import os
 import statistics
 import subprocess
 import time
+from itertools import count, islice
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -15,14 +16,14 @@ import uvloop
 from loadtests.bench import cores, network
 from loadtests.bench.redis_server import free_port
 from loadtests.bench.server import Server
-from loadtests.capacity import target
+from loadtests.capacity import quiet, target
 from loadtests.capacity.costs import Costs
 from loadtests.capacity.pod import OPERATION
 from loadtests.capacity.target import CALLERS, Closed
 from services.inference.bundle import Bundle
 from services.inference.model import Model
 from services.inference.registry import Entry
-from services.served import Warm, open_model, warm_up
+from services.served import Arrays, Warm, open_model, warm_up
 from services.settings import Settings
 
 SIZES = (1, 2, 4, 8, 16, 32, 48, 64)
@@ -41,13 +42,17 @@ def computing(served: Bundle, seconds: float) -> tuple[Warm, dict[int, float]]:
     times = {}
     for size in SIZES:
         batch = {name: np.repeat(array, size, axis=0) for name, array in example.items()}
-        runs = []
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            begin = time.perf_counter()
-            model.run(OPERATION, batch)
-            runs.append(time.perf_counter() - begin)
-        times[size] = statistics.median(runs)
+
+        def measure(batch: Arrays = batch) -> tuple[float, float]:
+            runs = []
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                begin = time.perf_counter()
+                model.run(OPERATION, batch)
+                runs.append(time.perf_counter() - begin)
+            return statistics.median(runs), 0.0
+
+        times[size] = quiet.least_disturbed(measure).result
     os.sched_setaffinity(0, {cores.LOAD})
     return warm, times
 
@@ -95,24 +100,32 @@ def calibrate(
     """
     pids = [server.process.pid]
 
-    def loop(connections: int, *, cached: bool = False, deadline: float | None = None, images: int = 1) -> Closed:
-        first = UNASKED if images > 1 else 0
-        rows = [
-            target.ask(items, served.name, deadline, cached=cached, image=first + number).raw("duet")
-            for number in range(images)
-        ]
-        return uvloop.run(target.closed(server.port, rows, connections, seconds, pids))
+    others: list[float] = []
+    unasked = count(UNASKED)
+
+    def loop(
+        connections: int, *, cached: bool = False, deadline: float | None = None, images: int = 0
+    ) -> tuple[Closed, float]:
+        def measure() -> tuple[tuple[Closed, float], float]:
+            rows = [
+                target.ask(items, served.name, deadline, cached=cached, image=image).raw("duet")
+                for image in (islice(unasked, images) if images else [0])
+            ]
+            batches, used = _batches(server.port), target.cpu_seconds(pids)
+            closed = uvloop.run(target.closed(server.port, rows, connections, seconds, pids))
+            size = _mean(batches, _batches(server.port))
+            return (closed, size), target.cpu_seconds(pids) - used
+
+        found = quiet.least_disturbed(measure)
+        others.append(found.others)
+        return found.result
 
     loop(CALLERS)  # warm
-    batches = _batches(server.port)
-    full = loop(CALLERS)
-    size = _mean(batches, _batches(server.port))
-    one = loop(1)
-    batches = _batches(server.port)
-    missed = loop(CALLERS, cached=True, images=int(1.5 * seconds / full.each))
-    size_missed = _mean(batches, _batches(server.port))
-    hits = loop(CALLERS, cached=True)
-    refused = loop(CALLERS, deadline=EXPIRED)
+    full, size = loop(CALLERS)
+    one, _ = loop(1)
+    missed, size_missed = loop(CALLERS, cached=True, images=int(1.5 * seconds / full.each))
+    hits, _ = loop(CALLERS, cached=True)
+    refused, _ = loop(CALLERS, deadline=EXPIRED)
     each_redis, trip = asking_redis()
     warm, times = model
     raw = Costs(
@@ -148,6 +161,7 @@ def calibrate(
         "items_a_batch": size,
         "one_caller_seconds": one.median,
         "one_caller_cpu": one.cpu_each,
+        "others": max(others[1:]),
     }
     return Costs(**costs), seen
 

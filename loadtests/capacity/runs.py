@@ -83,6 +83,7 @@ class Seen:
     p99_ms: float
     refused: float
     late_sent_ms: float = 0.0  # p99 of what the generator itself was late
+    others: float | None = None  # share of a core that other processes used meanwhile; None: not known
 
     @staticmethod
     def of(record: Record, late: float = 0.0) -> Seen:
