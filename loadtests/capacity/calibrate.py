@@ -1,4 +1,9 @@
-"""The costs of requests, measured on this machine: a server on one core in closed loops, and its model alone."""
+"""The costs of requests, measured on this machine: a server on one core, and its model alone.
+
+A closed loop with many callers tells what a request takes when the event loop reads many at once; one caller tells what
+a turn of the loop takes beside that. A server that sleeps longer between requests takes more for each: an open loop at
+a low rate tells how much. One above capacity tells what a refusal takes, with the batcher's own work on a long queue.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +18,22 @@ import numpy as np
 import redis
 import uvloop
 
-from loadtests.bench import cores, network
+from loadtests.bench import cores, network, openloop
+from loadtests.bench.openloop import Load
 from loadtests.bench.redis_server import free_port
 from loadtests.bench.server import Server
-from loadtests.capacity import quiet, target
+from loadtests.capacity import arrivals, quiet, target
 from loadtests.capacity.costs import Costs
-from loadtests.capacity.pod import OPERATION
+from loadtests.capacity.pod import OPERATION, Record
 from loadtests.capacity.target import CALLERS, Closed
 from services.inference.bundle import Bundle
 from services.inference.model import Model
 from services.inference.registry import Entry
-from services.served import Arrays, Warm, open_model, warm_up
+from services.served import INLINE_SECONDS, Arrays, Warm, open_model, warm_up
 from services.settings import Settings
 
 SIZES = (1, 2, 4, 8, 16, 32, 48, 64)
-EXPIRED = 0.001 / 1000  # seconds: over when the request is read
+SELDOM, OVER = 0.15, 1.6  # of the capacity: each request wakes the server, and many are refused
 QUERIES = 5000
 UNASKED = 2**24  # from here on, images that no run asks for
 
@@ -86,7 +92,13 @@ def asking_redis() -> tuple[float, float]:
 
 
 def calibrate(
-    server: Server, served: Bundle, items: int, seconds: float, item: float, model: tuple[Warm, dict[int, float]]
+    server: Server,
+    served: Bundle,
+    items: int,
+    seconds: float,
+    deadline: float,
+    item: float,
+    model: tuple[Warm, dict[int, float]],
 ) -> tuple[Costs, dict[str, float]]:
     """The costs of requests with so many images, and what they were computed from.
 
@@ -94,7 +106,8 @@ def calibrate(
         server: it runs.
         served: what it serves.
         items: images a request.
-        seconds: of each closed loop.
+        seconds: of each loop.
+        deadline: seconds that clients wait in open loops.
         item: what the server took for the time of an item when it started.
         model: from `computing`.
     """
@@ -103,12 +116,10 @@ def calibrate(
     others: list[float] = []
     unasked = count(UNASKED)
 
-    def loop(
-        connections: int, *, cached: bool = False, deadline: float | None = None, images: int = 0
-    ) -> tuple[Closed, float]:
+    def loop(connections: int, *, cached: bool = False, images: int = 0) -> tuple[Closed, float]:
         def measure() -> tuple[tuple[Closed, float], float]:
             rows = [
-                target.ask(items, served.name, deadline, cached=cached, image=image).raw("duet")
+                target.ask(items, served.name, None, cached=cached, image=image).raw("duet")
                 for image in (islice(unasked, images) if images else [0])
             ]
             batches, used = _batches(server.port), target.cpu_seconds(pids)
@@ -120,12 +131,26 @@ def calibrate(
         others.append(found.others)
         return found.result
 
+    def offered(rate: float) -> tuple[Record, float]:
+        def measure() -> tuple[tuple[Record, float], float]:
+            load = Load(server.port, target.ask(items, served.name, deadline).raw("duet"))
+            used = target.cpu_seconds(pids)
+            moments = arrivals.poisson(rate, seconds, np.random.default_rng(0))
+            seen = target.record(uvloop.run(openloop.send(load, moments)))
+            used = target.cpu_seconds(pids) - used
+            return (seen, used), used
+
+        found = quiet.least_disturbed(measure)
+        others.append(found.others)
+        return found.result
+
     loop(CALLERS)  # warm
     full, size = loop(CALLERS)
     one, _ = loop(1)
     missed, size_missed = loop(CALLERS, cached=True, images=int(1.5 * seconds / full.each))
     hits, _ = loop(CALLERS, cached=True)
-    refused, _ = loop(CALLERS, deadline=EXPIRED)
+    seldom = offered(SELDOM / full.each)
+    over = offered(OVER / full.each)
     each_redis, trip = asking_redis()
     warm, times = model
     raw = Costs(
@@ -135,35 +160,44 @@ def calibrate(
         request=0.0,
         miss=0.0,
         hit=hits.each,
-        refusal=refused.each,
+        refusal=0.0,
+        turn=0.0,
         wake=0.0,
         network=0.0,
         proxy=0.0,
         item=item,
         batched=warm.batched,
-        gains=warm.gains,
+        gains=size > INLINE_SECONDS / item,  # measured by the server at its start; it differs from start to start
         value_bytes=warm.layout.value_bytes,
         redis=each_redis,
         round_trip=trip,
     )
     request = full.each - items * raw.batch(round(size)) / round(size)
     alone = request + raw.batch(items)
-    wake = max(0.0, one.cpu_each - alone)
+    seen, used = seldom
+    turn = max(0.0, one.cpu_each - alone)
+    wake = max(0.0, used / len(seen.due) - alone - turn)
+    above, spent = over
+    good = int((above.status == 200).sum())
     costs = raw.as_json() | {
         "request": request,
         "miss": missed.each - items * raw.batch(round(size_missed)) / round(size_missed),
+        "turn": turn,
         "wake": wake,
-        "network": max(0.0, one.median - alone - wake),
+        "network": max(0.0, seen.percentile(50) - alone - turn - wake),
+        "refusal": max(min(request, hits.each), (spent - good * full.each) / max(1, len(above.due) - good)),
     }
-    seen = {
+    sources = {
         "capacity": 1 / full.each,
         "core_used": full.cpu_each / full.each,
         "items_a_batch": size,
-        "one_caller_seconds": one.median,
         "one_caller_cpu": one.cpu_each,
+        "seldom_p50": seen.percentile(50),
+        "seldom_cpu": used / len(seen.due),
+        "over_refused": above.refused,
         "others": max(others[1:]),
     }
-    return Costs(**costs), seen
+    return Costs(**costs), sources
 
 
 def _batches(port: int) -> tuple[float, float]:

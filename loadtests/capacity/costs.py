@@ -21,7 +21,8 @@ class Costs:
         miss: a request whose images are not in the cache, without their compute.
         hit: a request whose images are all in the cache.
         refusal: a request that is refused.
-        wake: of an event loop that slept when a request came.
+        turn: of an event loop that reads requests, beside what each of them takes.
+        wake: of an event loop that slept when a request came, beside that.
         network: from the client to the server and back, on no core of the server.
         proxy: a request's share of a proxy on the same core.
         item: what the server takes for the compute time of an item when it starts.
@@ -39,6 +40,7 @@ class Costs:
     miss: float
     hit: float
     refusal: float
+    turn: float
     wake: float
     network: float
     proxy: float

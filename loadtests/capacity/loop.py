@@ -36,11 +36,13 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     Attributes:
         now: seconds of virtual time.
         busy: seconds for which the core has worked.
+        turns: so far.
     """
 
     def __init__(self) -> None:
         self.now = 0.0
         self.busy = 0.0
+        self.turns = 0
         self._ready: deque[asyncio.Handle] = deque()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._count = 0
@@ -85,6 +87,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def step(self) -> None:
         """One turn at the time of the next event, or now where that has passed."""
         self.now = max(self.now, self.next_event)
+        self.turns += 1
         with self._running():
             if self._thread_ends <= self.now + RESOLUTION:
                 self._finish_thread()

@@ -59,7 +59,7 @@ def measure(home: Path | None, seconds: float, out: Path) -> None:
                 item = target.figure(duet.port, "duet_item_seconds")
                 calibrate.check(duet, served, items)
                 found[items], sources[str(items)] = calibrate.calibrate(
-                    duet, served, items, max(seconds / 3, 0.3), item, model
+                    duet, served, items, max(seconds / 2.5, 0.3), DEADLINE, item, model
                 )
                 progress.advance(bar)
                 for run in planned(items, sources[str(items)]["capacity"], seconds):

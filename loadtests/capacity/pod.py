@@ -102,6 +102,7 @@ class Pod:
         self._tasks: set[Any] = set()
         self._lag = LoopLag()
         self._open = 0
+        self._turn = 0  # of the loop, in which a request was last read
         self.served = self._serve()
         self.loop.complete(self._begin(cached))
 
@@ -147,8 +148,10 @@ class Pod:
 
     def _read(self, due: float, arrival: float, image: int) -> None:
         metrics.BEGUN.count += 1  # as the gateway does; requests to other simulated replicas count here, too
-        if self.loop.now <= arrival + 1e-9:  # nothing kept it: it slept
-            self.loop.charge(self._costs.wake * self._slow)
+        if self.loop.turns != self._turn:
+            self._turn = self.loop.turns
+            slept = self.loop.now <= arrival + 1e-9  # else something kept it
+            self.loop.charge((self._costs.turn + (self._costs.wake if slept else 0.0)) * self._slow)
         start(self._respond(image), lambda status: self._answer(due, status), self._tasks)
 
     async def _respond(self, image: int) -> int:

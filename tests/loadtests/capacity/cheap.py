@@ -13,6 +13,7 @@ COSTS = Costs(
     miss=0.001,
     hit=0.001,
     refusal=0.001,
+    turn=0.0,
     wake=0.0,
     network=0.0,
     proxy=0.0,
