@@ -35,7 +35,7 @@ from loadtests.capacity.sensitivity import sensitivity
 
 RESULTS = Path("loadtests/results")
 MEASURED = RESULTS / "capacity_measured.json"
-RATES = (1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6)
+RATES = (1e3, 1e4, 1e5, 1e6)
 USUAL = Assumptions()
 
 
