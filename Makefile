@@ -11,9 +11,9 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 MINUTES ?= 30
 
-.PHONY: help demo serve test nightly loadtest drill lint format typecheck docs monitoring bench bench-cache bench-capacity \
+.PHONY: help demo serve test nightly loadtest drill plan lint format typecheck docs monitoring bench bench-cache bench-capacity \
 	bench-drift bench-generate bench-memory bench-neighbours bench-overload bench-rollout bench-slow bench-soak bench-start \
-	bench-traces bench-peers images image-test render manifests-scan lock clean
+	bench-traces bench-plan bench-peers images image-test render manifests-scan lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,12 @@ loadtest: .venv/dev.installed ## load the three services, started here, and say 
 
 drill: .venv/dev.installed ## cause faults under load: which alerts come, after how long (needs Redis, Prometheus, DUET_DATA_DIR)
 	$(BIN)/pytest -m nightly -s tests/deploy/monitoring/test_drill.py $(ARGS)
+
+plan: .venv/dev.installed ## replicas, price, spike, loss of a zone and Redis by load, simulated (ARGS='--rates 1e5 --price 0.02')
+	$(BIN)/python -m loadtests.capacity plan $(ARGS)
+
+bench-plan: .venv/dev.installed ## measure what plans are made of, and the runs that they are compared with
+	$(BIN)/python -m loadtests.capacity measure $(ARGS)
 
 bench: .venv/dev.installed ## ratios to stock BentoML, bare uvicorn and ONNX Runtime (ARGS='--baseline FOLDER': to a tree; needs wrk)
 	$(BIN)/python -m loadtests.bench $(ARGS)

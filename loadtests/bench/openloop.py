@@ -158,14 +158,18 @@ async def offer(
     port: int, request: bytes, rate: float, seconds: float, *, patience: float = 5, seed: int = 0
 ) -> Answers:
     """Poisson arrivals at `rate` requests a second for `seconds`."""
-    load = Load(port, request)
+    gaps = np.random.default_rng(seed).exponential(1 / rate, int(2 * rate * seconds) + 10)
+    moments = np.cumsum(gaps)
+    assert moments[-1] > seconds, "too few arrivals were drawn"
+    return await send(Load(port, request), moments[moments <= seconds], patience=patience)
+
+
+async def send(load: Load, moments: np.ndarray, *, patience: float = 5) -> Answers:
+    """Requests that are due at these moments, seconds from the start, ascending."""
     await load.connect(CONNECTIONS)
     await asyncio.sleep(SETTLE)
-    gaps = np.random.default_rng(seed).exponential(1 / rate, int(2 * rate * seconds) + 10)
     begin = time.monotonic()
-    for moment in (begin + np.cumsum(gaps)).tolist():
-        if moment > begin + seconds:
-            break
+    for moment in (begin + moments).tolist():
         # The loop's timers tick in milliseconds: the last two are waited out by turning it. It turns once even when
         # requests are overdue, so that answers are read when they come.
         while True:
@@ -174,8 +178,6 @@ async def offer(
             if ahead <= 0:
                 break
         load.due(moment)
-    else:
-        raise AssertionError("too few arrivals were drawn")
     await load.settle(patience)
     return load.answers
 
