@@ -30,7 +30,7 @@ REFERENCE = ROOT / "services/reference" / MODEL
 USERS = {"of the image": (10001, 10001), "of OpenShift": (1000650000, 0)}
 OUTPUTS = ("logits", "probabilities")
 READY_SECONDS = 5  # of its one CPU, which are the seconds that it takes where nothing else runs
-UPLOADS, BODY = 64, 16 * 2**20
+UPLOADS = 64
 CALLERS = 4
 UNWANTED = ("pip", "gcc", "cc", "c++", "ld", "as", "apt", "apt-get", "dpkg", "sh", "bash", "uv")
 
@@ -155,13 +155,13 @@ def test_answers_are_those_of_this_process(container: Container) -> None:
         np.testing.assert_array_equal(found[name], expected[name], name)
 
 
-def upload(port: int, answers: list[str]) -> None:
-    """A body of 16 MiB, in pieces; what is answered to it, or why nothing is."""
-    head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % BODY
+def upload(port: int, size: int, answers: list[str]) -> None:
+    """A body of `size` bytes, in pieces; what is answered to it, or why nothing is."""
+    head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % size
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
         try:
             client.sendall(head)
-            for _ in range(BODY // 2**18 - 1):
+            for _ in range(size // 2**18 - 1):
                 client.sendall(b" " * 2**18)
                 time.sleep(0.1)
         except OSError:
@@ -174,8 +174,9 @@ def upload(port: int, answers: list[str]) -> None:
 
 
 def test_slow_uploads_beyond_the_budget_are_refused(container: Container, objects: list[Object]) -> None:
-    answers: list[str] = []
-    threads = [threading.Thread(target=upload, args=(container.port, answers)) for _ in range(UPLOADS)]
+    settings = next(item for item in objects if item["kind"] == "ConfigMap")["data"]
+    body, answers = int(settings["DUET_BODY_BYTES"]), list[str]()
+    threads = [threading.Thread(target=upload, args=(container.port, body, answers)) for _ in range(UPLOADS)]
     for thread in threads:
         thread.start()
     tmp, most = Path("/proc", str(container.init()), "root", "tmp"), 0
@@ -190,8 +191,7 @@ def test_slow_uploads_beyond_the_budget_are_refused(container: Container, object
         f"{dict(counted)}; memory at most {memory['usage']['max'] / 2**20:.0f} of "
         f"{memory['usage']['limit'] / 2**20:.0f} MiB; /tmp at most {most / 2**20:.1f} of {size / 2**20:.0f} MiB"
     )
-    settings = next(item for item in objects if item["kind"] == "ConfigMap")["data"]
-    fitting = int(settings["DUET_BODIES_BYTES"]) // BODY
+    fitting = int(settings["DUET_BODIES_BYTES"]) // body
     assert counted["429"] >= UPLOADS - 2 * fitting, counted
     assert most < size
     assert container.process.poll() is None, "killed"
