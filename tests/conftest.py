@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import logging
 import os
 import shutil
 import signal
@@ -44,6 +45,11 @@ PATIENCE = 300  # seconds: a busy machine is slow, and only what hangs takes lon
 # use no client's connection and no server's inner socket gets it. Workers that run side by side have their own.
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 20
 PORTS = itertools.cycle(range(10_000 + 1_000 * WORKER, 11_000 + 1_000 * WORKER))
+
+
+def pytest_runtest_setup() -> None:
+    """A server that an earlier test started in this process has set up the log, and pytest would read none of it."""
+    logging.getLogger("duet").propagate = True
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -28,7 +28,7 @@ from training.data import Split
 from training.loops.batches import Images
 from training.loops.epochs import Epochs
 from training.loops.processes import ending_together
-from training.run import Run
+from training.loops.run import Run
 
 torch.set_num_threads(1)
 fabric = Fabric(accelerator="cpu", devices=2)

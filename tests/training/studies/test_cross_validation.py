@@ -51,9 +51,9 @@ def test_copies_are_in_one_fold(digits: Dataset, brief: Recipe, monkeypatch: pyt
         assert held[-1].isdisjoint({image.tobytes() for image in images.images})
         return 0.0, {}
 
-    monkeypatch.setattr("training.cross_validation.train_cnn", fit)
-    monkeypatch.setattr("training.cross_validation.Images", lambda split, device: split)
-    monkeypatch.setattr("training.cross_validation.evaluate", measured)
+    monkeypatch.setattr("training.studies.cross_validation.train_cnn", fit)
+    monkeypatch.setattr("training.studies.cross_validation.Images", lambda split, device: split)
+    monkeypatch.setattr("training.studies.cross_validation.evaluate", measured)
     some = digits.train.take(np.resize(np.arange(200), 400))  # each twice
     small = replace(digits, train=some, **dict.fromkeys(("validation", "calibration", "test"), digits.test))
     assert cross_validate(small, brief, folds=3, seed=0) == [1.0] * 3

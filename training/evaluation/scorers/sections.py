@@ -105,7 +105,7 @@ def _anomalies(
     return _chapter(
         "Anomalies",
         f"Each set is compared with {len(images):,} normal test images. The anomalies are made from these images or "
-        "come from other data (see `training/evaluation/anomalies/`), and none is in the training data. Intervals are "
+        "come from other data (see `training/evaluation/shifts/`), and none is in the training data. Intervals are "
         f"from {RESAMPLES} bootstrap resamples.",
         table(header, rows),
         _cross(dataset, images, sets, other),
