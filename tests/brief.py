@@ -31,7 +31,7 @@ def smaller(reference: Recipe) -> Recipe:
     """The conditional VAE of the digits with half the channels and fewer epochs."""
     digits = reference.for_dataset("digits")
     network = replace(digits.networks["cvae"].network, channels=16)
-    cvae = replace(digits.networks["cvae"], network=network, epochs=40, arithmetic="float32")
+    cvae = replace(digits.networks["cvae"], network=network, epochs=28, arithmetic="float32")
     return replace(reference, per_dataset={"digits": digits.changed(cvae=cvae)})
 
 

@@ -100,8 +100,9 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def storage(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, str]]:
+def storage(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], dict[str, str]]]:
     """An environment in which buildah and skopeo have a storage of their own and speak HTTP to the registry."""
+    made: list[dict[str, str]] = []
 
     def make(name: str) -> dict[str, str]:
         home = tmp_path_factory.mktemp(name)
@@ -112,7 +113,8 @@ def storage(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Callable
             f'[storage]\ndriver = "overlay"\nrunroot = "{home}/run"\ngraphroot = "{home}/storage"\n'
         )
         mine = {name: value for name, value in os.environ.items() if not name.startswith(("DUET_", "BENTOML_"))}
-        return mine | {
+        made.append(mine)
+        mine |= {
             "HOME": str(home),
             "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),  # uv's wheels
             "CONTAINERS_STORAGE_CONF": str(home / "storage.conf"),
@@ -120,8 +122,19 @@ def storage(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Callable
             "BENTOML_HOME": str(home / "bentoml"),
             "BENTOML_DO_NOT_TRACK": "True",
         }
+        return mine
 
-    return make
+    yield make
+    for environment in made:
+        subprocess.run(["buildah", "rm", "--all"], env=environment, check=False, capture_output=True)
+        unmount_below(environment["HOME"])
+
+
+def unmount_below(folder: str) -> None:
+    """pytest cannot remove a folder in which something is still mounted."""
+    mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for path in reversed([path for path in mounted if path.startswith(f"{folder}/")]):
+        subprocess.run(["umount", "--lazy", path], check=True)
 
 
 @pytest.fixture(scope="session")
@@ -147,9 +160,7 @@ def base(registry: str, storage: Callable[[str], dict[str, str]], tmp_path_facto
 
 
 @pytest.fixture(scope="session")
-def build(
-    base: str, storage: Callable[[str], dict[str, str]], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Build]:
+def build(base: str, storage: Callable[[str], dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Build:
     """Build an image: `build("first", "mnist-cnn")`. Each name has a clone and a storage of its own."""
     places: dict[str, tuple[Path, dict[str, str]]] = {}
     revision = run(dict(os.environ), "git", "-C", ROOT, "rev-parse", "HEAD")
@@ -170,6 +181,4 @@ def build(
         shutil.copytree(clone / "build/images", layout.parent, dirs_exist_ok=True)
         return Built(layout, "localhost/duet-classification:amd64", environment)
 
-    yield start
-    for _, environment in places.values():
-        subprocess.run(["buildah", "rm", "--all"], env=environment, check=False, capture_output=True)
+    return start

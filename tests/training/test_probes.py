@@ -129,7 +129,7 @@ def few() -> Dataset:
     return replace(digits, name="few", **small)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("row")
 def test_a_row_is_enough_to_train_publish_and_evaluate_a_new_kind(tmp_path: Path) -> None:
     torch.set_num_threads(1)
