@@ -148,6 +148,7 @@ class Cycle:
         exchange.sign(answer.headers)
         self.response_started = self.response_complete = True
         connection = self._connection
+        del self._connection  # a cycle of references would keep a closed connection until a garbage collection
         if not self.disconnected:
             content = [_first_lines(answer.status, *connection.server_state.default_headers)]
             closing = False

@@ -6,6 +6,8 @@ The connections are real; in the place of BentoML stands an application that say
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -205,6 +207,23 @@ async def test_a_client_that_leaves_is_counted(plane: DataPlane, body: bytes) ->
                 await asyncio.sleep(0.001)
         assert not state.connections
     assert counted(499) == before + 1
+
+
+@pytest.mark.parametrize("sent", [post(), post(path="/pages"), post()[:-2]], ids=["direct", "asgi", "within its body"])
+async def test_a_closed_connection_is_freed_without_a_garbage_collection(plane: DataPlane, sent: bytes) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with serving(plane) as (port, state):
+            async with connected(port, sent) as client:
+                if sent.endswith(b"hello"):
+                    await client.next()
+                [kept] = [weakref.ref(connection) for connection in state.connections]
+            async with asyncio.timeout(20):
+                while kept() is not None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+    finally:
+        gc.enable()
 
 
 async def test_errors_are_answers_and_the_connection_stays(plane: DataPlane) -> None:
