@@ -48,8 +48,14 @@ PORTS = itertools.cycle(range(10_000 + 1_000 * WORKER, 11_000 + 1_000 * WORKER))
 
 
 def pytest_runtest_setup() -> None:
-    """A server that an earlier test started in this process has set up the log, and pytest would read none of it."""
+    """A server that an earlier test started in this process has set up the log, and pytest would read none of it.
+
+    BentoML's configuration of logging also disables the loggers that exist.
+    """
     logging.getLogger("duet").propagate = True
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] == "duet":
+            logger.disabled = False
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

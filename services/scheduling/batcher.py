@@ -141,12 +141,19 @@ class Batcher:
         self._wake.set()
         try:
             await job.future
-        finally:
-            if job.timer is not None:
-                job.timer.cancel()
-            if call.trace is not None and not job.taken:  # nobody computed it
-                call.trace.stage("queue", of_monotonic(now), time.perf_counter())
+        except BaseException:
+            self._end(job)
+            del job  # the error refers to this frame: the two would keep the inputs until a garbage collection
+            raise
+        self._end(job)
         return job
+
+    @staticmethod
+    def _end(job: Job) -> None:
+        if job.timer is not None:
+            job.timer.cancel()
+        if job.call.trace is not None and not job.taken:  # nobody computed it
+            job.call.trace.stage("queue", of_monotonic(job.enqueued), time.perf_counter())
 
     def compute_now(self, inputs: Arrays, call: Call) -> Arrays | None:
         """The outputs, computed without the queue; None if the items have to be queued.

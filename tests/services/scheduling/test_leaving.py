@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -39,6 +41,33 @@ async def test_a_deadline_that_passes_while_waiting_drops_the_job_before_compute
     assert caught.value.status == 504
     assert square.batches == [[1], [4]]
     assert abandoned("deadline") - before == 2
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["late", "left"])
+async def test_the_inputs_of_a_dropped_job_are_freed_without_a_garbage_collection(
+    square: Square, cancelled: bool
+) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with occupied(square) as batcher:
+            inputs = items(2, 3)
+            kept = weakref.ref(next(iter(inputs.values())))
+            asked = asyncio.create_task(batcher.submit(inputs, Call(deadline=time.monotonic() + 0.05)))
+            del inputs
+            await asyncio.sleep(0)
+            if cancelled:
+                asked.cancel()
+            with pytest.raises(asyncio.CancelledError if cancelled else DeadlineExceeded):
+                await asked
+            del asked
+            square.gate.set()
+            assert squares(await batcher.submit(items(4), Call())) == [16]
+            async with asyncio.timeout(20):
+                while kept() is not None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+    finally:
+        gc.enable()
 
 
 async def test_a_deadline_that_has_passed_already_computes_nothing(square: Square) -> None:
