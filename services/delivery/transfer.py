@@ -18,6 +18,7 @@ from services.delivery.image import ROOT, Blob, image_of
 from services.delivery.reference import Reference
 from services.inference.bundle import SIGNATURE, Bundle, BundleError, load
 from services.inference.unlisted import unlisted
+from services.inference.unpack import unpack
 
 TAR = ("tar", "tar+gzip", "tar.gzip")  # how the media types of the layers that can be read end
 Begin = Callable[[str, int], Advance]
@@ -118,7 +119,7 @@ def _unpack(archive: Path, scratch: Path, reference: Reference) -> None:
                     continue
                 if not (member.isfile() or member.isdir()) or Path(name).name.startswith(".wh."):
                     raise BundleError(f"{reference}: holds no bundle: {name} is not a plain file")
-                tar.extract(member.replace(name=name), scratch, filter="data")
+                unpack(tar, member, name, scratch)
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise BundleError(f"{reference}: holds no bundle: a layer cannot be unpacked ({error})") from None
 

@@ -17,6 +17,7 @@ from bentoml.exceptions import BentoMLException
 from services.inference import bundle as bundles
 from services.inference.bundle import MANIFEST, SIGNATURE, Bundle, BundleError, Task
 from services.inference.store import put, reading, remove, writing
+from services.inference.unpack import unpack
 from services.shims import model_store_folder
 
 LABEL = "duet.task"
@@ -231,7 +232,8 @@ def import_archive(source: Path) -> Entry:
     with tempfile.TemporaryDirectory(prefix="duet-import-") as scratch:
         try:
             with tarfile.open(source) as tar:
-                tar.extractall(scratch, filter="data")
+                for member in tar:
+                    unpack(tar, member, member.name, Path(scratch))
         except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError) as error:
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 raise BundleError(

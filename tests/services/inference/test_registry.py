@@ -182,7 +182,7 @@ def test_no_space_to_unpack_an_archive_is_no_damage(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(tarfile.TarFile, "extractall", full)
+    monkeypatch.setattr(registry, "unpack", full)
     with pytest.raises(BundleError, match=r"tiny\.tar\.gz: no space left in .* to unpack it; .*TMPDIR"):
         registry.import_archive(archive)
     assert registry.entries() == []
@@ -267,9 +267,12 @@ def member(name: str, **fields: object) -> tarfile.TarInfo:
     ],
     ids=lambda info: info.name + info.linkname,
 )
+@pytest.mark.parametrize("filters", [True, False], ids=["of Python 3.11.4", "without filters"])
 def test_an_archive_that_reaches_outside_is_refused(
-    make_bundle: MakeBundle, tmp_path: Path, evil: tarfile.TarInfo
+    make_bundle: MakeBundle, tmp_path: Path, evil: tarfile.TarInfo, filters: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if not filters:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
     with tarfile.open(tmp_path / "evil.tar.gz", "w:gz") as tar:
         tar.add(make_bundle().path, ".")
         tar.addfile(evil, io.BytesIO(b"evil"))
@@ -277,6 +280,16 @@ def test_an_archive_that_reaches_outside_is_refused(
         registry.import_archive(tmp_path / "evil.tar.gz")
     assert registry.entries() == []
     assert not list(tmp_path.rglob("escaped"))
+
+
+def test_a_python_without_filters_unpacks_the_very_bundle(
+    make_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    bundle = make_bundle()
+    with tarfile.open(tmp_path / "good.tar.gz", "w:gz") as tar:
+        tar.add(bundle.path, ".")
+    assert load(registry.import_archive(tmp_path / "good.tar.gz").path).digest == bundle.digest
 
 
 def test_a_link_in_a_bundle_is_stored_as_the_file_that_was_verified(make_bundle: MakeBundle, tmp_path: Path) -> None:
