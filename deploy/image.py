@@ -17,7 +17,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -115,8 +114,9 @@ def prepare(context: Path, revision: str, architectures: list[str]) -> None:
     """Write what the Containerfile copies: source, dependencies, code."""
     archive = context / "source.tar"
     step("Reading the commit", ["git", "-C", ROOT, "archive", "--output", archive, revision])
-    with tarfile.open(archive) as tar:
-        tar.extractall(context / "source", filter="data")
+    source = context / "source"
+    source.mkdir()
+    step("Unpacking it", ["tar", "--extract", "--file", archive, "--directory", source])
     for architecture in architectures:
         install_dependencies(context, architecture)
     install_code(context)
