@@ -72,7 +72,8 @@ class Job:
 
     def fail(self, error: DuetError) -> None:
         if not self.future.done():  # it is done if the caller left
-            self.future.set_exception(error)
+            # Its traceback may have a frame that refers to this job, and a cycle would stay until a garbage collection.
+            self.future.set_exception(error.with_traceback(None))
 
 
 @dataclass(slots=True)

@@ -43,22 +43,24 @@ async def test_a_deadline_that_passes_while_waiting_drops_the_job_before_compute
     assert abandoned("deadline") - before == 2
 
 
-@pytest.mark.parametrize("cancelled", [False, True], ids=["late", "left"])
-async def test_the_inputs_of_a_dropped_job_are_freed_without_a_garbage_collection(
-    square: Square, cancelled: bool
-) -> None:
+@pytest.mark.parametrize("how", ["late", "cancelled", "gone"])
+async def test_the_inputs_of_a_dropped_job_are_freed_without_a_garbage_collection(square: Square, how: str) -> None:
+    error = {"late": DeadlineExceeded, "cancelled": asyncio.CancelledError, "gone": CallerLeft}[how]
+    call = Call(deadline=time.monotonic() + 0.05) if how == "late" else Call(gone=lambda: how == "gone")
     gc.collect()
     gc.disable()
     try:
         async with occupied(square) as batcher:
             inputs = items(2, 3)
             kept = weakref.ref(next(iter(inputs.values())))
-            asked = asyncio.create_task(batcher.submit(inputs, Call(deadline=time.monotonic() + 0.05)))
+            asked = asyncio.create_task(batcher.submit(inputs, call))
             del inputs
             await asyncio.sleep(0)
-            if cancelled:
+            if how == "cancelled":
                 asked.cancel()
-            with pytest.raises(asyncio.CancelledError if cancelled else DeadlineExceeded):
+            if how == "gone":
+                square.gate.set()
+            with pytest.raises(error):
                 await asked
             del asked
             square.gate.set()
